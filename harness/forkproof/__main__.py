@@ -1,0 +1,5 @@
+"""`python -m forkproof`."""
+
+from forkproof.cli import main
+
+main()

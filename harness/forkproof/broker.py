@@ -1,0 +1,261 @@
+"""The Redis that scenarios talk to: embedded, a redis-server of our own, or one that is there already.
+
+What is started here listens on the loopback interface only, in a session of its own, so that Ctrl-C in a terminal
+does not reach it, and ends when this process does, be it by kill -9 (see forkproof._broker_process).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from forkproof._broker_process import HOST, ask
+from forkproof.errors import BrokerError, UsageError
+
+LOG = "broker.log"
+"""What the broker printed, in the folder that it was started with."""
+
+_START_SECONDS = 20.0
+_URL_SECONDS = 3.0
+_STOP_SECONDS = 3.0
+_ALLOWED = 'allowed are "embedded", "redis-server", "redis-server:/path/to/binary" and "redis://host:port[/db]"'
+
+
+@dataclass(frozen=True)
+class BrokerSpec:
+    """Which Redis is asked for. `kind` is embedded, redis-server or url; the other fields belong to one kind each."""
+
+    kind: str
+    binary: str | None = None
+    host: str = HOST
+    port: int = 0
+    db: int = 0
+
+    def __str__(self) -> str:
+        if self.kind == "url":
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            return f"redis://{host}:{self.port}/{self.db}"
+        return self.kind if self.binary is None else f"{self.kind}:{self.binary}"
+
+
+class Broker:
+    """A Redis that answers at `host`, `port`, `db`; a context manager that stops it.
+
+    `description` is for reports. `pid` is the server's process, None where it is not ours.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        db: int,
+        description: str,
+        pid: int | None = None,
+        keeper: subprocess.Popen[bytes] | None = None,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.db = db
+        self.description = description
+        self.pid = pid
+        self._keeper = keeper
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The address as a client library takes it."""
+        return str(BrokerSpec("url", host=self.host, port=self.port, db=self.db))
+
+    def stop(self) -> None:
+        """End what was started here; a second call, or a Redis of the user's, is left in peace."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            _end(keeper)
+
+
+def parse(text: str) -> BrokerSpec:
+    """Read the value of `--broker`; raises UsageError with what is allowed."""
+    if text in ("", "embedded"):
+        return BrokerSpec("embedded")
+    if text == "redis-server":
+        return BrokerSpec("redis-server")
+    kind, _, binary = text.partition(":")
+    if kind == "redis-server" and binary:
+        return BrokerSpec("redis-server", binary=binary)
+    if not text.startswith("redis://"):
+        raise _wrong(text, "unknown kind of Redis")
+    return _parse_url(text)
+
+
+def start(spec: BrokerSpec, folder: Path) -> Broker:
+    """Start the Redis, or find the one that the URL names; returns once it answers.
+
+    What it prints goes to `broker.log` in `folder`, which is made where it is missing. Raises BrokerError, with the
+    cause and the next step, when nothing answers in time.
+    """
+    if spec.kind == "url":
+        return _connect(spec)
+    folder = folder.absolute()
+    if spec.kind == "embedded":
+        return _launch(["embedded"], folder, "Use --broker redis-server or --broker redis://host:port instead.")
+    return _launch(
+        ["redis-server", _find(spec.binary), str(folder), str(_START_SECONDS / 2)],
+        folder,
+        "Name another with --broker redis-server:/path/to/binary, or use --broker embedded.",
+    )
+
+
+def _parse_url(text: str) -> BrokerSpec:
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise _wrong(text, str(error)) from None
+    if parts.username is not None or parts.password is not None:
+        raise _wrong(text, "a user or password is not supported")
+    if not host or port == 0:
+        raise _wrong(text, "no host" if not host else "0 is no port")
+    if parts.query or parts.fragment:
+        raise _wrong(text, "no options can follow the database")
+    db = parts.path.strip("/")
+    if db and not (db.isascii() and db.isdigit()):
+        raise _wrong(text, f"{db!r} is no number of a database")
+    return BrokerSpec("url", host=host, port=6379 if port is None else port, db=int(db or 0))
+
+
+def _wrong(text: str, why: str) -> UsageError:
+    before, at, after = text.rpartition("@")
+    shown = f"{before.partition('://')[0]}://...@{after}" if at else text  # A password has no place in a CI log.
+    return UsageError(f"--broker {shown!r}: {why}; {_ALLOWED}.")
+
+
+def _find(binary: str | None) -> str:
+    found = shutil.which(binary or "redis-server")
+    if found is None:
+        problem = f"no redis-server on PATH ({_path()})" if binary is None else f"{binary!r} is no program"
+        raise BrokerError(f"Broker: {problem}. Run `apt-get install redis-server`, or use --broker embedded.")
+    return os.path.abspath(found)
+
+
+def _path() -> str:
+    return os.environ.get("PATH", "not set")
+
+
+def _connect(spec: BrokerSpec) -> Broker:
+    outcome: list[OSError | None] = []
+
+    def check() -> None:
+        try:
+            ask(spec.host, spec.port, ("PING",), ("SELECT", str(spec.db)), timeout=_URL_SECONDS)
+            outcome.append(None)
+        except OSError as error:
+            outcome.append(error)
+        except UnicodeError as error:  # A host name that IDNA cannot take.
+            outcome.append(OSError(str(error)))
+
+    # A resolver may take half a minute, and a peer may send a byte a second: no socket timeout bounds either.
+    thread = threading.Thread(target=check, daemon=True)
+    thread.start()
+    thread.join(_URL_SECONDS + 0.5)
+    cause = outcome[0] if outcome else TimeoutError("timed out")
+    if cause is not None:
+        raise BrokerError(
+            f"Broker: no Redis answers at {spec}: {cause}. "
+            f"Start it, or check with `redis-cli -h {spec.host} -p {spec.port} -n {spec.db} ping`, "
+            "or use --broker embedded."
+        )
+    return Broker(spec.host, spec.port, spec.db, str(spec))
+
+
+def _launch(arguments: list[str], folder: Path, advice: str) -> Broker:
+    what = "the embedded Redis" if arguments[0] == "embedded" else arguments[1]
+    environment = dict(os.environ)
+    # The child works in `folder`, where nothing of the user's shadows a module; it finds forkproof where we did.
+    paths = [str(Path(__file__).resolve().parents[1])]
+    paths += [os.path.abspath(path) for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / LOG).open("ab") as log:
+            offset = log.tell()
+            # The write end of stdin is ours alone: it is not inheritable, so no program that we start keeps it open.
+            keeper = subprocess.Popen(
+                [sys.executable, "-m", "forkproof._broker_process", str(os.getpid()), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=folder,
+                env=environment,
+                close_fds=True,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise BrokerError(f"Broker: cannot start {what}: {error}. {advice}") from error
+    try:
+        told = _first_line(keeper, time.monotonic() + _START_SECONDS)
+    except BaseException:
+        _end(keeper)
+        raise
+    if told is None:
+        running = keeper.poll() is None
+        _end(keeper)
+        how = f"did not answer within {_START_SECONDS:g} s" if running else "did not come up"
+        with (folder / LOG).open("rb") as log:
+            log.seek(offset)
+            said = log.read().decode("utf-8", "replace").strip().splitlines()[-20:]
+        words = "It printed nothing." if not said else "It printed:\n" + "\n".join(f"    {line}" for line in said)
+        raise BrokerError(f"Broker: {what} {how}. {advice} {words}")
+    return Broker(HOST, int(told["port"]), 0, str(told["description"]), int(told["pid"]), keeper)
+
+
+def _first_line(keeper: subprocess.Popen[bytes], deadline: float) -> dict[str, Any] | None:
+    """What the child reports; None when it has ended or the time is up."""
+    assert keeper.stdout is not None
+    descriptor = keeper.stdout.fileno()
+    line = b""
+    while not line.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            return None
+        piece = os.read(descriptor, 1024)
+        if not piece:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                keeper.wait(1)
+            return None
+        line += piece
+    keeper.stdout.close()
+    told: dict[str, Any] = json.loads(line)
+    return told
+
+
+def _end(keeper: subprocess.Popen[bytes]) -> None:
+    assert keeper.stdin is not None
+    assert keeper.stdout is not None
+    keeper.stdin.close()
+    keeper.stdout.close()
+    try:
+        keeper.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:  # It is stopped, or its stdin is held by a process that was forked.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(keeper.pid, signal.SIGKILL)
+        keeper.wait()

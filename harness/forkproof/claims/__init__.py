@@ -1,0 +1,108 @@
+"""Named statements about a run, each judged on its history: one file a family, one function a claim.
+
+A check is a function of (scenario, history) and starts nothing, so an old history can be judged again. Checks run
+behind a wrapper: one that raises, or answers what cannot be, is named and comes to unknown, never to a pass.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from forkproof.claims import liveness, logs, messages, placement, server
+from forkproof.claims.base import Claim
+from forkproof.errors import UsageError
+from forkproof.history import Event, History
+from forkproof.scenario import Scenario
+from forkproof.verdict import Finding, Verdict
+
+__all__ = ["REGISTRY", "Claim", "judge", "page"]
+
+_BY_NAME = {claim.name: claim for family in (placement, liveness, messages, server, logs) for claim in family.CLAIMS}
+_ORDER = (
+    "exactly_one_listener",
+    "no_copied_thread",
+    "no_dead_listener",
+    "every_message_handled_once",
+    "no_starved_greenlet",
+    "server_answers",
+    "workers_boot",
+    "clean_shutdown",
+    "quiet_runtime",
+)
+
+REGISTRY: dict[str, Claim] = {name: _BY_NAME[name] for name in _ORDER}
+"""The claims by name, in the order in which they are reported."""
+
+
+def judge(scenario: Scenario, history: History, names: Collection[str] | None = None) -> list[Finding]:
+    """What each claim (or those in `names`) comes to, at least one finding a claim, in the registry's order."""
+    for name in names or ():
+        _known(name)
+    findings: list[Finding] = []
+    for claim in REGISTRY.values():
+        if names is None or claim.name in names:
+            findings += _run(claim, scenario, history)
+    return findings
+
+
+def page(name: str) -> str:
+    """The documentation of a claim, as Markdown."""
+    _known(name)
+    here = Path(__file__).resolve()
+    # An installed forkproof carries the pages in its package; a checkout has them in docs.
+    folders = (here.parent / "pages", here.parents[3] / "docs" / "claims")
+    paths = [folder / f"{name}.md" for folder in folders]
+    return next((path for path in paths if path.is_file()), paths[-1]).read_text(encoding="utf-8")
+
+
+def _known(name: str) -> None:
+    if name not in REGISTRY:
+        raise UsageError(f"{name!r} is no claim; there are: {', '.join(REGISTRY)}")
+
+
+def _run(claim: Claim, scenario: Scenario, history: History) -> list[Finding]:
+    try:
+        answer: Any = claim.check(scenario, history)
+    except Exception as error:
+        return [_defect(claim, f"the check raised {type(error).__name__}: {error}; {_place(error)}")]
+    if not isinstance(answer, list):
+        return [_defect(claim, f"the check returned {type(answer).__name__}, not a list of findings")]
+    if not answer:
+        return [_defect(claim, "the check returned no finding")]
+    loops = {loop.name for loop in scenario.loops}
+    good = [item for item in answer if not _defects(claim, item, loops)]
+    defects = [defect for item in answer for defect in _defects(claim, item, loops)]
+    return [*good, _defect(claim, f"the check returned {'; '.join(defects)}")] if defects else good
+
+
+def _defects(claim: Claim, answer: object, loops: set[str]) -> list[str]:
+    """Everything that is wrong with one finding."""
+    if not isinstance(answer, Finding):
+        return [f"{type(answer).__name__}, which is no finding"]
+    item: Any = answer  # its types are what it says, no more
+    wrong = []
+    if item.claim != claim.name:
+        wrong.append(f"a finding of {item.claim!r}")
+    if item.loop is not None and item.loop not in loops:
+        wrong.append(f"a finding for {item.loop!r}, which is no loop of the scenario")
+    if not isinstance(item.verdict, Verdict):
+        wrong.append(f"the verdict {item.verdict!r}")
+    if not isinstance(item.explanation, str) or not item.explanation.strip():
+        wrong.append("a finding without an explanation")
+    if not isinstance(item.evidence, tuple) or not all(isinstance(event, Event) for event in item.evidence):
+        wrong.append("evidence that is no tuple of events")
+    elif item.verdict is Verdict.BROKEN and not item.evidence:
+        wrong.append("broken without evidence")
+    return wrong
+
+
+def _defect(claim: Claim, what: str) -> Finding:
+    return Finding(claim.name, Verdict.UNKNOWN, None, f"{claim.name} could not be judged: {what}")
+
+
+def _place(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"in {frame.name}, {frame.filename}, line {frame.lineno}"

@@ -1,0 +1,292 @@
+"""What a claim is, and what the claims share: words for times and places, and what a window may be concluded from."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from forkproof.history import Birth, Event, History, Process, Window, decisive_turns, runs_in_child
+from forkproof.scenario import Loop, Policy, Scenario
+from forkproof.verdict import Finding, Verdict, merge
+
+EVIDENCE_MAX = 20
+
+Check = Callable[[Scenario, History], list[Finding]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that ought to be true of a run. `check` looks at the history alone and starts nothing."""
+
+    name: str
+    definition: str
+    check: Check
+
+
+@dataclass(frozen=True)
+class Say:
+    """Findings of one claim, for one loop or for the server.
+
+    >>> Say("server_answers").held("every slot answered").verdict
+    <Verdict.HELD: 'held'>
+    """
+
+    claim: str
+    loop: str | None = None
+
+    def held(self, explanation: str, *evidence: Iterable[Event]) -> Finding:
+        """It was exercised, and held."""
+        return self._finding(Verdict.HELD, explanation, evidence)
+
+    def unknown(self, explanation: str, *evidence: Iterable[Event]) -> Finding:
+        """It could not be decided."""
+        return self._finding(Verdict.UNKNOWN, explanation, evidence)
+
+    def broken(self, explanation: str, *evidence: Iterable[Event], how: str) -> Finding:
+        """A counterexample of the kind `how`; the first event of the evidence is the first bad one."""
+        return self._finding(Verdict.BROKEN, explanation, evidence, how)
+
+    def not_applicable(self, explanation: str) -> Finding:
+        """The scenario cannot exercise it."""
+        return self._finding(Verdict.NOT_APPLICABLE, explanation, ())
+
+    def _finding(self, verdict: Verdict, explanation: str, groups: Iterable[Iterable[Event]], how: str = "") -> Finding:
+        distinct = {id(event): event for group in groups for event in group}
+        return Finding(self.claim, verdict, self.loop, explanation, tuple(distinct.values())[:EVIDENCE_MAX], how)
+
+
+def worst(findings: Sequence[Finding]) -> Finding:
+    """The first of those whose verdict wins."""
+    verdict = merge(finding.verdict for finding in findings)
+    return next(finding for finding in findings if finding.verdict is verdict)
+
+
+# --- words
+
+
+def clock(history: History, t: float) -> str:
+    """A time as seconds since the launch, or since the first event where no launch was recorded."""
+    first = (history.of("launch") or history.events)[0]
+    return f"{t - first.t:+.2f}s"
+
+
+def span(history: History, window: Window) -> str:
+    """When a window was open."""
+    return f"from {clock(history, window.opened)} to {clock(history, window.closed)}"
+
+
+def who(history: History, key: str) -> str:
+    """A process by its place and pid."""
+    process = history.processes.get(key)
+    place = "unknown process" if process is None else str(process.place)
+    return f"{place} (pid {key.partition('-')[0]})"
+
+
+def listing(words: Iterable[str], most: int = 6) -> str:
+    """Words as a sentence has them.
+
+    >>> listing(["arbiter", "worker 0", "worker 1"])
+    'arbiter, worker 0 and worker 1'
+    """
+    all_of_them = list(words)
+    if len(all_of_them) > most:
+        all_of_them = [*all_of_them[:most], f"{len(all_of_them) - most} more"]
+    *head, last = all_of_them
+    return f"{', '.join(head)} and {last}" if head else last
+
+
+def number(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> number(1, "listener"), number(2, "listener"), number(3, "process")
+    ('1 listener', '2 listeners', '3 processes')
+    """
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{count} {noun if count == 1 else plural}"
+
+
+def quoted(event: Event) -> str:
+    """A line of the log, cut to what one can read at a glance."""
+    line = str(event["line"]).strip()
+    return repr(line if len(line) <= 160 else line[:157] + "...")
+
+
+# --- windows
+
+
+def decides(scenario: Scenario, window: Window) -> bool:
+    """Whether absence may be concluded from a window."""
+    return window.control >= decisive_turns(scenario)
+
+
+def too_few(scenario: Scenario, history: History, window: Window) -> str:
+    """Why nothing may be concluded from absence in a window that is not decisive."""
+    turns = f"{window.control} of {decisive_turns(scenario)} turns"
+    return f"the control process made only {turns} {span(history, window)}"
+
+
+def no_window(history: History) -> str:
+    """Why there is nothing to judge, in a history without windows."""
+    for event in arbiter_exits(history):
+        return f"no window was opened: the arbiter ended at {clock(history, event.t)} with status {event['status']}"
+    for event in history.of("bound"):
+        bound = f"the bound for {event['what']!r} ({event['seconds']:.1f}s) had passed at {clock(history, event.t)}"
+        return f"no window was opened: {bound}"
+    return "no window was opened, and the history does not tell why"
+
+
+def edges(history: History, window: Window) -> list[Event]:
+    """The two events that a window stands on, its end first: absence is seen at the end."""
+    return [event for event in history.of("window.open", "window.close") if event["window"] == window.index][::-1]
+
+
+def published(history: History, loop: Loop, window: Window) -> list[Event]:
+    """The messages for a loop that Redis took during a window."""
+    sent = history.between("publish.ok", window.opened, window.closed)
+    return [event for event in sent if event["loop"] == loop.name]
+
+
+def may_tick(history: History, loop: Loop, window: Window) -> bool:
+    """Whether a healthy loop has something to do: one that waits for messages stands still without them."""
+    return not loop.hears_redis or bool(published(history, loop, window))
+
+
+# --- processes
+
+
+def arbiter_exits(history: History) -> list[Event]:
+    """The `exit` of the arbiter; by the launch's pid where the arbiter died before it named itself."""
+    pids = {event.get("arbiter") for event in history.of("launch")}
+    if history.arbiter is not None:
+        pids.add(history.arbiter.pid)
+    return [event for event in history.of("exit") if event["child"] in pids]
+
+
+def booted(history: History) -> dict[str, Event]:
+    """`post_worker_init` of every worker process that came so far."""
+    hooks = (event for event in history.of("hook") if event["name"] == "post_worker_init")
+    return {event.process: event for event in hooks if _role(history, event) == "worker"}
+
+
+def _role(history: History, event: Event) -> str | None:
+    process = history.processes.get(event.process)
+    return None if process is None else process.place.role
+
+
+def targets(history: History, until: float = math.inf) -> set[int]:
+    """The pids that faults had been aimed at; not the arbiter's, which stands in every line that it prints."""
+    arbiter = None if history.arbiter is None else history.arbiter.pid
+    aimed = {event.get("target") for event in history.of("fault.ok") if event.t <= until}
+    return {pid for pid in aimed if pid is not None and pid != arbiter}
+
+
+def tells_of_fault(history: History, line: Event) -> bool:
+    """Whether a line of the log is about a process that a fault had hit: no wonder, then."""
+    return bool(pids_in(line) & targets(history, line.t))
+
+
+def pids_in(line: Event) -> set[int]:
+    """All numbers in a line of the log: its pids are among them."""
+    return {int(digits) for digits in re.findall(r"\d+", line["line"])}
+
+
+# --- loops and where they tick
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A loop that ticked in one process during a window."""
+
+    birth: str
+    process: Process
+
+
+def listeners(history: History, loop: Loop, window: Window) -> list[Listener]:
+    """Where a loop ticked in a window.
+
+    A process that ended inside the window counts, except where its successor in the same place began to tick only
+    after it was gone: those two were never alive together.
+    """
+    found = [Listener(birth, history.processes[key]) for birth, key in history.ticking(loop.name, window)]
+    found = [one for one in found if one.process.gone is None or one.process.gone > window.opened]
+    return [one for one in found if not any(_succeeds(history, other, one, window) for other in found)]
+
+
+def _succeeds(history: History, new: Listener, old: Listener, window: Window) -> bool:
+    gone = old.process.gone
+    if gone is None or gone > window.closed or new.process.place != old.process.place:
+        return False
+    return history.ticks(new.birth, new.process.key, window.opened, gone) == 0
+
+
+def meant(loop: Loop, process: Process) -> bool:
+    """Whether the policy wants the loop in a process. The body of a process loop runs in a child of that place."""
+    place = process.place
+    if loop.policy is Policy.ONCE_PER_WORKER:
+        return place.role == ("child" if runs_in_child(loop) else "worker") and place.slot is not None
+    if loop.policy is Policy.ARBITER_ONLY:
+        return place.role == ("child" if runs_in_child(loop) else "arbiter") and place.slot is None
+    return True
+
+
+@dataclass(frozen=True)
+class Absence:
+    """The places of a window that ought to have a listener and have none; `doubt` says why that may mean nothing."""
+
+    places: tuple[str, ...] = ()
+    doubt: str = ""
+
+
+def absence(scenario: Scenario, history: History, loop: Loop, window: Window) -> Absence:
+    """Which of the policy's places are silent in a window, and whether that may be concluded from it."""
+    heard = [one.process for one in listeners(history, loop, window) if meant(loop, one.process)]
+    late: list[str] = []
+    if loop.policy is Policy.ONCE_PER_WORKER:
+        slots = {process.place.slot for process in heard}
+        silent = [p for slot, p in sorted(history.live_workers(window).items()) if slot not in slots]
+        places = [who(history, process.key) for process in silent if process.first <= window.opened]
+        late = [who(history, process.key) for process in silent if process.first > window.opened]
+    elif heard:
+        places = []
+    elif loop.policy is Policy.ARBITER_ONLY:
+        places = [who(history, history.arbiter.key) if history.arbiter else "the arbiter"]
+    else:
+        places = ["any process"]
+    if not places and not late:
+        return Absence()
+    if not decides(scenario, window):
+        return Absence((*places, *late), too_few(scenario, history, window))
+    if not may_tick(history, loop, window):
+        return Absence((*places, *late), f"no message was published for it {span(history, window)}")
+    if not places:
+        return Absence(tuple(late), f"{listing(late)} began only inside the window {span(history, window)}")
+    return Absence(tuple(places))
+
+
+def traces(history: History, births: Iterable[str]) -> list[Event]:
+    """What the probes wrote of some births: created, begun, subscribed, ended."""
+    wanted = set(births)
+    kinds = ("loop.created", "loop.begin", "loop.subscribed", "loop.end")
+    return [event for event in history.of(*kinds) if event["birth"] in wanted]
+
+
+def fate(history: History, loop: Loop, t: float) -> str:
+    """What had become of a loop by `t`, for a reader who asks why it is silent."""
+    births = [birth for birth in history.births_of(loop.name) if birth.t <= t]
+    if not births:
+        return "it was never created"
+    told = f"it was created in {who(history, births[-1].process)} as {short(births[-1])}"
+    ends = [event for event in history.of("loop.end") if event["loop"] == loop.name and event.t <= t]
+    if ends:
+        reason = f" with {ends[-1]['error']}" if ends[-1]["error"] else ""
+        told += f" and ended in {who(history, ends[-1].process)} at {clock(history, ends[-1].t)}{reason}"
+    elif not any(event["loop"] == loop.name and event.t <= t for event in history.of("loop.begin")):
+        told += " and never began"
+    return told
+
+
+def short(birth: Birth | str) -> str:
+    """The first eight characters of a birth id."""
+    return (birth.birth if isinstance(birth, Birth) else birth)[:8]

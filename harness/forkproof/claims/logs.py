@@ -1,0 +1,51 @@
+"""What the server printed."""
+
+from __future__ import annotations
+
+import re
+
+from forkproof.claims.base import Claim, Say, clock, edges, no_window, number, quoted
+from forkproof.history import Event, History
+from forkproof.scenario import Scenario
+from forkproof.verdict import Finding
+
+_NOISE = re.compile(
+    "Exception ignored"
+    "|Exception in thread"
+    "|LoopExit"
+    "|[Uu]nraisable"
+    "|Parent changed"
+    r"|> failed with \w"  # gevent: <Greenlet at 0x..: body> failed with ValueError
+    "|never retrieved"  # asyncio: a task's or a future's exception
+    "|Control server error"
+)
+
+
+def quiet_runtime(scenario: Scenario, history: History) -> list[Finding]:
+    """One finding for the server."""
+    say = Say("quiet_runtime")
+    # What is printed once the supervisor has killed processes is the killing's doing.
+    end = min((event.t for event in history.of("killed")), default=float("inf"))
+    noise = [event for event in history.of("log") if event.t <= end and _NOISE.search(event["line"])]
+    if noise:
+        first = _NOISE.search(noise[0]["line"])
+        return [say.broken(_told(history, noise), noise, how=first.group(0) if first else "")]
+    if not history.windows:
+        return [say.unknown(f"nothing bad was printed, but {no_window(history)}")]
+    printed = sum(event.t <= end for event in history.of("log"))
+    told = f"none of {number(printed, 'line')} of output tells of an exception that nobody handles"
+    return [say.held(told, edges(history, history.windows[-1]))]
+
+
+def _told(history: History, noise: list[Event]) -> str:
+    lines = number(len(noise), "bad line")
+    return f"{lines} in the output, the first at {clock(history, noise[0].t)}: {quoted(noise[0])}"
+
+
+CLAIMS = (
+    Claim(
+        "quiet_runtime",
+        "The server prints no exception that nobody handles: ignored, unraisable, in a thread or in a callback.",
+        quiet_runtime,
+    ),
+)

@@ -1,0 +1,267 @@
+"""The command line: reads options, calls what does the work, prints reports. Words and exit codes: docs/cli.md."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from forkproof import __version__
+from forkproof.errors import ForkproofError, RunFolderError, UsageError
+
+DEFAULT_OUT = Path(".forkproof")
+LARGEST_BATCH = 50
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. See `{self.prog} --help`.")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the command `forkproof`; leaves by SystemExit with the documented code."""
+    try:
+        arguments = _parser().parse_args(argv)
+        _require_linux()
+        sys.exit(arguments.run(arguments))
+    except ForkproofError as error:
+        print(f"forkproof: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("forkproof: interrupted", file=sys.stderr)
+        sys.exit(3)
+    except BrokenPipeError:
+        # Whoever read our output has gone; what is left in the buffer has nowhere to go either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(3)
+    except Exception:
+        traceback.print_exc()
+        print(
+            f"forkproof: this is a defect of forkproof {__version__}; please report it with the above", file=sys.stderr
+        )
+        sys.exit(4)
+
+
+def _require_linux() -> None:
+    if sys.platform != "linux":
+        raise UsageError(f"forkproof works on Linux alone: it reads /proc and judges fork; this is {sys.platform}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="forkproof", description="Does this background work survive this server? It starts it and looks."
+    )
+    parser.add_argument("--version", action="version", version=f"forkproof {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    explore = commands.add_parser("explore", help="generate deployments, run each, shrink what surprises")
+    amount = explore.add_mutually_exclusive_group()
+    amount.add_argument("-n", type=_positive, default=None, metavar="SCENARIOS", help="how many to draw (default 50)")
+    amount.add_argument("--time", type=_seconds, default=None, metavar="S", help="go on drawing for S seconds")
+    explore.add_argument("-j", type=_positive, default=None, metavar="N", help="servers at once (default: the cores)")
+    explore.add_argument("--seed", type=int, default=None, help="the same seed draws the same scenarios")
+    explore.add_argument("--strict", action="store_true", help="known issues fail too")
+    explore.add_argument("--budget", type=_seconds, default=90.0, metavar="S", help="seconds to shrink one failure")
+    _common(explore)
+    explore.set_defaults(run=_explore)
+
+    run = commands.add_parser("run", help="run one scenario")
+    run.add_argument("scenario", type=Path, metavar="SCENARIO.json")
+    run.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run it N times and give rates")
+    _common(run)
+    run.set_defaults(run=_run)
+
+    replay = commands.add_parser("replay", help="run the scenario of a run folder again")
+    replay.add_argument("scenario", type=Path, metavar="RUN")
+    replay.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run it N times and give rates")
+    _common(replay)
+    replay.set_defaults(run=_run)
+
+    recheck = commands.add_parser("recheck", help="judge a run folder again; launches nothing")
+    recheck.add_argument("folder", type=Path, metavar="RUN")
+    _output(recheck)
+    recheck.set_defaults(run=_recheck)
+
+    claims = commands.add_parser("claims", help="list the claims, or explain one")
+    claims.add_argument("name", nargs="?", metavar="NAME")
+    claims.set_defaults(run=_claims)
+
+    doctor = commands.add_parser("doctor", help="say what this machine and target allow")
+    doctor.add_argument("--target", metavar="T", help="the Python to test")
+    doctor.add_argument("--broker", default="embedded", help="the Redis to use")
+    doctor.add_argument("--json", type=Path, metavar="FILE")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", metavar="T", help="the Python to test (default: the one forkproof runs in)")
+    parser.add_argument(
+        "--broker", default="embedded", help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]"
+    )
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
+    parser.add_argument("--cold", action="store_true", help="boot every server cold (so far the only way)")
+    _output(parser)
+
+
+def _output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--claim", action="append", metavar="NAME", help="judge this claim alone; may be repeated")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON; - for standard output")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="print what was not applicable, and why")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed: give a whole number from 1 on")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e7:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed: give seconds above 0")
+    return value
+
+
+def _known_claims(names: Sequence[str] | None) -> Sequence[str] | None:
+    from forkproof.claims import REGISTRY
+
+    for name in names or ():
+        if name not in REGISTRY:
+            raise UsageError(f"--claim {name}: there is no such claim; there are: {', '.join(REGISTRY)}")
+    return names
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from forkproof.judge import combine
+    from forkproof.session import load, open_session
+
+    names = _known_claims(arguments.claim)
+    what = load(arguments.scenario)
+    with open_session(
+        target_name=arguments.target, broker_name=arguments.broker, out=arguments.out, claims=names
+    ) as session:
+        session.target.require(what)
+        reports = []
+        for number in range(arguments.repeat):
+            reports.append(session.run(what))
+            if arguments.repeat > 1 and not arguments.quiet:
+                print(f"run {number + 1} of {arguments.repeat}: {reports[-1].verdict.value}", file=sys.stderr)
+    return _show_run(combine(reports), arguments)
+
+
+def _recheck(arguments: argparse.Namespace) -> int:
+    from forkproof.judge import judge
+
+    return _show_run(judge(arguments.folder, _known_claims(arguments.claim)), arguments)
+
+
+def _show_run(report: Any, arguments: argparse.Namespace) -> int:
+    from forkproof.reports import junit, terminal
+
+    console = terminal.console(stderr=_to_stdout(arguments.json))
+    if arguments.quiet:
+        console.print(terminal.verdict_text(report.verdict))
+    else:
+        console.print(terminal.run(report, verbosity=arguments.verbose))
+    _write_json(arguments.json, report.to_dict())
+    if arguments.junit:
+        _write(lambda: junit.write(arguments.junit, "run", junit.of_run(report)), arguments.junit)
+    return int(report.exit_code)
+
+
+def _explore(arguments: argparse.Namespace) -> int:
+    from forkproof.explore import Explorer
+    from forkproof.reports import junit, terminal
+    from forkproof.reports.progress import CampaignProgress
+    from forkproof.session import open_session
+
+    names = _known_claims(arguments.claim)
+    seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1_000_000)
+    console = terminal.console(stderr=True)
+    with (
+        open_session(
+            target_name=arguments.target, broker_name=arguments.broker, out=arguments.out, claims=names
+        ) as session,
+        CampaignProgress(console, quiet=arguments.quiet) as progress,
+    ):
+        explorer = Explorer(
+            session,
+            jobs=arguments.j or len(os.sched_getaffinity(0)),
+            progress=progress,
+            budget_seconds=arguments.budget,
+            shrink_expected=bool(names),
+        )
+        until = time.monotonic() + arguments.time if arguments.time is not None else None
+        campaign = explorer.explore(_batches(arguments.n or 50, seed, session.target, until), until=until)
+    shown = terminal.console(stderr=_to_stdout(arguments.json))
+    shown.print(terminal.campaign(campaign, seed=seed, verbosity=arguments.verbose, quiet=arguments.quiet))
+    _write_json(arguments.json, campaign.to_dict())
+    if arguments.junit:
+        _write(lambda: junit.write(arguments.junit, "explore", junit.of_campaign(campaign)), arguments.junit)
+    return campaign.exit_code(strict=arguments.strict)
+
+
+def _batches(n: int, seed: int, target: Any, until: float | None) -> Iterator[Sequence[Any]]:
+    from forkproof.explore import draw
+
+    if until is None:
+        yield draw(n, seed, target)
+        return
+    for part in itertools.count():
+        yield draw(LARGEST_BATCH, seed + part, target)
+
+
+def _claims(arguments: argparse.Namespace) -> int:
+    from forkproof.claims import REGISTRY, page
+
+    if arguments.name is None:
+        for claim in REGISTRY.values():
+            print(f"{claim.name}\n    {claim.definition}")
+    elif arguments.name in REGISTRY:
+        print(page(arguments.name))
+    else:
+        raise UsageError(f"{arguments.name}: there is no such claim; there are: {', '.join(REGISTRY)}")
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from forkproof import doctor
+
+    answers = doctor.examine(arguments.target, arguments.broker)
+    for answer in answers:
+        print(f"{'ok ' if answer.good else 'NO '} {answer.subject}: {answer.text}")
+    _write_json(arguments.json, {"schema": 1, "answers": [answer.to_dict() for answer in answers]})
+    return 0 if all(answer.good or not answer.needed for answer in answers) else 3
+
+
+def _to_stdout(path: Path | None) -> bool:
+    return path is not None and str(path) == "-"
+
+
+def _write_json(path: Path | None, data: dict[str, Any]) -> None:
+    if path is None:
+        return
+    text = json.dumps(data, indent=1) + "\n"
+    if _to_stdout(path):
+        sys.stdout.write(text)
+    else:
+        _write(lambda: path.write_text(text, encoding="utf-8"), path)
+
+
+def _write(write: Any, path: Path) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be written: {error.strerror}. Give another file.") from None

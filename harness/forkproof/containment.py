@@ -1,0 +1,118 @@
+"""Keeping the processes of a run together, and ending all of them.
+
+A supervisor is a subreaper in a session of its own: what its descendants leave behind becomes its child. Where the
+machine allows one, it is also the first process of a pid namespace, and then the kernel ends everything in it when the
+supervisor ends, whoever ended it. Standard library only: the supervisor imports this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What /proc/PID/stat says of a process; `start` in clock ticks since boot."""
+
+    pid: int
+    ppid: int
+    state: str
+    start: int
+
+
+def read_stat(pid: int) -> Stat | None:
+    """The state of a process; None where there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return Stat(pid, int(fields[1]), fields[0].decode(), int(fields[19]))
+
+
+def command_of(pid: int) -> str:
+    """A process's command line, for people."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read().replace(b"\0", b" ").decode(errors="replace").strip()
+    return "?"
+
+
+def all_processes() -> Iterator[Stat]:
+    """Every process that /proc shows."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            stat = read_stat(int(name))
+            if stat is not None:
+                yield stat
+
+
+def descendants(pid: int) -> list[Stat]:
+    """The live processes below `pid`, zombies left out."""
+    children: dict[int, list[Stat]] = {}
+    for stat in all_processes():
+        children.setdefault(stat.ppid, []).append(stat)
+    found: list[Stat] = []
+    todo = [pid]
+    while todo:
+        below = children.get(todo.pop(), [])
+        todo += [stat.pid for stat in below]
+        found += [stat for stat in below if stat.state != "Z"]
+    return found
+
+
+def become_subreaper() -> None:
+    """Make this process the parent of what its descendants leave behind (prctl(2)); OSError where refused."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot become a subreaper: {os.strerror(number)}")
+
+
+def kill_descendants() -> list[Stat]:
+    """SIGKILL to everything below this process, until nothing is left; what was found is returned."""
+    found: dict[int, Stat] = {}
+    while living := descendants(os.getpid()):
+        for stat in living:
+            found.setdefault(stat.pid, stat)
+            with contextlib.suppress(OSError):
+                os.kill(stat.pid, signal.SIGKILL)
+        reap()
+        time.sleep(0.001)  # between two looks at processes that the kernel is ending
+    reap()
+    return list(found.values())
+
+
+def reap() -> list[tuple[int, int]]:
+    """Collect the children that have ended, as (pid, exit code)."""
+    ended = []
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            ended.append((found[0], os.waitstatus_to_exitcode(found[1])))
+    return ended
+
+
+@functools.cache
+def namespace_prefix() -> tuple[str, ...]:
+    """The command that puts what follows it into a pid namespace of its own; empty where the machine allows none."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return ()
+    options = ("--pid", "--fork", "--mount-proc", "--kill-child")
+    choices: list[tuple[str, ...]] = [(unshare, *options)] if os.geteuid() == 0 else []
+    choices.append((unshare, "--user", "--map-current-user", *options))
+    for prefix in choices:
+        done = subprocess.run([*prefix, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=30)
+        if done.returncode == 0:
+            return prefix
+    return ()

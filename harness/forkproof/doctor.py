@@ -1,0 +1,83 @@
+"""What this machine and this target allow, and what is then not covered."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from forkproof import broker, containment, target
+from forkproof.errors import ForkproofError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One thing that was looked at; `needed` where nothing works without it."""
+
+    subject: str
+    good: bool
+    text: str
+    needed: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+def examine(target_name: str | None, broker_name: str) -> list[Answer]:
+    """Look at everything; nothing is raised for what is missing."""
+    return [*_machine(), _containment(), *_target(target_name), _broker(broker_name)]
+
+
+def _machine() -> Iterator[Answer]:
+    cores = len(os.sched_getaffinity(0))
+    yield Answer("machine", True, f"Linux {platform.release()}, {cores} cores, Python {platform.python_version()}")
+    pidfd = hasattr(os, "pidfd_open")
+    yield Answer("pidfd", pidfd, "the end of a process is seen at once" if pidfd else "needs Linux 5.3 or later")
+
+
+def _containment() -> Answer:
+    prefix = containment.namespace_prefix()
+    if prefix:
+        return Answer("containment", True, "each run has a pid namespace: its processes end with it, even by kill -9")
+    return Answer(
+        "containment", False, "no pid namespace can be had (unshare is missing or forbidden): a supervisor that is "
+        "itself killed with SIGKILL may leave processes behind", needed=False,
+    )  # fmt: skip
+
+
+def _target(name: str | None) -> Iterator[Answer]:
+    try:
+        found = target.find(name)
+    except ForkproofError as error:
+        yield Answer("target", False, str(error))
+        return
+    yield Answer("target", True, f"{found.executable}: {target.describe(found.to_dict())}")
+    for package in ("gunicorn", "flask"):
+        if package not in found.versions:
+            yield Answer(
+                package, False, f"is not in the target: every run needs it. "
+                f"Install it: {found.executable} -m pip install {package}",
+            )  # fmt: skip
+    for package, what in (
+        ("gevent", "no patch, no greenlet, no gevent worker"),
+        ("redis", "no loop that listens to Redis"),
+        ("gevent-websocket", "no GeventWebSocketWorker"),
+    ):
+        if package not in found.versions:
+            yield Answer(package, False, f"is not in the target: {what} will be drawn", needed=False)
+
+
+def _broker(name: str) -> Answer:
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="forkproof-") as folder,
+            broker.start(broker.parse(name), Path(folder)) as redis,
+        ):
+            return Answer("broker", True, redis.description)
+    except ForkproofError as error:
+        return Answer("broker", False, str(error))

@@ -1,0 +1,445 @@
+"""What the documentation promises for a scenario, claim by claim.
+
+A small model walks through the deployment line by line, as the documentation describes it, and notes in which process
+each loop lives and whether it can advance there. A claim must hold where every way the model leaves open lets it hold,
+must break where none does, and may break in between. The model knows what is written down, not what servers do: where
+they differ, that is a surprise.
+
+Sources, by the letter that the code gives:
+ [F] POSIX fork(2): the child has one thread, a copy of the one that called fork.
+ [G] gevent, "monkey.patch_all" and "gevent.os": threads become greenlets, and a fork copies all greenlets.
+     https://www.gevent.org/api/gevent.monkey.html https://www.gevent.org/api/gevent.os.html
+ [C] gevent, "introduction": a greenlet runs when another one blocks in a cooperative call, and not before.
+     https://www.gevent.org/intro.html
+ [H] gunicorn, "settings", "server hooks" and `preload_app`: which process runs which hook.
+     https://docs.gunicorn.org/en/stable/settings.html
+ [T] Python, "os.fork": a fork beside running threads may deadlock the child.
+     https://docs.python.org/3/library/os.html#os.fork
+ [P] Python, "multiprocessing": a daemonic process is ended by its parent's exit; a killed parent ends nothing.
+     https://docs.python.org/3/library/multiprocessing.html
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from packaging.version import Version
+
+from forkproof.history import Place
+from forkproof.scenario import (
+    Loop,
+    LoopBody,
+    LoopKind,
+    LoopStart,
+    PatchSite,
+    Policy,
+    Scenario,
+    WorkerClass,
+    YieldCall,
+)
+
+
+class Expectation(enum.Enum):
+    """What the documentation says of a claim in a scenario."""
+
+    MUST_HOLD = "must_hold"
+    MUST_BREAK = "must_break"
+    MAY_BREAK = "may_break"
+
+
+class Sure(enum.IntEnum):
+    """Whether a loop advances in a process."""
+
+    NO = 0
+    MAYBE = 1
+    YES = 2
+
+
+@dataclass
+class _Unit:
+    """One loop in one process: the original, or a copy that a fork made."""
+
+    loop: Loop
+    birth: int
+    native: bool
+    copied: bool = False
+    repatched: bool = False
+
+
+@dataclass
+class _Process:
+    place: Place
+    patched: set[str] = field(default_factory=set)
+    odd: bool = False
+    queue_patched_early: bool = False
+    poller_patched_early: bool = False
+    units: list[_Unit] = field(default_factory=list)
+    body: _Unit | None = None
+    """What a child's main runs; None in the arbiter and in workers."""
+    in_request: bool = False
+
+    def fork(self, place: Place) -> _Process:
+        """A child: what is patched is inherited, native threads are not [F], greenlets are copied [G]."""
+        copies = [replace(unit, copied=True) for unit in self.units if not unit.native]
+        return replace(self, place=place, patched=set(self.patched), units=copies)
+
+
+_MODULES = frozenset({"socket", "time", "select", "thread", "os", "queue"})
+
+Snapshot = list[_Process]
+
+
+class _Model:
+    """Walks through a deployment; `windows` holds the processes as they are in each window."""
+
+    def __init__(self, scenario: Scenario, versions: Mapping[str, str | None]) -> None:
+        self.scenario = scenario
+        self.server = scenario.server
+        gunicorn = versions.get("gunicorn") or "0"
+        self.arbiter_waits_on_queue = Version(gunicorn) >= Version("24.0.0")
+        self.births = itertools.count()
+        self.arbiter = _Process(Place("arbiter"))
+        self.children: list[_Process] = []
+        self.workers: dict[int, _Process] = {}
+        self.windows: list[Snapshot] = []
+        self._boot()
+
+    def _boot(self) -> None:
+        for site in (PatchSite.INTERPRETER_START, PatchSite.CONFIG_FIRST_LINE, PatchSite.CONFIG_AFTER_IMPORTS):
+            self._patch(self.arbiter, site)
+        self.arbiter.queue_patched_early = "queue" in self.arbiter.patched
+        self._start(self.arbiter, LoopStart.CONFIG_IMPORT)
+        if self.server.preload:
+            self._import_app(self.arbiter)
+        self._start(self.arbiter, LoopStart.ON_STARTING)
+        self._start(self.arbiter, LoopStart.WHEN_READY)
+        for slot in range(self.server.workers):
+            self._spawn(slot)
+        self._window()
+        for fault in self.scenario.faults:
+            if fault.fault == "kill_worker" and fault.slot is not None:
+                self._spawn(fault.slot)
+                self._window()
+
+    def _window(self) -> None:
+        self.windows.append([self.arbiter, *self.workers.values(), *self.children])
+
+    def _spawn(self, slot: int) -> None:
+        self._start(self.arbiter, LoopStart.PRE_FORK)
+        worker = self.arbiter.fork(Place("worker", slot))
+        self.workers[slot] = worker
+        self._patch(worker, PatchSite.POST_FORK)
+        self._start(worker, LoopStart.POST_FORK)
+        if self.server.worker_class.is_gevent:
+            self._patch_all(worker, {})
+        worker.poller_patched_early = "select" in worker.patched
+        if not self.server.preload:
+            self._import_app(worker)
+        if self.server.worker_class is WorkerClass.GTHREAD and {"queue", "thread"} & worker.patched == {"queue"}:
+            # Native threads then share gevent's queues, which belong to one thread's hub [G].
+            worker.odd = True
+        self._start(worker, LoopStart.POST_WORKER_INIT)
+        worker.in_request = True
+        self._start(worker, LoopStart.FIRST_REQUEST)
+
+    def _import_app(self, process: _Process) -> None:
+        for site in (PatchSite.APP_FIRST_LINE, PatchSite.APP_AFTER_IMPORTS, PatchSite.IN_THREAD):
+            self._patch(process, site)
+        self._start(process, LoopStart.APP_IMPORT)
+
+    def _patch(self, process: _Process, site: PatchSite) -> None:
+        for patch in self.scenario.patches:
+            if patch.site is site:
+                self._patch_all(process, patch.flags)
+                # What a patch made by another thread than the main one does is not documented.
+                process.odd |= site is PatchSite.IN_THREAD
+
+    def _patch_all(self, process: _Process, flags: Mapping[str, bool]) -> None:
+        off = {name for name, on in flags.items() if not on}
+        process.patched |= _MODULES - off
+        # gevent promises cooperation for the whole of its modules; `thread` alone is often left out.
+        process.odd |= bool(off - {"thread"}) or bool(flags.get("sys"))
+        for unit in process.units:
+            unit.repatched = True
+
+    def _start(self, process: _Process, site: LoopStart) -> None:
+        for loop in self.scenario.loops:
+            if loop.start is site:
+                native = loop.kind is LoopKind.THREAD and "thread" not in process.patched
+                unit = _Unit(loop, next(self.births), native)
+                if loop.kind is LoopKind.PROCESS:
+                    child = process.fork(Place("child", process.place.slot))
+                    child.body = unit
+                    self.children.append(child)
+                else:
+                    process.units.append(unit)
+
+    # What can advance
+
+    def cooperative(self, process: _Process) -> Sure:
+        """Whether the main of a process enters gevent's hub again and again [C]."""
+        server = self.server.worker_class
+        if process.body is not None:
+            return self.gives_way(process.body, process)
+        if process.place.role == "arbiter":
+            # From 24.0.0 on the arbiter waits on a queue that it makes in its constructor, before that in select.
+            waits = process.queue_patched_early if self.arbiter_waits_on_queue else "select" in process.patched
+        elif server.is_gevent:
+            return Sure.YES
+        elif server is WorkerClass.GTHREAD:
+            if process.poller_patched_early != ("select" in process.patched):
+                return Sure.MAYBE
+            waits = process.poller_patched_early
+        else:
+            waits = "select" in process.patched
+        if not waits:
+            # A main that waits natively may still enter the hub now and then, where anything of it is patched.
+            return Sure.MAYBE if process.patched or process.odd else Sure.NO
+        return Sure.MAYBE if process.odd else Sure.YES
+
+    def gives_way(self, unit: _Unit, process: _Process) -> Sure:
+        """Whether a greenlet lets the others of its process run [C]."""
+        yields = unit.loop.yields
+        waits_for_redis = unit.loop.hears_redis and "socket" in process.patched and "select" in process.patched
+        if yields.call is YieldCall.GEVENT_SLEEP or waits_for_redis:
+            return Sure.YES
+        if yields.call is YieldCall.TIME_SLEEP and "time" in process.patched:
+            return Sure.YES
+        return Sure.MAYBE if process.odd else Sure.NO
+
+    def hogs(self, process: _Process) -> Sure:
+        """Whether some greenlet of a process never lets the others run."""
+        if self.cooperative(process) is Sure.NO:
+            return Sure.NO
+        green = [unit for unit in process.units if not unit.native]
+        worst = min((self.gives_way(unit, process) for unit in green), default=Sure.YES)
+        if worst is Sure.YES:
+            return Sure.NO
+        return Sure.YES if worst is Sure.NO and self.cooperative(process) is Sure.YES else Sure.MAYBE
+
+    def advances(self, unit: _Unit, process: _Process) -> Sure:
+        """Whether a loop ticks in a process, once booted."""
+        if process.body is unit:
+            return self._child_advances(process)
+        if unit.native and self.talks_at_fork(process):
+            return Sure.MAYBE
+        if unit.native:
+            # A thread that talks through sockets which were patched under it: not documented.
+            unsettled = unit.loop.hears_redis and bool(process.patched)
+            return Sure.MAYBE if unsettled or (unit.repatched and process.odd) else Sure.YES
+        sure = self.cooperative(process)
+        if process.body is not None:
+            sure = min(sure, self._child_advances(process))
+        if self.talks_at_fork(process):
+            sure = min(sure, Sure.MAYBE)
+        if self.hogs(process) is not Sure.NO:
+            sure = min(sure, Sure.MAYBE)
+        return sure
+
+    def _child_advances(self, process: _Process) -> Sure:
+        # A child that was forked inside a request, or beside greenlets, has copies of all of them [G].
+        beside = process.in_request and self.server.worker_class is not WorkerClass.SYNC
+        return Sure.MAYBE if beside or process.units or process.patched or process.odd else Sure.YES
+
+    def talks_at_fork(self, process: _Process) -> bool:
+        """Whether a native thread that does more than sleep runs in the parent while a process is forked [T]."""
+        return process.place.role == "worker" and any(
+            unit.native and unit.loop.hears_redis for unit in self.arbiter.units
+        )
+
+    # What follows for claims
+
+    def units_of(self, name: str, window: Snapshot) -> list[tuple[_Unit, _Process, Sure]]:
+        """Every instance of a loop, with whether it advances."""
+        found = []
+        for process in window:
+            body = [process.body] if process.body is not None else []
+            for unit in [*process.units, *body]:
+                if unit.loop.name == name:
+                    found.append((unit, process, self.advances(unit, process)))
+        return found
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether nothing is documented of how this deployment patches, or whether the arbiter itself is held up."""
+        everywhere = [process for window in self.windows for process in window]
+        return any(process.odd for process in everywhere) or self.hogs(self.arbiter) is not Sure.NO
+
+
+Answer = tuple[Expectation, str]
+
+_HOLD: Answer = (Expectation.MUST_HOLD, "")
+
+
+def expect(scenario: Scenario, claim: str, loop: str | None, versions: Mapping[str, str | None]) -> Answer:
+    """What the documentation promises of a claim (for one loop where it is judged by loop), and why."""
+    model = _Model(scenario, versions)
+    rule = _RULES.get(claim)
+    if rule is None:
+        return Expectation.MAY_BREAK, "nothing is written down about it"
+    return rule(model, scenario.loop(loop) if loop is not None else scenario.loops[0])
+
+
+def _merge(answers: Iterable[Answer]) -> Answer:
+    """Over windows: one that must break decides, then one that may."""
+    order = (Expectation.MUST_BREAK, Expectation.MAY_BREAK, Expectation.MUST_HOLD)
+    return min(answers, key=lambda answer: order.index(answer[0]), default=_HOLD)
+
+
+def _one_listener(model: _Model, loop: Loop) -> Answer:
+    return _merge(_one_listener_in(model, loop, window) for window in model.windows)
+
+
+def _one_listener_in(model: _Model, loop: Loop, window: Snapshot) -> Answer:
+    units = model.units_of(loop.name, window)
+    sure = [process.place for _, process, advances in units if advances is Sure.YES]
+    open_ = [process.place for _, process, advances in units if advances is Sure.MAYBE]
+    if len(open_) > 8:
+        return Expectation.MAY_BREAK, "where it runs is not documented"
+    answers = {
+        _fits(loop, [*sure, *more], model.server.workers)
+        for count in range(len(open_) + 1)
+        for more in itertools.combinations(open_, count)
+    }
+    if len(answers) == 2:
+        return Expectation.MAY_BREAK, "whether it advances in " + ", ".join(
+            sorted(map(str, open_))
+        ) + " is not promised"
+    where = _named(sure)
+    if answers == {True}:
+        return Expectation.MUST_HOLD, f"runs in {where} [F, G, H]"
+    return Expectation.MUST_BREAK, f"runs in {where}, which is not {loop.policy.value} [F, G, H]"
+
+
+def _named(places: Iterable[Place]) -> str:
+    return ", ".join(sorted(map(str, places))) or "no process"
+
+
+def _fits(loop: Loop, places: Sequence[Place], workers: int) -> bool:
+    match loop.policy:
+        case Policy.ONCE_PER_SERVICE:
+            return len(places) == 1
+        case Policy.ARBITER_ONLY:
+            return list(places) == [Place("child" if loop.kind is LoopKind.PROCESS else "arbiter")]
+        case Policy.ONCE_PER_WORKER:
+            role = "child" if loop.kind is LoopKind.PROCESS else "worker"
+            return sorted(places, key=str) == [Place(role, slot) for slot in range(workers)]
+        case Policy.INHERIT_ALLOWED:
+            return bool(places)
+        case Policy.BEST_EFFORT:
+            return True
+
+
+def _copied(model: _Model, loop: Loop) -> Answer:
+    copies = [
+        (advances, process)
+        for window in model.windows
+        for unit, process, advances in model.units_of(loop.name, window)
+        if unit.copied
+    ]
+    for advances, process in copies:
+        if advances is Sure.YES:
+            return Expectation.MUST_BREAK, f"a greenlet at the fork is copied and runs on in {process.place} [G]"
+    if any(advances is Sure.MAYBE for advances, _ in copies):
+        return Expectation.MAY_BREAK, "a greenlet at the fork is copied; whether it runs on is not promised [G]"
+    return Expectation.MUST_HOLD, "nothing of it is alive in a forked child [F]"
+
+
+def _dead(model: _Model, loop: Loop) -> Answer:
+    one = _one_listener(model, loop)
+    for window in model.windows:
+        units = model.units_of(loop.name, window)
+        if any(unit.copied or advances is Sure.MAYBE for unit, _, advances in units):
+            return Expectation.MAY_BREAK, "what is_alive() says of a copy is not promised [G]"
+        if any(advances is Sure.NO and process.place.role == "worker" for _, process, advances in units):
+            return Expectation.MUST_BREAK, "a greenlet is alive where nothing ever enters the hub [C]"
+    if one[0] is Expectation.MUST_HOLD:
+        return Expectation.MUST_HOLD, "it runs where it is meant to"
+    return Expectation.MAY_BREAK, "where it is missing, what tells is not promised"
+
+
+def _messages(model: _Model, loop: Loop) -> Answer:
+    units = [unit for window in model.windows for unit in model.units_of(loop.name, window)]
+    if any(unit.copied for unit, _, _ in units):
+        return Expectation.MAY_BREAK, "copies may share one connection, and then each message reaches any of them [G]"
+    if _hurries_nobody(model, loop):
+        return _one_listener(model, loop)
+    return Expectation.MAY_BREAK, "another loop of its process rarely gives way"
+
+
+def _hurries_nobody(model: _Model, loop: Loop) -> bool:
+    return not any(other.body is LoopBody.CPU or other.yields.every >= 50 for other in model.scenario.loops)
+
+
+def _starved(model: _Model, loop: Loop) -> Answer:
+    answers: list[Answer] = []
+    for window in model.windows:
+        for unit, process, advances in model.units_of(loop.name, window):
+            if advances is Sure.NO and not unit.copied:
+                answers.append((Expectation.MUST_BREAK, f"nothing enters the hub in {process.place} [C]"))
+            elif advances is not Sure.YES:
+                answers.append((Expectation.MAY_BREAK, f"its turns in {process.place} are not promised [C]"))
+    if not _hurries_nobody(model, loop):
+        answers.append((Expectation.MAY_BREAK, "another loop of its process rarely gives way [C]"))
+    return _merge(answers) if answers else (Expectation.MUST_HOLD, "whoever shares its process gives way [C]")
+
+
+def _answers(model: _Model, loop: Loop) -> Answer:
+    workers = [process for window in model.windows for process in window if process.place.role == "worker"]
+    worst = max((model.hogs(process) for process in workers), default=Sure.NO)
+    if worst is Sure.YES and not model.unsettled:
+        return Expectation.MUST_BREAK, "a greenlet that never gives way holds the worker [C]"
+    if worst is not Sure.NO or model.unsettled:
+        return Expectation.MAY_BREAK, "a greenlet may hold the worker or the arbiter [C]"
+    if any(model.talks_at_fork(process) for process in workers):
+        return Expectation.MAY_BREAK, "a worker that is forked beside a busy native thread may deadlock [T]"
+    return Expectation.MUST_HOLD, "nothing holds a worker"
+
+
+def _boot(model: _Model, loop: Loop) -> Answer:
+    everyone = [process for window in model.windows for process in window]
+    if model.unsettled or any(model.hogs(process) is not Sure.NO for process in everyone):
+        return Expectation.MAY_BREAK, "a greenlet may hold a process while it boots [C]"
+    if any(model.talks_at_fork(process) for process in everyone):
+        return Expectation.MAY_BREAK, "a worker that is forked beside a busy native thread may deadlock [T]"
+    return Expectation.MUST_HOLD, "nothing holds a process"
+
+
+def _plain(model: _Model) -> bool:
+    """Whether all is documented that a quiet life and a clean end rest on."""
+    loops = model.scenario.loops
+    return (
+        not model.unsettled
+        and all(loop.daemon and loop.kind is not LoopKind.PROCESS for loop in loops)
+        and all(model.hogs(process) is Sure.NO for window in model.windows for process in window)
+        and not any(model.talks_at_fork(process) for window in model.windows for process in window)
+    )
+
+
+def _shutdown(model: _Model, loop: Loop) -> Answer:
+    if _plain(model):
+        return Expectation.MUST_HOLD, "daemons do not keep a process [P]"
+    return Expectation.MAY_BREAK, "what does not end by itself is waited for [P]"
+
+
+def _quiet(model: _Model, loop: Loop) -> Answer:
+    sites = [patch.site for patch in model.scenario.patches]
+    if _plain(model) and len(sites) <= 1:
+        return Expectation.MUST_HOLD, "nothing is done that warns"
+    return Expectation.MAY_BREAK, "what is printed then is not documented"
+
+
+_RULES: dict[str, Callable[[_Model, Loop], Answer]] = {
+    "exactly_one_listener": _one_listener,
+    "no_copied_thread": _copied,
+    "no_dead_listener": _dead,
+    "every_message_handled_once": _messages,
+    "no_starved_greenlet": _starved,
+    "server_answers": _answers,
+    "workers_boot": _boot,
+    "clean_shutdown": _shutdown,
+    "quiet_runtime": _quiet,
+}

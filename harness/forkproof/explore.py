@@ -1,0 +1,430 @@
+"""Draws deployments, runs them, and brings what surprises down to the smallest scenario that still shows it.
+
+The scenarios are drawn first, as data, so that the same seed gives the same list whatever the machine and however many
+servers run at once. What is seen is confirmed by running it again before it is reported, and then shrunk by a
+structured pass: each simpler neighbour is launched, and taken if it still fails in the same way.
+
+Why not Hypothesis' own shrinker here: it works on the choices that drew an example and needs several launches for what
+one step of the structured pass does; `tests/test_fork_property.py` uses it, with the verdicts of this module.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import itertools
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as seeded
+
+from forkproof.errors import CouldNotDecide, ForkproofError, ScenarioError
+from forkproof.judge import Judgement, RunReport
+from forkproof.scenario import Scenario, WorkerClass
+from forkproof.session import Session
+from forkproof.simplify import neighbours
+from forkproof.target import Target
+from forkproof.verdict import Verdict
+from forkproof_strategies import scenarios
+
+CONFIRM = 5
+"""How often a surprise is run again before it is reported, and again once it is shrunk."""
+
+KEPT_UNDECIDED = 10
+"""How many run folders of undecided runs are kept to be looked at."""
+
+Key = tuple[str, str, bool, str | None]
+"""What makes two failures the same one: claim, how it broke, whether that surprises, known issue."""
+
+
+def draw(n: int, seed: int, target: Target) -> list[Scenario]:
+    """`n` scenarios that the target can run, the same for the same seed and target; doubles are drawn again."""
+    found: dict[str, Scenario] = {}
+    worker_classes, without = abilities(target)
+    for part in itertools.count():
+        missing = n - len(found)
+        if missing <= 0:
+            break
+
+        @seeded(seed * 1000 + part)
+        @settings(
+            max_examples=max(missing, 10), phases=[Phase.generate], database=None, deadline=None,
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(scenarios(worker_classes=worker_classes, flags=target.patch_flags, without=without))
+        def collect(what: Scenario) -> None:
+            if len(found) < n:
+                found.setdefault(what.digest, what)
+
+        collect()
+    return list(found.values())
+
+
+def abilities(target: Target) -> tuple[list[WorkerClass], list[str]]:
+    """The worker classes that a target has, and the features that it lacks."""
+    lacks: list[str] = []
+    if "gevent" not in target.versions:
+        lacks += ["patches", "greenlets", "gevent sleeps"]
+    if "redis" not in target.versions:
+        lacks.append("redis")
+    classes = [
+        worker_class
+        for worker_class in WorkerClass
+        if not worker_class.is_gevent
+        or ("gevent" in target.versions and (worker_class.value != "geventwebsocket" or _websocket(target)))
+    ]
+    return classes, lacks
+
+
+def _websocket(target: Target) -> bool:
+    return "gevent-websocket" in target.versions
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One way in which a claim broke, with the smallest scenario found, and how often that one fails."""
+
+    judgement: Judgement
+    scenario: Scenario
+    folder: Path
+    rate: tuple[int, int]
+    seen: int = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the JSON report, schema 1."""
+        return {
+            "claim": self.judgement.finding.claim,
+            "how": self.judgement.finding.how,
+            "loop": self.judgement.finding.loop,
+            "verdict": self.judgement.finding.verdict.value,
+            "explanation": self.judgement.finding.explanation,
+            "expectation": self.judgement.expectation.value if self.judgement.expectation else None,
+            "scenario": self.scenario.to_dict(),
+            "rate": list(self.rate),
+            "seen": self.seen,
+            "surprise": self.judgement.surprise,
+            "known_issue": self.judgement.known_issue,
+            "run": str(self.folder),
+        }
+
+
+class _Group:
+    """The runs that failed in one way: the three smallest, and how many there were."""
+
+    def __init__(self) -> None:
+        self.members: list[tuple[RunReport, Judgement]] = []
+        self.seen = 0
+
+    def add(self, report: RunReport, judgement: Judgement) -> None:
+        self.seen += 1
+        self.members.append((report, judgement))
+        self.members.sort(key=lambda member: size(member[0].scenario))
+        del self.members[3:]
+
+    def as_seen(self) -> Failure:
+        report, judgement = self.members[0]
+        return Failure(judgement, report.scenario, report.folder, judgement.rate, self.seen)
+
+
+class Progress:
+    """What a report of a campaign may listen to; every method does nothing here."""
+
+    def phase(self, name: str, total: int | None) -> None:
+        """A phase has begun, with `total` runs where that is known."""
+
+    def ran(self, report: RunReport) -> None:
+        """A run was judged."""
+
+    def found(self, failure: Judgement, report: RunReport) -> None:
+        """A surprise was seen for the first time."""
+
+    def problem(self, error: ForkproofError) -> None:
+        """A scenario could not be run."""
+
+
+@dataclass
+class Campaign:
+    """What an exploration came to."""
+
+    drawn: int = 0
+    launched: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+    failures: list[Failure] = field(default_factory=list)
+    expected_breaks: list[Failure] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    claims: dict[str, Counter[str]] = field(default_factory=dict)
+    values: dict[str, Counter[str]] = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+
+    def exit_code(self, *, strict: bool = False) -> int:
+        """1 for a surprise that is no known issue (`strict`: any), 3 where nothing was decided, else 0."""
+        if any(strict or failure.judgement.known_issue is None for failure in self.failures):
+            return 1
+        decided = any(counts["held"] + counts["broken"] for counts in self.claims.values())
+        return 0 if decided and not self.interrupted and not self.problems else 3
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON report, schema 1."""
+        return {
+            "schema": 1,
+            "drawn": self.drawn,
+            "launched": self.launched,
+            "seconds": round(self.seconds, 1),
+            "interrupted": self.interrupted,
+            "failures": [failure.to_dict() for failure in self.failures],
+            "expected_breaks": [failure.to_dict() for failure in self.expected_breaks],
+            "problems": self.problems,
+            "unknown": dict(self.unknown),
+            "coverage": {
+                "claims": {name: dict(counts) for name, counts in self.claims.items()},
+                "values": {name: dict(counts) for name, counts in self.values.items()},
+            },
+        }
+
+    def count(self, report: RunReport) -> None:
+        """Add a run to the coverage."""
+        for judgement in report.judgements:
+            finding = judgement.finding
+            self.claims.setdefault(finding.claim, Counter())[finding.verdict.value] += 1
+            if finding.verdict is Verdict.UNKNOWN:
+                self.unknown[f"{finding.claim}: {finding.explanation}"] += 1
+        for name, value in values(report.scenario):
+            self.values.setdefault(name, Counter())[value] += 1
+
+
+def values(what: Scenario) -> Iterator[tuple[str, str]]:
+    """The value that a scenario has in each dimension."""
+    server = what.server
+    yield "worker_class", server.worker_class.value
+    yield "workers", str(server.workers)
+    yield "preload", str(server.preload).lower()
+    for patch in what.patches:
+        yield "patch.site", patch.site.value
+        for flag, on in patch.flags.items():
+            yield "patch.flag", f"{flag}={on}"
+    if not what.patches:
+        yield "patch.site", "none"
+    for loop in what.loops:
+        yield "loop.start", loop.start.value
+        yield "loop.kind", loop.kind.value
+        yield "loop.body", loop.body.value
+        yield "loop.yield", loop.yields.call.value
+        yield "loop.policy", loop.policy.value
+    for fault in what.faults:
+        yield "fault", fault.fault
+
+
+class Explorer:
+    """Runs one campaign on a session, `jobs` servers at once."""
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        jobs: int = 2,
+        progress: Progress | None = None,
+        budget_launches: int = 60,
+        budget_seconds: float = 90.0,
+        shrink_expected: bool = False,
+    ) -> None:
+        self.session = session
+        self.progress = progress or Progress()
+        self.campaign = Campaign()
+        self.jobs = jobs
+        self.budget_launches = budget_launches
+        self.budget_seconds = budget_seconds
+        self.shrink_expected = shrink_expected
+        self._pool = concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="run")
+        self._groups: dict[Key, _Group] = {}
+        self._folders: set[Path] = set()
+        self._undecided: list[Path] = []
+
+    def explore(self, what: Iterable[Sequence[Scenario]], *, until: float | None = None) -> Campaign:
+        """Run batches of scenarios (until the monotonic time `until`), then confirm and shrink what broke.
+
+        Ctrl-C ends it early: what is running is ended, and what was found is returned, unconfirmed.
+        """
+        begun = time.monotonic()
+        try:
+            for batch in what:
+                self.progress.phase("explore", len(batch))
+                self.campaign.drawn += len(batch)
+                for report in self.run_all(batch, until):
+                    self._take(report)
+                if until is not None and time.monotonic() >= until:
+                    break
+            self._settle()
+        except KeyboardInterrupt:
+            self.campaign.interrupted = True
+            self.session.stop.set()
+            self._report_unconfirmed()
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self.campaign.launched = self.session.launched
+        self.campaign.seconds = time.monotonic() - begun
+        return self.campaign
+
+    def run_all(self, batch: Sequence[Scenario], until: float | None = None) -> Iterator[RunReport]:
+        """The reports of a batch, as they come."""
+        todo = iter(batch)
+        running: set[concurrent.futures.Future[RunReport]] = set()
+
+        def fill() -> None:
+            while len(running) < self.jobs and (until is None or time.monotonic() < until):
+                what = next(todo, None)
+                if what is None:
+                    return
+                running.add(self._pool.submit(self.session.run, what))
+
+        fill()
+        while running:
+            done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                running.discard(future)
+                try:
+                    report = future.result()
+                except (CouldNotDecide, ScenarioError) as error:
+                    self.campaign.problems.append(str(error))
+                    self.progress.problem(error)
+                else:
+                    self.progress.ran(report)
+                    yield report
+            fill()
+
+    def _take(self, report: RunReport) -> None:
+        self.campaign.count(report)
+        for judgement in report.judgements:
+            if judgement.finding.verdict is not Verdict.BROKEN and not judgement.surprise:
+                continue
+            key = key_of(judgement)
+            if judgement.surprise and key not in self._groups:
+                self.progress.found(judgement, report)
+            self._groups.setdefault(key, _Group()).add(report, judgement)
+        if report.verdict is Verdict.UNKNOWN and len(self._undecided) < KEPT_UNDECIDED:
+            self._undecided.append(report.folder)
+        self._folders.add(report.folder)
+        self._prune()
+
+    def _prune(self) -> None:
+        """Drop the folders of runs that are no example of anything."""
+        kept = {report.folder for group in self._groups.values() for report, _ in group.members}
+        kept |= {failure.folder for failure in (*self.campaign.failures, *self.campaign.expected_breaks)}
+        kept |= set(self._undecided)
+        for folder in self._folders - kept:
+            _drop(folder)
+        self._folders &= kept
+
+    def _settle(self) -> None:
+        # Surprises first: if somebody loses patience, these were what the campaign was for.
+        for key, group in sorted(self._groups.items(), key=lambda item: not item[0][2]):
+            if key[2]:
+                self.campaign.failures.append(self._confirm_and_shrink(key, group))
+            elif self.shrink_expected:
+                self.campaign.expected_breaks.append(self._confirm_and_shrink(key, group))
+            else:
+                self.campaign.expected_breaks.append(group.as_seen())
+            del group.members[:]
+        self._prune()
+
+    def _report_unconfirmed(self) -> None:
+        for key, group in self._groups.items():
+            if group.members:
+                where = self.campaign.failures if key[2] else self.campaign.expected_breaks
+                where.append(group.as_seen())
+
+    def _confirm_and_shrink(self, key: Key, group: _Group) -> Failure:
+        self.progress.phase(f"confirm and shrink {key[0]}", None)
+        for report, judgement in group.members:  # noqa: B007 - used below, as the last one looked at
+            failed, tried, _ = again = self.rate(report.scenario, key, CONFIRM)
+            if failed:
+                break
+        else:
+            # Seen once and never again: a race, and its rate says so.
+            report, judgement = group.members[0]
+            return Failure(judgement, report.scenario, report.folder, (1, 1 + tried), group.seen)
+        small, example = self.shrink(report.scenario, key, judgement.finding.loop, (failed, tried))
+        if example is not None:
+            failed, tried, _ = again = self.rate(small, key, CONFIRM)
+        shown = again[2] or example or (report, judgement)
+        return Failure(shown[1], small, shown[0].folder, (failed, tried), group.seen)
+
+    def rate(self, what: Scenario, key: Key, tries: int) -> tuple[int, int, tuple[RunReport, Judgement] | None]:
+        """How many of `tries` runs fail in the way `key`, of how many; and the first that did."""
+        failed = tried = 0
+        shown: tuple[RunReport, Judgement] | None = None
+        for report in self.run_all([what] * tries):
+            tried += 1
+            match = _match(report, key)
+            failed += match is not None
+            if match is not None and shown is None:
+                shown = (report, match)
+            else:
+                _drop(report.folder)
+        return failed, tried, shown
+
+    def shrink(
+        self, what: Scenario, key: Key, loop: str | None, rate: tuple[int, int]
+    ) -> tuple[Scenario, tuple[RunReport, Judgement] | None]:
+        """The simplest scenario that still fails so, within the budget of launches and time, and a run of it."""
+        last_launch = self.session.launched + self.budget_launches
+        deadline = time.monotonic() + self.budget_seconds
+        # A race that fails in one of three runs needs several tries before a simpler candidate counts as sound.
+        tries = 1 if rate[0] == rate[1] else min(4, max(2, round(2 * rate[1] / rate[0])))
+        shown: tuple[RunReport, Judgement] | None = None
+        refused: set[str] = set()
+        while True:
+            candidates = [simpler for simpler in neighbours(what, keep=loop) if simpler.digest not in refused]
+            for batch in _batches(candidates, self.jobs):
+                if time.monotonic() > deadline or self.session.launched >= last_launch:
+                    return what, shown
+                found = self._first_failing(batch, key, tries)
+                if found is not None:
+                    if shown is not None:
+                        _drop(shown[0].folder)
+                    shown, what = found, found[0].scenario
+                    break
+                refused |= {simpler.digest for simpler in batch}
+            else:
+                return what, shown
+
+    def _first_failing(self, batch: Sequence[Scenario], key: Key, tries: int) -> tuple[RunReport, Judgement] | None:
+        failing: dict[str, tuple[RunReport, Judgement]] = {}
+        for report in self.run_all([simpler for simpler in batch for _ in range(tries)]):
+            match = _match(report, key)
+            if match is not None and report.scenario.digest not in failing:
+                failing[report.scenario.digest] = (report, match)
+            else:
+                _drop(report.folder)
+        order = [simpler.digest for simpler in batch]
+        for digest in sorted(failing, key=order.index)[1:]:
+            _drop(failing[digest][0].folder)
+        return failing[min(failing, key=order.index)] if failing else None
+
+
+def key_of(judgement: Judgement) -> Key:
+    """What a failure is grouped by."""
+    return judgement.finding.claim, judgement.finding.how, judgement.surprise, judgement.known_issue
+
+
+def size(what: Scenario) -> int:
+    """How far a scenario is from the plainest one: the length of what is not at its default."""
+    return len(what.model_dump_json(exclude_defaults=True))
+
+
+def _match(report: RunReport, key: Key) -> Judgement | None:
+    return next((judgement for judgement in report.judgements if key_of(judgement) == key), None)
+
+
+def _batches(items: Sequence[Scenario], count: int) -> Iterator[Sequence[Scenario]]:
+    for start in range(0, len(items), count):
+        yield items[start : start + count]
+
+
+def _drop(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,309 @@
+"""What really happened: events as they are written, and the merged history that claims are judged on.
+
+Every process writes a file of its own, `history/<pid>-<start>.jsonl`, whole lines with O_APPEND, so that neither a
+fork nor a kill -9 tears or mixes lines; a torn last line is passed over. `start` is the start time of the process in
+clock ticks since boot (proc(5), field 22), so that a pid used again is another process. All times are seconds of
+CLOCK_MONOTONIC, which processes of one machine share.
+
+The supervisor writes `history/supervisor.jsonl`. Its `sample` events hold the tick counters that it read out of shared
+memory, since a starved process cannot report.
+
+Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
+
+| event | fields |
+|---|---|
+| `process` (probe) | `ppid`, `python`; the first event of every process |
+| `role` (probe) | `role`, `slot` |
+| `hook` (probe) | `name`; `slot` where one is meant, `child` for `child_exit` |
+| `patch` (probe) | `site`, `flags`, `saved` (modules patched so far) |
+| `loop.created` (probe) | `loop`, `birth`, `kind`, `site`, `defined_at` (file:line of its body) |
+| `loop.begin` (probe) | `loop`, `birth`, `cell`, `tid`, `thread` (class name): first turn in this process |
+| `loop.subscribed` (probe) | `loop`, `birth`: Redis has confirmed |
+| `loop.end` (probe) | `loop`, `birth`, `error` (null for a return) |
+| `handled` (probe) | `loop`, `birth`, `message` |
+| `listening` (probe) | `address` |
+| `launch` (supervisor) | `command`, `arbiter`, `namespace` |
+| `sample` (supervisor) | `turn`, `control` (turns), `ticks` {`pid-start`: {cell: count}}, `gone` [`pid-start`] |
+| `window.open`, `window.close` (supervisor) | `window`, `after`, `healed`; on close `turns`, `control` |
+| `fault.invoke`, `fault.ok`, `fault.fail`, `fault.healed` (supervisor) | `fault`, `index`; then its facts; `healed` |
+| `request.invoke`, `.ok`, `.fail`, `.info` (supervisor) | `request`; `slot`, `worker`, `loops`, `threads`; `error` |
+| `publish.invoke`, `publish.ok`, `publish.info` (supervisor) | `message`, `loop`; `receivers` |
+| `bound` (supervisor) | `what`, `seconds`, `stretch`: a bound that passed, and how far it had been stretched |
+| `stack` (supervisor) | `target` (`pid-start`), `file`: the native stacks of a process that hung |
+| `log` (supervisor) | `line`, `stream`: what the server printed |
+| `exit` (supervisor) | `child`, `status` (as os.waitstatus_to_exitcode): a process that the supervisor reaped |
+| `left` (supervisor) | `processes` [{`pid`, `start`, `command`}]: alive when the stop bound had passed |
+| `killed` (supervisor) | `processes`: what the supervisor ended |
+| `stopped` (supervisor) | `seconds`: how long the server took to stop |
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from forkproof.scenario import Loop, LoopKind, Scenario
+
+SUPERVISOR = "supervisor.jsonl"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a history."""
+
+    t: float
+    pid: int
+    start: int
+    event: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.fields[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The field `name`, or `default`."""
+        return self.fields.get(name, default)
+
+    @property
+    def process(self) -> str:
+        """The key of the process that the event is about: `pid-start`."""
+        return f"{self.pid}-{self.start}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as it stands in the file."""
+        return {"t": self.t, "pid": self.pid, "start": self.start, "event": self.event, **self.fields}
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """Where a loop ticks. A child has its parent's slot; the arbiter's children have none."""
+
+    role: str
+    slot: int | None = None
+
+    def __str__(self) -> str:
+        return self.role if self.slot is None else f"{self.role} {self.slot}"
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of the run; `gone` is when it was first seen to be no more."""
+
+    key: str
+    pid: int
+    ppid: int
+    place: Place
+    first: float
+    gone: float | None
+
+    def alive_at(self, t: float) -> bool:
+        """Whether it had begun by `t` and was not yet seen to be gone."""
+        return self.first <= t and (self.gone is None or self.gone > t)
+
+
+@dataclass(frozen=True)
+class Birth:
+    """One creation of a loop."""
+
+    birth: str
+    loop: str
+    kind: str
+    site: str
+    process: str
+    t: float
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch with no fault or boot under way. `turns` are the supervisor's, `control` the control process's."""
+
+    index: int
+    opened: float
+    closed: float
+    after: str
+    healed: bool
+    turns: int
+    control: int
+
+
+class History:
+    """A merged history. Everything is computed from `events` alone, so an old one can be judged again."""
+
+    def __init__(self, events: Iterable[Event]) -> None:
+        self.events = sorted(events, key=lambda event: event.t)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self.events)
+
+    @classmethod
+    def read(cls, folder: Path) -> History:
+        """Merge all files of a run's `history` folder; lines that are torn or are no event are passed over."""
+        events: list[Event] = []
+        for path in sorted(folder.glob("*.jsonl")):
+            for line in path.read_bytes().splitlines():
+                event = _event(line)
+                if event is not None:
+                    events.append(event)
+        return cls(events)
+
+    def of(self, *kinds: str) -> list[Event]:
+        """The events of these kinds, in order of time."""
+        if len(kinds) == 1:
+            return self._by_kind.get(kinds[0], [])
+        return [event for event in self.events if event.event in kinds]
+
+    def between(self, kind: str, opened: float, closed: float) -> list[Event]:
+        """The events of one kind with opened <= t <= closed."""
+        return [event for event in self.of(kind) if opened <= event.t <= closed]
+
+    @cached_property
+    def _by_kind(self) -> dict[str, list[Event]]:
+        kinds: dict[str, list[Event]] = {}
+        for event in self.events:
+            kinds.setdefault(event.event, []).append(event)
+        return kinds
+
+    @cached_property
+    def processes(self) -> dict[str, Process]:
+        """Every process that wrote an event, by key. A process that never named its role is a child."""
+        roles = {event.process: Place(event["role"], event.get("slot")) for event in self.of("role")}
+        gone: dict[str, float] = {}
+        for sample in self.of("sample"):
+            for key in sample.get("gone", ()):
+                gone.setdefault(key, sample.t)
+        found: dict[str, Process] = {}
+        by_pid: dict[int, str] = {}
+        for event in self.of("process"):
+            place = roles.get(event.process)
+            if place is None:
+                parent = found.get(by_pid.get(event["ppid"], ""))
+                place = Place("child", parent.place.slot if parent else None)
+            found[event.process] = Process(
+                event.process, event.pid, event["ppid"], place, event.t, gone.get(event.process)
+            )
+            by_pid[event.pid] = event.process
+        return found
+
+    @cached_property
+    def births(self) -> dict[str, Birth]:
+        """Every loop that was created, by birth id."""
+        return {
+            event["birth"]: Birth(event["birth"], event["loop"], event["kind"], event["site"], event.process, event.t)
+            for event in self.of("loop.created")
+        }
+
+    def births_of(self, loop: str) -> list[Birth]:
+        """The births of the loop called `loop`, oldest first."""
+        return [birth for birth in self.births.values() if birth.loop == loop]
+
+    @cached_property
+    def windows(self) -> list[Window]:
+        """The windows, in order."""
+        opened = {event["window"]: event for event in self.of("window.open")}
+        return [
+            Window(
+                close["window"],
+                opened[close["window"]].t,
+                close.t,
+                opened[close["window"]]["after"],
+                opened[close["window"]]["healed"],
+                close["turns"],
+                close["control"],
+            )
+            for close in self.of("window.close")
+            if close["window"] in opened
+        ]
+
+    @cached_property
+    def _counts(self) -> dict[tuple[str, str], tuple[list[float], list[int]]]:
+        cells: dict[tuple[str, int], str] = {
+            (event.process, event["cell"]): event["birth"] for event in self.of("loop.begin")
+        }
+        series: dict[tuple[str, str], tuple[list[float], list[int]]] = {}
+        for sample in self.of("sample"):
+            for process, counts in sample["ticks"].items():
+                for cell, count in counts.items():
+                    birth = cells.get((process, int(cell)))
+                    if birth is not None:
+                        times, values = series.setdefault((birth, process), ([], []))
+                        times.append(sample.t)
+                        values.append(count)
+        return series
+
+    def count(self, birth: str, process: str, t: float) -> int:
+        """How often a loop had ticked in a process by `t`, as last sampled."""
+        times, values = self._counts.get((birth, process), ([], []))
+        index = bisect.bisect_right(times, t)
+        return values[index - 1] if index else 0
+
+    def ticks(self, birth: str, process: str, opened: float, closed: float) -> int:
+        """How often a loop ticked in a process between two times, as sampled."""
+        return self.count(birth, process, closed) - self.count(birth, process, opened)
+
+    def changes(self, birth: str, process: str) -> list[tuple[float, int]]:
+        """When a loop's counter was seen to have changed, and to what."""
+        times, values = self._counts.get((birth, process), ([], []))
+        return list(zip(times, values, strict=True))
+
+    def ticking(self, loop: str, window: Window) -> dict[tuple[str, str], int]:
+        """Ticks in a window by (birth, process key), those that ticked alone."""
+        found: dict[tuple[str, str], int] = {}
+        for birth, process in self._counts:
+            known = self.births.get(birth)
+            if known is not None and known.loop == loop and process in self.processes:
+                ticks = self.ticks(birth, process, window.opened, window.closed)
+                if ticks > 0:
+                    found[birth, process] = ticks
+        return found
+
+    def live_workers(self, window: Window) -> dict[int, Process]:
+        """The worker in each slot that lived through to the window's end, the newest where there are two."""
+        live: dict[int, Process] = {}
+        for process in self.processes.values():
+            slot = process.place.slot
+            if process.place.role == "worker" and slot is not None and process.alive_at(window.closed):
+                live[slot] = process
+        return live
+
+    @property
+    def arbiter(self) -> Process | None:
+        """The first process that named itself the arbiter."""
+        return next((p for p in self.processes.values() if p.place.role == "arbiter"), None)
+
+
+def message_gap(scenario: Scenario) -> float:
+    """Seconds between two messages of one loop, such that a healthy loop keeps up."""
+    hearing = [loop for loop in scenario.loops if loop.hears_redis]
+    return max([0.02] + [1.5 * loop.yields.seconds + 0.02 for loop in hearing])
+
+
+CONTROL_TURN = 0.02
+"""Nominal seconds between two turns of the control process."""
+
+
+def decisive_turns(scenario: Scenario) -> int:
+    """How many turns of the control process a window must have before absence may be concluded from it.
+
+    Three periods of the slowest loop and a margin, counted in turns, so that a slow machine gets a longer window.
+    """
+    slowest = max([loop.yields.seconds for loop in scenario.loops] + [message_gap(scenario)])
+    return math.ceil((0.3 + 3 * slowest) / CONTROL_TURN)
+
+
+def runs_in_child(loop: Loop) -> bool:
+    """Whether the loop is a process of its own, below the one that created it."""
+    return loop.kind is LoopKind.PROCESS
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        data = json.loads(line)
+        return Event(float(data.pop("t")), int(data.pop("pid")), int(data.pop("start")), str(data.pop("event")), data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None

@@ -1,0 +1,217 @@
+"""From a run folder to a verdict: reads what a run left, judges it, writes `verdict.json`; launches nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from forkproof import claims, expectation, known_issues, scenario
+from forkproof.errors import UsageError
+from forkproof.expectation import Expectation
+from forkproof.history import History, Process
+from forkproof.scenario import Policy, Scenario
+from forkproof.verdict import Finding, Verdict, merge
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A finding, set against what the documentation promises. `rate` is (broken, runs that could tell)."""
+
+    finding: Finding
+    expectation: Expectation | None
+    reason: str
+    known_issue: str | None = None
+    rate: tuple[int, int] = (0, 0)
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """What is judged: claim and loop."""
+        return self.finding.claim, self.finding.loop
+
+    @property
+    def surprise(self) -> bool:
+        """Whether it broke where it must hold, or held where it must break."""
+        return (self.finding.verdict, self.expectation) in (
+            (Verdict.BROKEN, Expectation.MUST_HOLD),
+            (Verdict.HELD, Expectation.MUST_BREAK),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the JSON report, schema 1."""
+        return {
+            "name": self.finding.claim,
+            "verdict": self.finding.verdict.value,
+            "loop": self.finding.loop,
+            "expectation": self.expectation.value if self.expectation else None,
+            "expectation_reason": self.reason,
+            "surprise": self.surprise,
+            "known_issue": self.known_issue,
+            "rate": list(self.rate),
+            "explanation": self.finding.explanation,
+            "evidence": [event.to_dict() for event in self.finding.evidence],
+        }
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One run, or several of the same scenario, judged."""
+
+    scenario: Scenario
+    folder: Path
+    versions: Mapping[str, str | None]
+    judgements: Sequence[Judgement]
+    loops: Sequence[Mapping[str, Any]] = ()
+    folders: Sequence[Path] = field(default=())
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all claims."""
+        return merge(judgement.finding.verdict for judgement in self.judgements)
+
+    @property
+    def exit_code(self) -> int:
+        """0 held, 1 broken, 3 undecided or nothing applicable."""
+        return {Verdict.HELD: 0, Verdict.BROKEN: 1}.get(self.verdict, 3)
+
+    @property
+    def broken(self) -> list[Judgement]:
+        """The broken claims, surprises first."""
+        found = [judgement for judgement in self.judgements if judgement.finding.verdict is Verdict.BROKEN]
+        return sorted(found, key=lambda judgement: not judgement.surprise)
+
+    @property
+    def surprises(self) -> list[Judgement]:
+        """What contradicts the documentation."""
+        return [judgement for judgement in self.judgements if judgement.surprise]
+
+    def judgement(self, claim: str, loop: str | None) -> Judgement | None:
+        """What was found for a claim and a loop."""
+        return next((found for found in self.judgements if found.key == (claim, loop)), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON report, schema 1."""
+        verdict = self.verdict
+        return {
+            "schema": SCHEMA,
+            "verdict": "unknown" if verdict is Verdict.NOT_APPLICABLE else verdict.value,
+            "target": dict(self.versions),
+            "claims": [judgement.to_dict() for judgement in self.judgements],
+            "loops": [dict(loop) for loop in self.loops],
+            "run": str(self.folder),
+        }
+
+
+def judge(folder: Path, names: Collection[str] | None = None) -> RunReport:
+    """Judge the run in a folder, all claims or those named; UsageError where it is no run's folder."""
+    launched = _launched(folder)
+    what = scenario.load(folder / "scenario.json")
+    history = History.read(folder / "history")
+    versions = launched["target"]
+    judgements = []
+    for finding in claims.judge(what, history, names):
+        expected, reason = expectation.expect(what, finding.claim, finding.loop, versions)
+        if finding.verdict is Verdict.NOT_APPLICABLE:
+            judgements.append(Judgement(finding, None, ""))
+            continue
+        found = Judgement(finding, expected, reason, rate=_rate([finding.verdict]))
+        if found.surprise:
+            issue = known_issues.find(what, finding, versions)
+            found = replace(found, known_issue=issue.id if issue else None)
+        judgements.append(found)
+    report = RunReport(what, folder, versions, judgements, loops(what, history), (folder,))
+    (folder / "verdict.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def combine(reports: Sequence[RunReport]) -> RunReport:
+    """Several runs of one scenario as one report: the worst verdict of each claim, with its rate."""
+    worst: dict[tuple[str, str | None], list[Judgement]] = {}
+    for report in reports:
+        for judgement in report.judgements:
+            worst.setdefault(judgement.key, []).append(judgement)
+    first_bad = next((report for report in reports if report.verdict is Verdict.BROKEN), reports[0])
+    return replace(
+        first_bad,
+        judgements=[_worst(found) for found in worst.values()],
+        folders=tuple(report.folder for report in reports),
+    )
+
+
+def _worst(found: Sequence[Judgement]) -> Judgement:
+    verdict = merge(judgement.finding.verdict for judgement in found)
+    chosen = next(judgement for judgement in found if judgement.finding.verdict is verdict)
+    return replace(chosen, rate=_rate([judgement.finding.verdict for judgement in found]))
+
+
+def _rate(verdicts: Sequence[Verdict]) -> tuple[int, int]:
+    told = [verdict for verdict in verdicts if verdict in (Verdict.HELD, Verdict.BROKEN)]
+    return sum(verdict is Verdict.BROKEN for verdict in told), len(told)
+
+
+def loops(what: Scenario, history: History) -> list[dict[str, Any]]:
+    """Each loop, and what it did in each process, over the whole run."""
+    table = []
+    alive = {
+        (loop["birth"], answer["worker"]): loop["alive"]
+        for answer in history.of("request.ok")
+        for loop in answer["loops"]
+    }
+    created = {event["birth"]: event for event in history.of("loop.created")}
+    for loop in what.loops:
+        rows = []
+        births = history.births_of(loop.name)
+        for birth in births:
+            seen = {event.process for event in history.of("loop.begin") if event["birth"] == birth.birth}
+            for key in sorted(seen | {birth.process}, key=lambda key: history.processes[key].first):
+                process = history.processes[key]
+                rows.append(_row(process, birth.birth, birth.process, history, alive.get((birth.birth, key))))
+        table.append(
+            {
+                "name": loop.name,
+                "defined_at": created[births[0].birth]["defined_at"] if births else None,
+                "kind": loop.kind.value,
+                "policy": None if loop.policy is Policy.BEST_EFFORT else loop.policy.value,
+                "processes": rows,
+            }
+        )
+    return table
+
+
+def _row(process: Process, birth: str, creator: str, history: History, alive: bool | None) -> dict[str, Any]:
+    begun = [e for e in history.of("loop.begin") if e["birth"] == birth and e.process == process.key]
+    return {
+        "role": process.place.role,
+        "slot": process.place.slot,
+        "pid": process.pid,
+        "birth": birth,
+        "alive": alive,
+        "ticks": history.count(birth, process.key, float("inf")),
+        "copied": process.key != creator and history.births[birth].kind != "process",
+        "thread": begun[-1].get("thread") if begun else None,
+    }
+
+
+def server_log(folder: Path, lines: int = 15) -> str:
+    """The last lines that the server printed."""
+    try:
+        text = (folder / "server.log").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "(it left no output)"
+    return "\n".join(text.splitlines()[-lines:]) or "(it printed nothing)"
+
+
+def _launched(folder: Path) -> dict[str, Any]:
+    try:
+        data = json.loads((folder / "launch.json").read_bytes())
+        if not isinstance(data["target"]["python"], str):
+            raise ValueError("it names no target")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UsageError(
+            f"{folder}: is not the folder of a run: launch.json: {error}. Give the folder that a report names as `run`."
+        ) from None
+    return dict(data)

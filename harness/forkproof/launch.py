@@ -1,0 +1,210 @@
+"""From a scenario to a run folder: writes what the run needs, starts a supervisor, waits for it.
+
+The folder holds `scenario.json` (written first), `launch.json`, `history/`, `ticks/`, `stacks/`, `server.log`, and at
+last `verdict.json`. `work/`, `home/` and `tmp/` are the server's own, so that nothing of a run lies elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forkproof import containment, history
+from forkproof.broker import Broker
+from forkproof.control import Control
+from forkproof.errors import CouldNotDecide, RunFolderError, UsageError
+from forkproof.scenario import PatchSite, Scenario
+from forkproof.target import Target
+
+ROOT = Path(__file__).parent.parent
+PAYLOAD = Path(__file__).parent / "payload"
+
+STACK_SIGNAL = signal.SIGRTMAX - 3
+BOUNDS = {"boot": 4.0, "answer": 2.0, "stop_slack": 2.0, "window": 60.0}
+"""Seconds of an idle machine, spent in the control's time: a cold boot takes 0.4 s there, an answer a few ms.
+`window` alone is wall time: how long to wait for a control that is not run at all."""
+
+ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
+"""What a server gets of our environment; everything else is left out."""
+
+# The server's control socket lies below the run folder, and the kernel takes 107 bytes.
+_SOCKET = "home/.gunicorn/gunicorn.ctl"
+_LONGEST = 107 - len(_SOCKET) - 1
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the runs of one command share: the target, the broker, the control process, where folders go."""
+
+    target: Target
+    broker: Broker
+    control: Control
+    out: Path
+    namespace: tuple[str, ...]
+
+
+def new_folder(out: Path, scenario: Scenario) -> Path:
+    """Make the folder of a new run and write its scenario; RunFolderError carries the scenario where it cannot."""
+    folder = out.absolute() / f"{scenario.digest}-{secrets.token_hex(3)}"
+    if len(os.fsencode(folder)) > _LONGEST:
+        raise UsageError(
+            f"{folder}: is longer than {_LONGEST} bytes, which leaves no room for the server's sockets: "
+            "give a shorter --out"
+        )
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+        (folder / "scenario.json").write_text(scenario.to_json(), encoding="utf-8")
+        for name in ("history", "ticks", "stacks", "work", "home", "tmp"):
+            (folder / name).mkdir(mode=0o700)
+    except OSError as error:
+        raise RunFolderError(_lost(folder, error, scenario)) from None
+    return folder
+
+
+def campaign_folder(out: Path) -> Path:
+    """A folder for what one command's runs share; RunFolderError where it cannot be made."""
+    folder = out.absolute() / f"campaign-{secrets.token_hex(3)}"
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be made: {error.strerror}. Give another --out.") from None
+    return folder
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of ours with everything in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def launch(scenario: Scenario, around: Surroundings, stop: threading.Event | None = None) -> Path:
+    """Run a scenario once and return its folder, with the history in it.
+
+    Raises MissingPackage or TargetError where the target cannot run it, RunFolderError where the folder cannot be
+    written, CouldNotDecide where the supervisor itself failed. When `stop` is set, the run is ended at once.
+    """
+    around.target.require(scenario)
+    folder = new_folder(around.out, scenario)
+    try:
+        plan = _plan(scenario, around, folder)
+        (folder / "launch.json").write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+        _supervise(folder, around.namespace, stop)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+            raise RunFolderError(_lost(folder, error, scenario)) from None
+        raise
+    return folder
+
+
+def _plan(scenario: Scenario, around: Surroundings, folder: Path) -> dict[str, Any]:
+    return {
+        "token": secrets.token_hex(8),
+        "target": around.target.to_dict(),
+        "command": command(scenario, around.target.executable),
+        "environment": environment(folder),
+        "redis": {"host": around.broker.host, "port": around.broker.port, "db": around.broker.db},
+        "broker": around.broker.description,
+        "control": str(around.control.path.absolute()),
+        "stack_signal": int(STACK_SIGNAL),
+        "bounds": BOUNDS,
+        "decisive_turns": history.decisive_turns(scenario),
+        "message_gap": history.message_gap(scenario),
+    }
+
+
+def command(scenario: Scenario, python: str) -> list[str]:
+    """The server's command line. `patch_all` at interpreter start is gevent's own `python -m gevent.monkey`."""
+    words = [python]
+    for patch in scenario.patches:
+        if patch.site is PatchSite.INTERPRETER_START:
+            words += ["-m", "gevent.monkey"]
+            # Named on its own, `--thread` would mean "thread alone", so only what differs from the default is said.
+            words += [f"--no-{flag}" for flag, on in patch.flags.items() if not on]
+    return [*words, str(PAYLOAD / "serve.py"), "-c", _CONFIG, "forkproof_payload.app:app"]
+
+
+_CONFIG = str(PAYLOAD / "forkproof_payload" / "conf.py")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The server's whole environment."""
+    passed = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    return {
+        **passed,
+        "FORKPROOF_RUN": str(folder),
+        "HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "tmp"),
+        "PYTHONPATH": str(PAYLOAD),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _supervise(folder: Path, namespace: tuple[str, ...], stop: threading.Event | None) -> None:
+    """Run the supervisor. The write end of its lifeline is this process's alone, so it ends when we do."""
+    reading, writing = os.pipe()
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    code += f"from forkproof.supervisor import main; main({str(folder)!r}, {reading})"
+    try:
+        with (folder / "supervisor.log").open("wb") as log:
+            supervisor = subprocess.Popen(
+                [*namespace, sys.executable, "-I", "-c", code],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(reading,), start_new_session=True,
+            )  # fmt: skip
+        os.close(reading)
+        reading = -1
+        with supervisor:
+            try:
+                _wait(supervisor, stop)
+            finally:
+                os.close(writing)
+                writing = -1
+    finally:
+        for descriptor in (reading, writing):
+            if descriptor >= 0:
+                os.close(descriptor)
+    if supervisor.returncode != 0 and not (stop is not None and stop.is_set()):
+        said = (folder / "supervisor.log").read_text(errors="replace").strip()
+        raise CouldNotDecide(
+            f"{folder}: the supervisor ended with {supervisor.returncode}: {said or 'it said nothing'}"
+        )
+    _tidy(folder)
+
+
+def _wait(supervisor: subprocess.Popen[bytes], stop: threading.Event | None) -> None:
+    while stop is None or not stop.is_set():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            supervisor.wait(timeout=None if stop is None else 0.2)
+            return
+
+
+def _tidy(folder: Path) -> None:
+    """Drop what tells nothing after a run."""
+    log = folder / "supervisor.log"
+    if log.stat().st_size == 0:
+        log.unlink()
+    for name in ("work", "home", "tmp"):
+        with contextlib.suppress(OSError):
+            (folder / name).rmdir()
+
+
+def _lost(folder: Path, error: OSError, scenario: Scenario) -> str:
+    return (
+        f"{folder}: the run folder cannot be written: {error.strerror}. Make room, or give another --out. "
+        f"The scenario was:\n{scenario.to_json()}"
+    )
+
+
+def namespace() -> tuple[str, ...]:
+    """How a run gets a pid namespace here; empty where the machine allows none."""
+    return containment.namespace_prefix()

@@ -1,0 +1,23 @@
+from forkproof_payload import deployment; deployment.patch("app_first_line")  # noqa: E702
+"""A Flask application with background work; its first line is the first that can patch."""
+
+import logging  # noqa: F401
+import ssl  # noqa: F401
+
+if deployment.uses_redis() or deployment.patches("app_after_imports"):
+    import redis  # noqa: F401
+
+from flask import Flask, jsonify
+
+deployment.patch("app_after_imports")
+deployment.patch_in_thread()
+
+app = Flask("forkproof_payload")
+
+
+@app.route("/")
+def answer():
+    return jsonify(deployment.request())
+
+
+deployment.hook("app_import")

@@ -1,0 +1,72 @@
+from forkproof_payload import deployment; deployment.patch("config_first_line")  # noqa: E702
+"""gunicorn's configuration file for a scenario; its first line is the first that can patch."""
+
+if deployment.patches("config_after_imports"):
+    import logging  # noqa: F401
+    import queue  # noqa: F401
+    import socket  # noqa: F401
+    import ssl  # noqa: F401
+    import threading  # noqa: F401
+
+    deployment.patch("config_after_imports")
+
+deployment.become_arbiter()
+deployment.dump_stacks_on_signal()
+for _flags in deployment.patches("interpreter_start"):
+    deployment.patched("interpreter_start", _flags)
+
+_classes = {"geventwebsocket": "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"}
+
+bind = "127.0.0.1:0"
+errorlog = "-"
+graceful_timeout = deployment.SERVER["graceful_timeout"]
+preload_app = deployment.SERVER["preload"]
+threads = deployment.SERVER["threads"]
+timeout = deployment.SERVER["timeout"]
+worker_class = _classes.get(deployment.SERVER["worker_class"], deployment.SERVER["worker_class"])
+workers = deployment.SERVER["workers"]
+
+
+def on_starting(server):
+    deployment.hook("on_starting")
+
+
+def when_ready(server):
+    from forkproof_payload import probe
+
+    probe.event("listening", address=server.LISTENERS[0].sock.getsockname())
+    deployment.hook("when_ready")
+
+
+def pre_fork(server, worker):
+    worker.forkproof_slot = deployment.free_slot(server)
+    deployment.hook("pre_fork", slot=worker.forkproof_slot)
+
+
+def post_fork(server, worker):
+    deployment.become_worker(worker.forkproof_slot)
+    deployment.dump_stacks_on_signal()
+    deployment.hook("post_fork", slot=worker.forkproof_slot)
+
+
+def post_worker_init(worker):
+    deployment.hook("post_worker_init", slot=worker.forkproof_slot)
+
+
+def worker_exit(server, worker):
+    deployment.hook("worker_exit", slot=worker.forkproof_slot)
+
+
+def worker_abort(worker):
+    deployment.hook("worker_abort", slot=worker.forkproof_slot)
+
+
+def child_exit(server, worker):
+    deployment.hook("child_exit", slot=worker.forkproof_slot, child=worker.pid)
+
+
+def on_exit(server):
+    deployment.hook("on_exit")
+
+
+deployment.hook("config_import")

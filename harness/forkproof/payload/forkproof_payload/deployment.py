@@ -1,0 +1,157 @@
+"""The scenario, as seen from inside: what is patched and started on arrival at each line of the deployment."""
+
+import json
+import os
+
+from forkproof_payload import probe
+from forkproof_payload.loops import Loop
+
+
+def _read(name):
+    with open(os.path.join(os.environ["FORKPROOF_RUN"], name), "rb") as file:
+        return json.loads(file.read().decode("utf-8"))
+
+
+SCENARIO = _read("scenario.json")
+LAUNCH = _read("launch.json")
+SERVER = SCENARIO["server"]
+TOKEN = LAUNCH["token"]
+
+loops = []
+"""Every loop that was started in this process or in a process that it was forked from."""
+
+_first_request = [True]
+
+
+def patches(site):
+    """The flags of each `patch_all` call that the scenario has at this site."""
+    return [patch["flags"] for patch in SCENARIO["patches"] if patch["site"] == site]
+
+
+def uses_redis():
+    """Whether any loop of the scenario talks to Redis."""
+    return any(loop["body"] in ("listen", "get_message") for loop in SCENARIO["loops"])
+
+
+def patch(site):
+    """Call `patch_all` as often as the scenario says for this site."""
+    for flags in patches(site):
+        from gevent import monkey
+
+        monkey.patch_all(**flags)
+        patched(site, flags)
+
+
+def patched(site, flags):
+    """Record that a patch was made, and what is patched since."""
+    from gevent import monkey
+
+    modules = ("os", "queue", "select", "signal", "socket", "ssl", "subprocess", "sys", "threading", "time")
+    saved = [name for name in modules if monkey.is_module_patched(name)]
+    probe.event("patch", site=site, flags=flags, saved=saved)
+
+
+def patch_in_thread():
+    """Call `patch_all` inside a thread, and wait for it."""
+    if patches("in_thread"):
+        import threading
+
+        thread = threading.Thread(target=patch, args=("in_thread",))
+        thread.start()
+        thread.join()
+
+
+def start_loops(site):
+    """Create and start the loops that the scenario starts here."""
+    for spec in SCENARIO["loops"]:
+        if spec["start"] == site:
+            channel = "forkproof:{}:{}".format(TOKEN, spec["name"])
+            loop = Loop(spec, site, LAUNCH["redis"], channel)
+            loops.append(loop)
+            loop.start()
+
+
+def hook(name, **fields):
+    """Record a hook, then patch and start what belongs there."""
+    probe.event("hook", name=name, **fields)
+    patch(name)
+    start_loops(name)
+
+
+def request():
+    """Answer for this process: who it is, and what it believes of its loops."""
+    try:
+        # pop() is atomic, so that two first requests at once start the loops once.
+        _first_request.pop()
+    except IndexError:
+        pass
+    else:
+        start_loops("first_request")
+    return {
+        "token": TOKEN,
+        "worker": probe.key(),
+        "slot": slot,
+        "loops": [
+            {"loop": loop.spec["name"], "birth": loop.ticker.birth, "alive": loop.alive()} for loop in loops
+        ],
+        "threads": _threads(),
+    }
+
+
+slot = None
+
+
+def become_worker(number):
+    """Record that this process is the worker in slot `number`."""
+    global slot
+    slot = number
+    probe.event("role", role="worker", slot=number)
+
+
+def become_arbiter():
+    """Record that this process is the arbiter."""
+    probe.event("role", role="arbiter", slot=None)
+
+
+def free_slot(server):
+    """The lowest worker position that no live worker of this arbiter holds."""
+    taken = set(getattr(worker, "forkproof_slot", None) for worker in server.WORKERS.values())
+    number = 0
+    while number in taken:
+        number += 1
+    return number
+
+
+def dump_stacks_on_signal():
+    """Let the supervisor ask for this process's native stacks, whatever it is stuck in.
+
+    faulthandler runs in C, so it answers under a blocked hub too; a real-time signal is one that neither gunicorn nor
+    an app uses. Does not see: greenlets that are switched out.
+    """
+    import faulthandler
+
+    path = os.path.join(os.environ["FORKPROOF_RUN"], "stacks", probe.key() + ".txt")
+    faulthandler.register(LAUNCH["stack_signal"], file=_StackFile(path), all_threads=True, chain=False)
+
+
+class _StackFile(object):
+    """An open descriptor, in the form that faulthandler takes and keeps."""
+
+    def __init__(self, path):
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def fileno(self):
+        return self._descriptor
+
+    def flush(self):
+        pass
+
+
+def _threads():
+    import threading
+
+    # Not threading.enumerate(): its lock may be a patched one, or one that a fork left held.
+    return [
+        {"name": thread.name, "class": type(thread).__name__, "alive": thread.is_alive()}
+        for thread in list(threading._active.values())
+    ]

@@ -1,0 +1,145 @@
+"""What a person reads: a table of claims, a table of loops, and for each failure what to do next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from forkproof.explore import Campaign, Failure
+from forkproof.judge import Judgement, RunReport, server_log
+from forkproof.target import describe
+from forkproof.verdict import Verdict
+
+_COLOURS = {Verdict.HELD: "green", Verdict.BROKEN: "red", Verdict.UNKNOWN: "yellow", Verdict.NOT_APPLICABLE: "dim"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that is plain where there is no terminal (rich heeds NO_COLOR and COLUMNS)."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """A verdict in its colour."""
+    return f"[{_COLOURS[verdict]}]{verdict.value.replace('_', ' ')}[/]"
+
+
+def claims_table(judgements: Sequence[Judgement]) -> Table:
+    """One row for each claim and loop."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("claim", "loop", "verdict", "expected", "rate"):
+        table.add_column(title, no_wrap=title != "expected")
+    for judgement in judgements:
+        finding = judgement.finding
+        failed, tried = judgement.rate
+        table.add_row(
+            finding.claim,
+            finding.loop or "",
+            verdict_text(finding.verdict) + (" [bold]surprise[/]" if judgement.surprise else ""),
+            judgement.expectation.value.replace("_", " ") if judgement.expectation else "",
+            f"{failed}/{tried}" if tried else "",
+        )
+    return table
+
+
+def loops_table(report: RunReport) -> Table:
+    """One row for each loop in each process."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("loop", "process", "pid", "birth", "thread", "alive", "ticks", "copied"):
+        table.add_column(title, no_wrap=True)
+    for loop in report.loops:
+        for row in loop["processes"]:
+            place = row["role"] if row["slot"] is None else f"{row['role']} {row['slot']}"
+            alive = "" if row["alive"] is None else str(row["alive"]).lower()
+            table.add_row(
+                loop["name"], place, str(row["pid"]), row["birth"][:8], row["thread"] or "",
+                alive, str(row["ticks"]), "copied" if row["copied"] else "",
+            )  # fmt: skip
+    return table
+
+
+def failure(judgement: Judgement, folder: Path) -> str:
+    """What broke, where, since when, and how to see it again."""
+    finding = judgement.finding
+    where = f" ({finding.loop})" if finding.loop else ""
+    failed, tried = judgement.rate
+    lines = [f"[bold red]{finding.claim}{where} {finding.verdict.value.upper()}[/]: {escape(finding.explanation)}"]
+    if tried > 1:
+        lines.append(f"  failed in {failed} of {tried} runs")
+    if judgement.expectation is not None:
+        surprise = "a surprise: " if judgement.surprise else "expected: "
+        lines.append(f"  {surprise}{judgement.expectation.value.replace('_', ' ')}; {escape(judgement.reason)}")
+    if judgement.known_issue:
+        lines.append(f"  known issue: {judgement.known_issue}")
+    lines.append(f"  evidence: {escape(str(folder))}")
+    return "\n".join(lines)
+
+
+def run(report: RunReport, *, verbosity: int = 0) -> RenderableType:
+    """The whole report of one scenario."""
+    parts: list[RenderableType] = [f"target: {describe(report.versions)}", claims_table(report.judgements)]
+    if report.loops:
+        parts += ["", loops_table(report)]
+    for judgement in report.judgements:
+        if judgement.finding.verdict in (Verdict.BROKEN, Verdict.UNKNOWN):
+            parts += ["", failure(judgement, report.folder)]
+        elif judgement.finding.verdict is Verdict.NOT_APPLICABLE and verbosity > 0:
+            parts.append(f"{judgement.finding.claim}: not applicable: {escape(judgement.finding.explanation)}")
+    if verbosity > 0 or any(j.finding.claim == "workers_boot" for j in report.broken):
+        parts += ["", "the server's last words:", escape(server_log(report.folder))]
+    if report.verdict is not Verdict.HELD:
+        parts += ["", f"Reproduce with:  forkproof replay {escape(str(report.folder))}"]
+    parts += ["", f"{verdict_text(report.verdict)}  ({len(report.folders) or 1} launched)"]
+    return Group(*parts)
+
+
+def campaign(found: Campaign, *, seed: int, verbosity: int = 0, quiet: bool = False) -> RenderableType:
+    """What an exploration came to: counts by claim, then each surprise."""
+    parts: list[RenderableType] = []
+    if not quiet:
+        parts.append(counts_table(found))
+        for problem in found.problems[:5]:
+            parts += ["", f"[yellow]could not decide[/]: {escape(problem)}"]
+        if verbosity > 0:
+            parts += ["", *(f"unknown, {times} x: {escape(why)}" for why, times in found.unknown.most_common(10))]
+            parts += ["", *(_expected(failure_) for failure_ in found.expected_breaks)]
+        for failed in found.failures:
+            parts += ["", surprise(failed)]
+    known = sum(failed.judgement.known_issue is not None for failed in found.failures)
+    parts += [
+        "",
+        f"{found.drawn} scenarios (seed {seed}), {found.launched} servers in {found.seconds:.0f} s: "
+        f"{len(found.failures)} surprises ({known} known issues), {len(found.expected_breaks)} expected ways to break"
+        + (" - interrupted" if found.interrupted else ""),
+    ]
+    return Group(*parts)
+
+
+def counts_table(found: Campaign) -> Table:
+    """One row for each claim: in how many judgements it came to what."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("claim", "held", "broken", "unknown", "not applicable"):
+        table.add_column(title, no_wrap=True, justify="left" if title == "claim" else "right")
+    for name, counts in found.claims.items():
+        table.add_row(name, *(str(counts[v]) for v in ("held", "broken", "unknown", "not_applicable")))
+    return table
+
+
+def surprise(failed: Failure) -> str:
+    """One surprise, with its smallest scenario."""
+    small = json.dumps(failed.scenario.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    return (
+        f"{failure(failed.judgement, failed.folder)}\n"
+        f"  fails in {failed.rate[0]} of {failed.rate[1]} runs; seen {failed.seen} times; smallest scenario:\n"
+        f"  {escape(small)}\n"
+        f"Reproduce with:  forkproof replay {escape(str(failed.folder))}"
+    )
+
+
+def _expected(failed: Failure) -> str:
+    finding = failed.judgement.finding
+    return f"expected, {failed.seen} x: {finding.claim} {finding.how}: {escape(failed.judgement.reason)}"

@@ -1,0 +1,312 @@
+"""The vocabulary: one deployment, and what happens to it, as frozen data.
+
+A scenario is read from JSON, drawn by a strategy or written by hand; nothing in it is ever executed.
+Dimensions and words: docs/dimensions.md.
+
+>>> Scenario(loops=[Loop(name="listen")]).server.workers
+1
+>>> parse('{"loops": [{"name": "listen"}], "server": {"workers": 9}}')
+Traceback (most recent call last):
+    ...
+forkproof.errors.ScenarioError: server.workers: 9 is not allowed: input should be less than or equal to 4
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from forkproof import faults as fault_registry
+from forkproof.errors import ScenarioError
+
+SCHEMA = 1
+
+PATCH_FLAGS = (
+    "socket", "dns", "time", "select", "thread", "os", "ssl", "subprocess", "sys", "aggressive",
+    "Event", "builtins", "signal", "queue", "contextvars",
+)  # fmt: skip
+"""Every keyword that `gevent.monkey.patch_all` has had; a target may lack some (`Target.patch_flags`)."""
+
+
+class Word(str, enum.Enum):
+    """An enumeration whose members are their JSON spelling."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class PatchSite(Word):
+    """Where `gevent.monkey.patch_all` is called."""
+
+    INTERPRETER_START = "interpreter_start"
+    CONFIG_FIRST_LINE = "config_first_line"
+    CONFIG_AFTER_IMPORTS = "config_after_imports"
+    APP_FIRST_LINE = "app_first_line"
+    APP_AFTER_IMPORTS = "app_after_imports"
+    POST_FORK = "post_fork"
+    IN_THREAD = "in_thread"
+
+
+class LoopStart(Word):
+    """The line of the deployment that creates and starts the loop."""
+
+    CONFIG_IMPORT = "config_import"
+    ON_STARTING = "on_starting"
+    WHEN_READY = "when_ready"
+    PRE_FORK = "pre_fork"
+    APP_IMPORT = "app_import"
+    POST_FORK = "post_fork"
+    POST_WORKER_INIT = "post_worker_init"
+    FIRST_REQUEST = "first_request"
+
+
+class LoopKind(Word):
+    """What runs the loop's body."""
+
+    THREAD = "thread"
+    GREENLET = "greenlet"
+    PROCESS = "process"
+
+
+class LoopBody(Word):
+    """What one turn does, beside the yield."""
+
+    SLEEP = "sleep"
+    LISTEN = "listen"
+    GET_MESSAGE = "get_message"
+    CPU = "cpu"
+
+
+class YieldCall(Word):
+    """How a turn gives way."""
+
+    GEVENT_SLEEP = "gevent.sleep"
+    TIME_SLEEP = "time.sleep"
+    NATIVE_SLEEP = "native_sleep"
+    NONE = "none"
+
+
+class Policy(Word):
+    """Where a loop is meant to run."""
+
+    ONCE_PER_SERVICE = "once_per_service"
+    ONCE_PER_WORKER = "once_per_worker"
+    ARBITER_ONLY = "arbiter_only"
+    INHERIT_ALLOWED = "inherit_allowed"
+    BEST_EFFORT = "best_effort"
+
+
+class WorkerClass(Word):
+    """gunicorn's worker class; `geventwebsocket` is `geventwebsocket.gunicorn.workers.GeventWebSocketWorker`."""
+
+    SYNC = "sync"
+    GTHREAD = "gthread"
+    GEVENT = "gevent"
+    GEVENT_PYWSGI = "gevent_pywsgi"
+    GEVENTWEBSOCKET = "geventwebsocket"
+
+    @property
+    def is_gevent(self) -> bool:
+        """Whether the worker class patches its own process."""
+        return self.value.startswith("gevent")
+
+
+class AnchorEvent(Word):
+    """What a fault waits for."""
+
+    WINDOW = "window"
+    REQUEST = "request"
+    TICK = "tick"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False, validate_default=True)
+
+
+class Patch(_Frozen):
+    """One call of `patch_all`: where, and with which keywords (those left out keep gevent's default)."""
+
+    site: PatchSite
+    flags: dict[str, bool] = Field(default_factory=dict)
+
+    @field_validator("flags")
+    @classmethod
+    def _known_flags(cls, flags: dict[str, bool]) -> dict[str, bool]:
+        for flag in flags:
+            if flag not in PATCH_FLAGS:
+                raise ValueError(f"{flag!r} is no keyword of patch_all; allowed: {', '.join(PATCH_FLAGS)}")
+        return dict(sorted(flags.items()))
+
+    @model_validator(mode="after")
+    def _sayable(self) -> Patch:
+        if self.site is PatchSite.INTERPRETER_START and self.flags.get("sys"):
+            # `python -m gevent.monkey --sys` patches sys and nothing else.
+            raise ValueError("'sys': true is not allowed at interpreter_start: gevent.monkey's options cannot say it")
+        return self
+
+
+class Yield(_Frozen):
+    """How and how often a loop gives way: `call` for `seconds` on every `every`-th turn."""
+
+    call: YieldCall = YieldCall.TIME_SLEEP
+    seconds: float = Field(default=0.01, ge=0, le=0.5)
+    every: int = Field(default=1, ge=1, le=1000)
+
+
+class Loop(_Frozen):
+    """A background unit with a body that ticks, and the policy that it is judged by."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")
+    start: LoopStart = LoopStart.APP_IMPORT
+    kind: LoopKind = LoopKind.THREAD
+    daemon: bool = True
+    body: LoopBody = LoopBody.SLEEP
+    yields: Yield = Yield()
+    policy: Policy = Policy.ONCE_PER_WORKER
+
+    @property
+    def hears_redis(self) -> bool:
+        """Whether the body handles messages of its own channel."""
+        return self.body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE)
+
+
+class Server(_Frozen):
+    """gunicorn's settings. Seconds where a time is meant."""
+
+    worker_class: WorkerClass = WorkerClass.SYNC
+    workers: int = Field(default=1, ge=1, le=4)
+    threads: int = Field(default=1, ge=1, le=8)
+    preload: bool = False
+    timeout: int = Field(default=30, ge=1, le=300)
+    graceful_timeout: int = Field(default=3, ge=1, le=60)
+
+
+class After(_Frozen):
+    """When a fault lands: once `event` was seen (in `slot`, or anywhere), and `delay` seconds later.
+
+    `window` is the end of the window before the fault, so it is always reached.
+    """
+
+    event: AnchorEvent = AnchorEvent.WINDOW
+    slot: int | None = Field(default=None, ge=0, le=3)
+    delay: float = Field(default=0.0, ge=0, le=2)
+
+
+class Fault(_Frozen):
+    """Something done to the server. Its kinds, and what `slot` and `options` mean to each: `forkproof.faults`."""
+
+    fault: str
+    slot: int | None = Field(default=None, ge=0, le=3)
+    after: After = After()
+    options: dict[str, int | float | str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> Fault:
+        kind = fault_registry.REGISTRY.get(self.fault)
+        if kind is None:
+            raise ValueError(f"{self.fault!r} is no fault; allowed: {', '.join(fault_registry.REGISTRY)}")
+        if kind.needs_slot != (self.slot is not None):
+            raise ValueError(f"{self.fault!r} {'needs' if kind.needs_slot else 'takes no'} slot")
+        for name in self.options:
+            if name not in kind.options:
+                allowed = ", ".join(kind.options) or "none"
+                raise ValueError(f"{self.fault!r} has no option {name!r}; allowed: {allowed}")
+        return self
+
+
+class Scenario(_Frozen):
+    """One deployment and what happens to it."""
+
+    version: int = Field(default=SCHEMA, ge=SCHEMA, le=SCHEMA, alias="schema")
+    patches: tuple[Patch, ...] = Field(default=(), max_length=3)
+    loops: tuple[Loop, ...] = Field(min_length=1, max_length=3)
+    server: Server = Server()
+    faults: tuple[Fault, ...] = Field(default=(), max_length=5)
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Scenario:
+        names = [loop.name for loop in self.loops]
+        if len(set(names)) < len(names):
+            raise ValueError(f"loops: the names {names} must differ")
+        if sum(patch.site is PatchSite.INTERPRETER_START for patch in self.patches) > 1:
+            raise ValueError("patches: an interpreter starts once: 'interpreter_start' may stand once only")
+        for index, fault in enumerate(self.faults):
+            for slot in (fault.slot, fault.after.slot):
+                if slot is not None and slot >= self.server.workers:
+                    raise ValueError(
+                        f"faults.{index}: slot {slot} is not allowed: there are {self.server.workers} workers, "
+                        f"so slots 0 to {self.server.workers - 1}"
+                    )
+            if fault_registry.REGISTRY[fault.fault].ends_the_run and index < len(self.faults) - 1:
+                raise ValueError(f"faults.{index}: {fault.fault!r} ends the server, so it must be the last fault")
+        if self.server.threads > 1 and self.server.worker_class is not WorkerClass.GTHREAD:
+            raise ValueError("server.threads: more than one thread needs worker_class 'gthread'")
+        return self
+
+    def to_json(self) -> str:
+        """Every field, one per line, ready to be edited and run again."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as plain data."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that name this scenario; a field at its default does not change them."""
+        plain = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+    def loop(self, name: str) -> Loop:
+        """The loop called `name`; KeyError if there is none."""
+        for loop in self.loops:
+            if loop.name == name:
+                return loop
+        raise KeyError(name)
+
+
+def from_dict(data: object, *, source: str = "scenario") -> Scenario:
+    """A validated scenario from plain data; ScenarioError names the field, the value and what is allowed."""
+    try:
+        return Scenario.model_validate(data)
+    except ValidationError as error:
+        raise ScenarioError(source, [_problem(item) for item in error.errors()]) from None
+
+
+def parse(text: str, *, source: str = "scenario") -> Scenario:
+    """A validated scenario from JSON text; errors as `from_dict`."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ScenarioError(source, [f"is not JSON: {error}"]) from None
+    return from_dict(data, source=source)
+
+
+def load(path: Path) -> Scenario:
+    """The scenario in a file; ScenarioError also where the file cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(str(path), [f"cannot be read: {error}"]) from None
+    return parse(text, source=str(path))
+
+
+def _problem(item: Any) -> str:
+    field = ".".join(str(part) for part in item["loc"])
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{field}: {message}" if field else message
+    if item["type"] == "missing":
+        return f"{field}: is missing"
+    if item["type"] == "extra_forbidden":
+        return f"{field}: is no field of a scenario"
+    value = repr(item["input"])
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    return f"{field or 'the whole'}: {shown} is not allowed: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,97 @@
+"""What the runs of one command share, and how one scenario becomes a judged report."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from forkproof import broker, launch, scenario, target
+from forkproof.control import Control
+from forkproof.errors import CouldNotDecide
+from forkproof.history import History
+from forkproof.judge import RunReport, judge, server_log
+from forkproof.launch import Surroundings
+from forkproof.scenario import Loop, LoopStart, Policy, Scenario, Server
+from forkproof.target import Target
+
+
+@dataclass
+class Session:
+    """Runs scenarios on one target. Safe to use from several threads; `stop` ends what is under way."""
+
+    around: Surroundings
+    claims: Collection[str] | None = None
+    launched: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _control_boots: bool | None = None
+
+    @property
+    def target(self) -> Target:
+        """What is put to the test."""
+        return self.around.target
+
+    def run(self, what: Scenario) -> RunReport:
+        """Launch a scenario once and judge it.
+
+        Raises MissingPackage or TargetError where the target cannot run it, and CouldNotDecide where the server did not
+        boot and the plainest one does not boot either, or where the run was stopped.
+        """
+        report = judge(self._launch(what), self.claims)
+        if not History.read(report.folder / "history").windows and not self._plainest_boots(report.folder):
+            raise CouldNotDecide(
+                f"no server boots on {self.target.executable}, not even a sync one without patches. It said:\n"
+                f"{server_log(report.folder)}\nSee {report.folder}/server.log, and `forkproof doctor`."
+            )
+        return report
+
+    def _launch(self, what: Scenario) -> Path:
+        with self._lock:
+            self.launched += 1
+        folder = launch.launch(what, self.around, self.stop)
+        if self.stop.is_set():
+            raise CouldNotDecide("stopped")
+        return folder
+
+    def _plainest_boots(self, folder: Path) -> bool:
+        """Whether a control boot works: sync, no patch, no preload. Asked once."""
+        with self._lock:
+            known = self._control_boots
+        if known is None:
+            known = bool(History.read(self._launch(PLAINEST) / "history").windows)
+            with self._lock:
+                self._control_boots = known
+        return known
+
+
+PLAINEST = Scenario(
+    loops=(Loop(name="control", start=LoopStart.POST_WORKER_INIT, policy=Policy.BEST_EFFORT),), server=Server()
+)
+"""The control boot: what fails in it is the target's fault, not the deployment's."""
+
+
+@contextlib.contextmanager
+def open_session(
+    *,
+    target_name: str | None = None,
+    broker_name: str = "embedded",
+    out: Path,
+    claims: Collection[str] | None = None,
+) -> Iterator[Session]:
+    """A session with its broker and control process running; both end with it, or with this process."""
+    chosen = target.find(target_name)
+    spec = broker.parse(broker_name)
+    folder = launch.campaign_folder(out)
+    try:
+        with broker.start(spec, folder) as redis, Control(folder) as control:
+            yield Session(Surroundings(chosen, redis, control, out, launch.namespace()), claims)
+    finally:
+        launch.remove_folder(folder)
+
+
+def load(path: Path) -> Scenario:
+    """A scenario from its file, or from the folder of a run."""
+    return scenario.load(path / "scenario.json" if path.is_dir() else path)

@@ -1,0 +1,601 @@
+"""One run: starts the server of a run folder, drives it through the scenario, writes what it sees, ends everything.
+
+It runs in a process of its own, below which the whole server lives, and ends when its lifeline closes. It reads
+`scenario.json` and `launch.json`, writes `history/supervisor.jsonl`, and judges nothing. Standard library only, since
+every run pays for what it imports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from forkproof import containment, resp
+from forkproof.control import Budget, Gauge
+from forkproof.faults import REGISTRY
+
+SAMPLE_EVERY = 0.02
+MAX_LOG_LINES = 5000
+_IN_MODIFY, _IN_CREATE, _IN_CLOEXEC, _IN_NONBLOCK = 0x2, 0x100, 0o2000000, 0o4000
+
+
+@dataclass
+class _Process:
+    """A process of the server, as its own history file shows it."""
+
+    key: str
+    pid: int
+    start: int
+    ticks: memoryview | None = None
+    counts: dict[int, int] = field(default_factory=dict)  # by cell, as last sampled
+    role: str = "child"
+    slot: int | None = None
+    hooks: set[str] = field(default_factory=set)
+    waiting: dict[str, int | None] = field(
+        default_factory=dict
+    )  # cell of each birth that has not ended, None until it begins
+    gone: bool = False
+    pidfd: int | None = None
+
+
+class Supervisor:
+    """Drives one run; see the module."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.scenario: dict[str, Any] = json.loads((folder / "scenario.json").read_bytes())
+        self.launch: dict[str, Any] = json.loads((folder / "launch.json").read_bytes())
+        self.workers: int = self.scenario["server"]["workers"]
+        self.gauge = Gauge(Path(self.launch["control"]))
+        self.processes: dict[str, _Process] = {}
+        self.address: tuple[str, int] | None = None
+        self.arbiter_pid = 0
+        self.arbiter_ended = False
+        self.turn = 0
+        self._changed = asyncio.Event()
+        self._readers: dict[str, _Tail] = {}
+        self._log = _Tail(folder / "server.log")
+        self._log_lines = 0
+        self._pending_gone: list[str] = []
+        self._requests = 0
+        self._messages = 0
+        self._open_requests: set[asyncio.Task[None]] = set()
+        self._answered: set[str] = set()
+        self._redis: resp.Client | None = None
+        self._start = containment.read_stat(os.getpid())
+        self._history = os.open(
+            folder / "history" / "supervisor.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
+
+    # Writing
+
+    def record(self, kind: str, **fields: Any) -> None:
+        """Append one event to the supervisor's own history."""
+        start = self._start.start if self._start else 0
+        fields = {"t": round(time.monotonic(), 6), "pid": os.getpid(), "start": start, "event": kind, **fields}
+        os.write(self._history, (json.dumps(fields) + "\n").encode())
+
+    # Watching
+
+    def observe(self) -> None:
+        """Read what the server's processes have written since the last time."""
+        for name in os.listdir(self.folder / "history"):
+            if name != "supervisor.jsonl" and name not in self._readers:
+                self._readers[name] = _Tail(self.folder / "history" / name)
+        for name, reader in list(self._readers.items()):
+            for line in reader.lines():
+                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                    self._note(name.removesuffix(".jsonl"), json.loads(line))
+        for line in self._log.lines():
+            self._log_lines += 1
+            if self._log_lines <= MAX_LOG_LINES:
+                self.record("log", line=line.decode(errors="replace")[:2000], stream="stderr")
+        self._changed.set()
+
+    def _note(self, key: str, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        process = self.processes.get(key)
+        if process is None:
+            process = self.processes[key] = _Process(key, int(event["pid"]), int(event["start"]))
+            self._watch_exit(process)
+        if kind == "role":
+            process.role, process.slot = event["role"], event["slot"]
+        elif kind == "hook":
+            process.hooks.add(event["name"])
+        elif kind == "listening":
+            self.address = (event["address"][0], event["address"][1])
+        elif kind == "loop.created":
+            process.waiting.setdefault(event["birth"], None)
+        elif kind == "loop.begin":
+            process.waiting[event["birth"]] = event["cell"]
+            process.counts.setdefault(event["cell"], 0)
+        elif kind == "loop.end":
+            process.waiting.pop(event["birth"], None)
+
+    def _watch_exit(self, process: _Process) -> None:
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            self._mark_gone(process)
+            return
+        stat = containment.read_stat(process.pid)
+        if stat is None or stat.start != process.start or stat.state == "Z":
+            os.close(pidfd)
+            self._mark_gone(process)
+            return
+        process.pidfd = pidfd
+        asyncio.get_running_loop().add_reader(pidfd, self._exited, process)
+
+    def _exited(self, process: _Process) -> None:
+        if process.pidfd is not None:
+            asyncio.get_running_loop().remove_reader(process.pidfd)
+            os.close(process.pidfd)
+            process.pidfd = None
+        self._mark_gone(process)
+        self.observe()
+        self.sample()
+
+    def _mark_gone(self, process: _Process) -> None:
+        if not process.gone:
+            process.gone = True
+            self._pending_gone.append(process.key)
+
+    def sample(self) -> None:
+        """Read every tick counter; write those that moved."""
+        self.turn += 1
+        ticks: dict[str, dict[str, int]] = {}
+        for process in self.processes.values():
+            moved = self._moved(process)
+            if moved:
+                ticks[process.key] = moved
+        gone, self._pending_gone = self._pending_gone, []
+        self.record("sample", turn=self.turn, control=self.gauge.turns, ticks=ticks, gone=gone)
+
+    def _moved(self, process: _Process) -> dict[str, int]:
+        if process.ticks is None:
+            try:
+                with open(self.folder / "ticks" / process.key, "rb") as file:
+                    process.ticks = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).cast("Q")
+            except (OSError, ValueError):
+                return {}
+        moved = {}
+        for cell, before in process.counts.items():
+            count = process.ticks[cell]
+            if count != before:
+                process.counts[cell] = count
+                moved[str(cell)] = count
+        return moved
+
+    async def _sampling(self) -> None:
+        while True:
+            self.observe()
+            self.sample()
+            await asyncio.sleep(SAMPLE_EVERY)
+
+    def _reap(self) -> None:
+        for pid, status in containment.reap():
+            self.record("exit", child=pid, status=status)
+            if pid == self.arbiter_pid:
+                self.arbiter_ended = True
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool], seconds: float, what: str) -> bool:
+        """Wait until `condition()`, or until the calibrated bound has passed: then False, and a `bound` event."""
+        budget = Budget(self.gauge, seconds)
+        while not condition():
+            if budget.expired:
+                self.record("bound", what=what, seconds=seconds, stretch=round(budget.stretch, 2))
+                return False
+            self._changed.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), SAMPLE_EVERY)
+        return True
+
+    # Asking
+
+    def current_workers(self) -> dict[int, _Process]:
+        """The newest live worker of each slot."""
+        workers: dict[int, _Process] = {}
+        for process in self.processes.values():
+            if process.role == "worker" and not process.gone and process.slot is not None:
+                workers[process.slot] = process
+        return workers
+
+    def worker_pid(self, slot: int) -> int | None:
+        """The pid of the newest live worker in `slot`."""
+        process = self.current_workers().get(slot)
+        return process.pid if process else None
+
+    def signal(self, pid: int, number: int) -> None:
+        """Send a signal to a process of the server."""
+        os.kill(pid, number)
+
+    async def all_slots_answered(self) -> bool:
+        """Whether each slot's newest worker has booted and answered, within the boot bound."""
+
+        def booted() -> bool:
+            workers = self.current_workers()
+            return self.arbiter_ended or (
+                all(slot in workers for slot in range(self.workers))
+                and all("post_worker_init" in process.hooks for process in workers.values())
+            )
+
+        if not await self.until(booted, self.launch["bounds"]["boot"], "boot") or self.arbiter_ended:
+            return False
+        return await self.ask_every_slot()
+
+    async def ask_every_slot(self) -> bool:
+        """Send requests in bursts until the current worker of each slot has answered, or the bound has passed."""
+        self._answered.clear()
+        budget = Budget(self.gauge, self.launch["bounds"]["answer"])
+
+        def silent() -> list[int]:
+            workers = self.current_workers()
+            return [n for n in range(self.workers) if n not in workers or workers[n].key not in self._answered]
+
+        while silent() and not budget.expired and not self.arbiter_ended:
+            for _ in range(2 * self.workers - len(self._open_requests)):
+                task = asyncio.create_task(self._request())
+                self._open_requests.add(task)
+                task.add_done_callback(self._open_requests.discard)
+            if self._open_requests:
+                await asyncio.wait(self._open_requests, timeout=SAMPLE_EVERY, return_when=asyncio.FIRST_COMPLETED)
+        if self._open_requests:
+            await asyncio.wait(self._open_requests)
+        return not silent()
+
+    async def _request(self) -> None:
+        """One request on a connection of its own: invoke, then ok, fail or info."""
+        if self.address is None:
+            await asyncio.sleep(SAMPLE_EVERY)
+            return
+        self._requests += 1
+        number = self._requests
+        self.record("request.invoke", request=number)
+        exchange = asyncio.ensure_future(_http_get(*self.address))
+        budget = Budget(self.gauge, self.launch["bounds"]["answer"])
+        while not exchange.done() and not budget.expired and not self.arbiter_ended:
+            await asyncio.wait([exchange], timeout=SAMPLE_EVERY)
+        if not exchange.done():
+            exchange.cancel()
+            await asyncio.wait([exchange])
+            self.record("request.info", request=number, error=f"no answer within {budget.spent:.1f} s")
+            return
+        try:
+            status, body = exchange.result()
+            answer = json.loads(body)
+            if answer["token"] != self.launch["token"]:
+                raise ValueError("the answer lacks this run's token")
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            self.record("request.fail", request=number, error=f"{type(error).__name__}: {error}")
+            return
+        if status != 200:
+            self.record("request.fail", request=number, error=f"HTTP status {status}")
+            return
+        self._answered.add(answer["worker"])
+        self.record(
+            "request.ok",
+            request=number,
+            **{name: answer[name] for name in ("slot", "worker", "loops", "threads")},
+        )
+
+    # Windows
+
+    async def window(self, index: int, after: str, healed: bool) -> None:
+        """Let the server run undisturbed until absence can be told, with messages and requests."""
+        needed = self.launch["decisive_turns"]
+        self.observe()
+        self.sample()
+        first_turn, first_control = self.turn, self.gauge.turns
+        self.record("window.open", window=index, after=after, healed=healed)
+        before = self._counts()
+
+        def turns() -> int:
+            return min(self.turn - first_turn, self.gauge.turns - first_control)
+
+        publishing = asyncio.create_task(self._publish(lambda: turns() < 0.6 * needed))
+        try:
+            await self._turns(turns, needed // 3)
+            asking = asyncio.create_task(self.ask_every_slot())
+            await self._turns(turns, needed)
+            answered = await asking
+            await publishing
+        finally:
+            publishing.cancel()
+        self.observe()
+        self.sample()
+        self.record(
+            "window.close", window=index, turns=self.turn - first_turn, control=self.gauge.turns - first_control
+        )
+        if answered:
+            await self.collect_stacks(self._standing_still(before))
+        else:
+            await self.collect_stacks(list(self.processes.values()))
+
+    async def _turns(self, turns: Callable[[], int], needed: int) -> None:
+        # A control that is never run (a frozen machine) must not keep a run for ever.
+        latest = time.monotonic() + self.launch["bounds"]["window"]
+        while turns() < needed and not self.arbiter_ended and time.monotonic() < latest:
+            await asyncio.sleep(SAMPLE_EVERY / 2)
+
+    def _counts(self) -> dict[tuple[str, int | None], int]:
+        return {
+            (process.key, cell): count for process in self.processes.values() for cell, count in process.counts.items()
+        }
+
+    def _standing_still(self, before: Mapping[tuple[str, int | None], int]) -> list[_Process]:
+        now = self._counts()
+        return [
+            process
+            for process in self.processes.values()
+            if any(
+                now.get((process.key, cell), 0) == before.get((process.key, cell), 0)
+                for cell in process.waiting.values()
+            )
+        ]
+
+    async def _publish(self, going_on: Callable[[], bool]) -> None:
+        hearing = [loop["name"] for loop in self.scenario["loops"] if loop["body"] in ("listen", "get_message")]
+        while hearing and going_on() and not self.arbiter_ended:
+            for name in hearing:
+                await self._publish_one(name)
+            await asyncio.sleep(self.launch["message_gap"])
+
+    async def _publish_one(self, loop: str) -> None:
+        self._messages += 1
+        message = f"{loop}-{self._messages}"
+        self.record("publish.invoke", message=message, loop=loop)
+        try:
+            if self._redis is None:
+                redis = self.launch["redis"]
+                self._redis = await resp.Client.connect(redis["host"], redis["port"], timeout=5)
+            channel = f"forkproof:{self.launch['token']}:{loop}"
+            receivers = await asyncio.wait_for(self._redis.command("PUBLISH", channel, message), 5)
+        except (OSError, EOFError, asyncio.TimeoutError, resp.ReplyError) as error:
+            self._redis = None
+            self.record("publish.info", message=message, loop=loop, error=f"{type(error).__name__}: {error}")
+        else:
+            self.record("publish.ok", message=message, loop=loop, receivers=receivers)
+
+    async def collect_stacks(self, processes: list[_Process]) -> None:
+        """Ask processes for their native stacks; those that cannot hear the signal are left alone."""
+        asked: list[tuple[_Process, Path, int]] = []
+        for process in processes:
+            path = self.folder / "stacks" / f"{process.key}.txt"
+            if not process.gone and _catches(process.pid, self.launch["stack_signal"]):
+                size = path.stat().st_size if path.exists() else 0
+                with contextlib.suppress(OSError):
+                    os.kill(process.pid, self.launch["stack_signal"])
+                    asked.append((process, path, size))
+        if asked:
+            await self.until(
+                lambda: all(path.exists() and path.stat().st_size > size for _, path, size in asked), 0.5, "stacks"
+            )
+        for process, path, size in asked:
+            if path.exists() and path.stat().st_size > size:
+                self.record("stack", target=process.key, file=f"stacks/{path.name}")
+
+    # The course of a run
+
+    async def run(self) -> None:
+        """Boot, windows and faults in turn, and the end."""
+        os.chdir(self.folder / "work")
+        self._spawn()
+        try:
+            healed = await self.all_slots_answered()
+            if self.arbiter_ended and not healed:
+                return
+            await self.window(0, "boot", healed)
+            for index, fault in enumerate(self.scenario["faults"]):
+                if self.arbiter_ended:
+                    self.record(
+                        "fault.fail", fault=fault["fault"], index=index, error="the arbiter had ended before it"
+                    )
+                    return
+                if not healed and not REGISTRY[fault["fault"]].ends_the_run:
+                    error = "the server had not come through what was before it"
+                    self.record("fault.fail", fault=fault["fault"], index=index, error=error)
+                    continue
+                healed = await self._fault(index, fault)
+        finally:
+            self._finish()
+
+    async def _fault(self, index: int, fault: Mapping[str, Any]) -> bool:
+        """Inject a fault once its anchor was seen, heal it, look; whether the server came through."""
+        kind = REGISTRY[fault["fault"]]
+        if not await self._anchor(fault["after"]):
+            self.record("fault.fail", fault=kind.name, index=index, error=f"never saw {fault['after']['event']!r}")
+            return True
+        await asyncio.sleep(fault["after"]["delay"])
+        self.record("fault.invoke", fault=kind.name, index=index)
+        try:
+            facts = await kind.inject(self, fault)
+        except OSError as error:
+            self.record("fault.fail", fault=kind.name, index=index, error=str(error))
+            return True
+        self.record("fault.ok", fault=kind.name, index=index, **facts)
+        if kind.ends_the_run:
+            await self._stop()
+            return True
+        healed = await kind.healed(self, fault, facts)
+        self.record("fault.healed", fault=kind.name, index=index, healed=healed)
+        await self.window(index + 1, kind.label, healed)
+        return healed
+
+    async def _anchor(self, after: Mapping[str, Any]) -> bool:
+        bound = self.launch["bounds"]["answer"]
+        if after["event"] == "request":
+            return await self.ask_every_slot()
+        if after["event"] == "tick":
+            before = self._count_in(after["slot"])
+            return await self.until(lambda: self._count_in(after["slot"]) > before, bound, "tick")
+        return True
+
+    def _count_in(self, slot: int | None) -> int:
+        return sum(
+            sum(process.counts.values()) for process in self.processes.values() if slot is None or process.slot == slot
+        )
+
+    def _living(self) -> list[containment.Stat]:
+        return containment.descendants(os.getpid())
+
+    async def _stop(self) -> None:
+        begun = time.monotonic()
+        bound = self.scenario["server"]["graceful_timeout"] + self.launch["bounds"]["stop_slack"]
+
+        def ended() -> bool:
+            return self.arbiter_ended and not self._living()
+
+        if await self.until(ended, bound, "stop"):
+            self.record("stopped", seconds=round(time.monotonic() - begun, 3))
+            return
+        living = self._living()
+        self.record(
+            "left",
+            processes=[
+                {"pid": stat.pid, "start": stat.start, "command": containment.command_of(stat.pid)} for stat in living
+            ],
+        )
+        pids = {stat.pid for stat in living}
+        await self.collect_stacks([process for process in self.processes.values() if process.pid in pids])
+
+    def _finish(self) -> None:
+        self.observe()
+        self.sample()
+        killed = containment.kill_descendants()
+        self.record("killed", processes=[{"pid": stat.pid, "start": stat.start} for stat in killed])
+        self.observe()
+
+    def _spawn(self) -> None:
+        command: list[str] = self.launch["command"]
+        log = os.open(self.folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        null = os.open(os.devnull, os.O_RDONLY)
+        self.arbiter_pid = os.posix_spawn(
+            command[0],
+            command,
+            self.launch["environment"],
+            setsid=True,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, null, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+            ],
+        )
+        os.close(log)
+        os.close(null)
+        self.record("launch", command=command, arbiter=self.arbiter_pid, namespace=os.getpid() == 1)
+
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """Watch the history folder, child exits and the clock."""
+        loop = asyncio.get_running_loop()
+        inotify = _watch_folder(self.folder / "history")
+        loop.add_reader(inotify, self._woken, inotify)
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        sampling = asyncio.create_task(self._sampling())
+        try:
+            yield
+        finally:
+            sampling.cancel()
+            loop.remove_reader(inotify)
+            os.close(inotify)
+
+    def _woken(self, inotify: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(inotify, 65536)
+        self.observe()
+
+
+class _Tail:
+    """Whole new lines of a growing file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+        self._rest = b""
+
+    def lines(self) -> list[bytes]:
+        if self._descriptor is None:
+            try:
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return []
+        data = os.read(self._descriptor, 1 << 20)
+        if not data:
+            return []
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        return whole
+
+
+def _watch_folder(folder: Path) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    inotify = int(libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK))
+    if inotify < 0 or libc.inotify_add_watch(inotify, os.fsencode(folder), _IN_MODIFY | _IN_CREATE) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot watch {folder}: {os.strerror(number)}")
+    return inotify
+
+
+def _catches(pid: int, number: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            for line in file:
+                if line.startswith(b"SigCgt:"):
+                    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    except OSError:
+        pass
+    return False
+
+
+async def _http_get(host: str, port: int) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(b"GET / HTTP/1.1\r\nHost: forkproof\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        answer = await reader.read(1 << 20)
+        while chunk := await reader.read(1 << 20):
+            answer += chunk
+    finally:
+        writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not head:
+        raise EOFError("the connection was closed without an answer")
+    return int(head.split(b" ", 2)[1]), body
+
+
+async def _supervise(folder: Path, lifeline: int) -> None:
+    supervisor = Supervisor(folder)
+    loop = asyncio.get_running_loop()
+    async with supervisor.watching():
+        course = asyncio.create_task(supervisor.run())
+
+        def abandon() -> None:
+            loop.remove_reader(lifeline)
+            course.cancel()
+
+        loop.add_reader(lifeline, abandon)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, abandon)
+        await course
+
+
+def main(folder: str, lifeline: int) -> None:
+    """Run the scenario in `folder`; `lifeline` is a descriptor whose end of file means that nobody waits any more."""
+    containment.become_subreaper()
+    try:
+        asyncio.run(_supervise(Path(folder), lifeline))
+    except asyncio.CancelledError:
+        sys.exit(1)
+    finally:
+        containment.kill_descendants()

@@ -1,0 +1,141 @@
+"""The interpreter that is put to the test, and what is installed in it.
+
+>>> import sys
+>>> inspect(sys.executable).python == ".".join(map(str, sys.version_info[:3]))
+True
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forkproof.errors import MissingPackage, TargetError
+from forkproof.scenario import LoopBody, LoopKind, Scenario, YieldCall
+
+OLDEST = (3, 6)
+PACKAGES = ("gunicorn", "gevent", "greenlet", "flask", "redis", "gevent-websocket")
+
+_QUESTION = r"""
+import json, sys
+found = {"python": list(sys.version_info[:3]), "versions": {}, "patch_flags": []}
+try:
+    from importlib.metadata import version, PackageNotFoundError as Missing
+except ImportError:
+    from pkg_resources import DistributionNotFound as Missing, get_distribution
+    version = lambda name: get_distribution(name).version
+for name in sys.argv[1:]:
+    try:
+        found["versions"][name] = version(name)
+    except Missing:
+        pass
+if "gevent" in found["versions"]:
+    try:
+        import inspect
+        from gevent import monkey
+        found["patch_flags"] = [
+            name for name, parameter in inspect.signature(monkey.patch_all).parameters.items()
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        ]
+    except Exception as error:
+        found["gevent_error"] = repr(error)
+print("\n" + json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A Python, the versions of the packages that matter, and the keywords of its `patch_all`."""
+
+    executable: str
+    python: str
+    versions: Mapping[str, str]
+    patch_flags: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, str | None]:
+        """The versions as JSON reports give them; null for what is not installed."""
+        return {"python": self.python, **{name: self.versions.get(name) for name in PACKAGES}}
+
+    def require(self, scenario: Scenario) -> None:
+        """Raise where the target cannot run a scenario: MissingPackage, or TargetError for a keyword it lacks."""
+        for name, why in needs(scenario).items():
+            if name not in self.versions:
+                raise MissingPackage(
+                    f"{self.executable}: has no {name}, which {why} needs. "
+                    f"Install it there ({self.executable} -m pip install {name}) or choose another --target."
+                )
+        for patch in scenario.patches:
+            for flag in patch.flags:
+                if flag not in self.patch_flags:
+                    raise TargetError(
+                        f"{self.executable}: patch_all of gevent {self.versions['gevent']} has no keyword {flag!r}; "
+                        f"it has {', '.join(self.patch_flags)}. Leave it out of patches, or choose another --target."
+                    )
+
+
+def needs(scenario: Scenario) -> dict[str, str]:
+    """The packages that a scenario needs in its target, with what needs them."""
+    found = {"gunicorn": "every scenario", "flask": "every scenario"}
+    worker_class = scenario.server.worker_class
+    if worker_class.is_gevent:
+        found["gevent"] = f"worker_class {worker_class.value!r}"
+    if worker_class.value == "geventwebsocket":
+        found["gevent-websocket"] = f"worker_class {worker_class.value!r}"
+    if scenario.patches:
+        found["gevent"] = "patches"
+    for loop in scenario.loops:
+        if loop.kind is LoopKind.GREENLET or loop.yields.call is YieldCall.GEVENT_SLEEP:
+            found["gevent"] = f"loop {loop.name!r}"
+        if loop.body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE):
+            found["redis"] = f"loop {loop.name!r}"
+    return found
+
+
+@functools.cache
+def inspect(executable: str) -> Target:
+    """Ask an interpreter what it is; TargetError where it is no Python or too old."""
+    try:
+        done = subprocess.run(
+            [executable, "-c", _QUESTION, *PACKAGES],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, cwd="/",
+            env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"},
+        )  # fmt: skip
+        data = json.loads(done.stdout.splitlines()[-1])
+        version = tuple(int(part) for part in data["python"])
+    except (OSError, subprocess.SubprocessError) as error:
+        raise TargetError(f"{executable}: cannot be run as a Python: {error}. {_NEXT}") from None
+    except (ValueError, LookupError, TypeError):
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it printed nothing"]
+        raise TargetError(f"{executable}: is no Python that forkproof can test: {last[0]}. {_NEXT}") from None
+    if version < OLDEST:
+        raise TargetError(f"{executable}: is Python {'.'.join(map(str, version))}; 3.6 is the oldest. {_NEXT}")
+    return Target(executable, ".".join(map(str, version)), data["versions"], tuple(data["patch_flags"]))
+
+
+_NEXT = "Give --target the path of a Python, such as that of a virtual environment with gunicorn in it."
+
+
+def find(text: str | None) -> Target:
+    """The target that `--target` names; by default the interpreter that forkproof itself runs in."""
+    if text is None:
+        return inspect(sys.executable)
+    path = Path(text)
+    if path.is_dir() and (path / "bin" / "python").exists():
+        path = path / "bin" / "python"
+    if not path.exists():
+        raise TargetError(f"{text}: there is no such file. {_NEXT}")
+    # Not resolved: a virtual environment is told by where its link stands.
+    return inspect(str(path.absolute()))
+
+
+def describe(versions: Mapping[str, Any]) -> str:
+    """One line for people: `Python 3.11.7, gunicorn 27.0.1, ...`."""
+    named = [f"{name} {value}" for name, value in versions.items() if name != "python" and value]
+    return ", ".join([f"Python {versions['python']}", *named])

@@ -1,0 +1,21 @@
+"""Hypothesis strategies that draw deployments, and start nothing.
+
+Everything is keyword-only and shrinks towards one worker, no fault, one daemon thread, no patch, defaults.
+
+>>> from hypothesis import find
+>>> find(scenarios(), lambda scenario: scenario.server.workers > 1).server.workers
+2
+"""
+
+from forkproof_strategies._faults import afters, faults
+from forkproof_strategies._scenarios import (
+    features,
+    loops,
+    patch_flags,
+    patches,
+    scenarios,
+    servers,
+    yields,
+)
+
+__all__ = ["afters", "faults", "features", "loops", "patch_flags", "patches", "scenarios", "servers", "yields"]
