@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import io
 import itertools
 import json
 import os
@@ -28,21 +31,28 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command `forkproof`; leaves by SystemExit with the documented code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a server says may be unsayable in this locale
+            stream.reconfigure(errors="backslashreplace")
     try:
         arguments = _parser().parse_args(argv)
         _require_linux()
-        sys.exit(arguments.run(arguments))
+        code = arguments.run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        sys.exit(code)
     except ForkproofError as error:
         print(f"forkproof: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("forkproof: interrupted", file=sys.stderr)
         sys.exit(3)
-    except BrokenPipeError:
-        # Whoever read our output has gone; what is left in the buffer has nowhere to go either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(3)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
+            # Whoever read our output has gone, or its disk is full: what is left in the buffer has nowhere to go.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print(f"forkproof: the output was cut short: {error.strerror}", file=sys.stderr)
+            sys.exit(3)
         traceback.print_exc()
         print(
             f"forkproof: this is a defect of forkproof {__version__}; please report it with the above", file=sys.stderr
@@ -66,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     amount = explore.add_mutually_exclusive_group()
     amount.add_argument("-n", type=_positive, default=None, metavar="SCENARIOS", help="how many to draw (default 50)")
     amount.add_argument("--time", type=_seconds, default=None, metavar="S", help="go on drawing for S seconds")
-    explore.add_argument("-j", type=_positive, default=None, metavar="N", help="servers at once (default: the cores)")
+    explore.add_argument("-j", type=_positive, default=None, metavar="N", help="servers at once (default: 2 a core)")
     explore.add_argument("--seed", type=int, default=None, help="the same seed draws the same scenarios")
     explore.add_argument("--strict", action="store_true", help="known issues fail too")
     explore.add_argument("--budget", type=_seconds, default=90.0, metavar="S", help="seconds to shrink one failure")
@@ -97,16 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="say what this machine and target allow")
     doctor.add_argument("--target", metavar="T", help="the Python to test")
     doctor.add_argument("--broker", default="embedded", help="the Redis to use")
-    doctor.add_argument("--json", type=Path, metavar="FILE")
+    doctor.add_argument("--json", type=_file, metavar="FILE")
     doctor.set_defaults(run=_doctor)
     return parser
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="T", help="the Python to test (default: the one forkproof runs in)")
-    parser.add_argument(
-        "--broker", default="embedded", help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]"
-    )
+    parser.add_argument("--broker", help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
     parser.add_argument("--cold", action="store_true", help="boot every server cold (so far the only way)")
     _output(parser)
@@ -114,24 +122,33 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--claim", action="append", metavar="NAME", help="judge this claim alone; may be repeated")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON; - for standard output")
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
+    parser.add_argument("--json", type=_file, metavar="FILE", help="write the report as JSON; - for standard output")
+    parser.add_argument("--junit", type=_file, metavar="FILE", help="write the report as JUnit XML")
     parser.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="print what was not applicable, and why")
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed: give a whole number from 1 on")
-    return value
+    with contextlib.suppress(ValueError):
+        if int(text) >= 1:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not allowed: give a whole number from 1 on")
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e7:
-        raise argparse.ArgumentTypeError(f"{text} is not allowed: give seconds above 0")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < 1e7:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not allowed: give seconds above 0")
+
+
+def _file(text: str) -> Path:
+    # Asked before anything is launched: a campaign's report should not be lost to a word mistyped.
+    path = Path(text)
+    if text != "-" and (path.is_dir() or not path.absolute().parent.is_dir()):
+        what = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: {what}; give a file")
+    return path
 
 
 def _known_claims(names: Sequence[str] | None) -> Sequence[str] | None:
@@ -145,19 +162,28 @@ def _known_claims(names: Sequence[str] | None) -> Sequence[str] | None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from forkproof.judge import combine
-    from forkproof.session import load, open_session
+    from forkproof.session import asked_for, load, open_session
 
     names = _known_claims(arguments.claim)
     what = load(arguments.scenario)
-    with open_session(
-        target_name=arguments.target, broker_name=arguments.broker, out=arguments.out, claims=names
-    ) as session:
-        session.target.require(what)
-        reports = []
-        for number in range(arguments.repeat):
-            reports.append(session.run(what))
-            if arguments.repeat > 1 and not arguments.quiet:
-                print(f"run {number + 1} of {arguments.repeat}: {reports[-1].verdict.value}", file=sys.stderr)
+    before = asked_for(arguments.scenario)
+    reports = []
+    try:
+        with open_session(
+            target_name=arguments.target or before.get("target"),
+            broker_name=arguments.broker or before.get("broker", "embedded"),
+            out=arguments.out,
+            claims=names,
+        ) as session:
+            session.target.require(what)
+            for number in range(arguments.repeat):
+                reports.append(session.run(what))
+                if arguments.repeat > 1 and not arguments.quiet:
+                    print(f"run {number + 1} of {arguments.repeat}: {reports[-1].verdict.value}", file=sys.stderr)
+    except RunFolderError as error:
+        if what.to_json() not in str(error):
+            raise RunFolderError(f"{error} The scenario was:\n{what.to_json()}") from None
+        raise
     return _show_run(combine(reports), arguments)
 
 
@@ -192,13 +218,16 @@ def _explore(arguments: argparse.Namespace) -> int:
     console = terminal.console(stderr=True)
     with (
         open_session(
-            target_name=arguments.target, broker_name=arguments.broker, out=arguments.out, claims=names
+            target_name=arguments.target,
+            broker_name=arguments.broker or "embedded",
+            out=arguments.out,
+            claims=names,
         ) as session,
         CampaignProgress(console, quiet=arguments.quiet) as progress,
     ):
         explorer = Explorer(
             session,
-            jobs=arguments.j or len(os.sched_getaffinity(0)),
+            jobs=arguments.j or 2 * len(os.sched_getaffinity(0)),
             progress=progress,
             budget_seconds=arguments.budget,
             shrink_expected=bool(names),
@@ -241,7 +270,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     answers = doctor.examine(arguments.target, arguments.broker)
     for answer in answers:
-        print(f"{'ok ' if answer.good else 'NO '} {answer.subject}: {answer.text}")
+        sign = "ok " if answer.good else "NO "
+        print(f"{sign} {answer.subject}: {answer.text}", file=sys.stderr if _to_stdout(arguments.json) else sys.stdout)
     _write_json(arguments.json, {"schema": 1, "answers": [answer.to_dict() for answer in answers]})
     return 0 if all(answer.good or not answer.needed for answer in answers) else 3
 

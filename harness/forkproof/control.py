@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 import sys
 import time
 from pathlib import Path
@@ -22,14 +21,17 @@ BURST_SECONDS = 0.02
 BURST_EVERY = 50
 BURSTS_OVER = 3
 RUNNABLE_OVER = 25
-_LAYOUT = struct.Struct("=QQQ")  # turns, stretch in thousandths, microseconds of the last fork
+_TURNS, _STRETCH, _FORK = range(3)
+_SIZE = 3 * 8
+"""Cells of 8 bytes: turns, stretch in thousandths, microseconds of the last fork. One store each: a reader must not see
+a cell that is half written, as struct.pack_into, which clears first, would show it."""
 
 
 def main(path: str, parent: int) -> None:
     """Run until the parent is gone."""
     cores = len(os.sched_getaffinity(0))
     with open(path, "r+b") as file:
-        cells = mmap.mmap(file.fileno(), _LAYOUT.size)
+        cells = memoryview(mmap.mmap(file.fileno(), _SIZE)).cast("Q")
     turns, burst, runnable, fork = 0, 1.0, 1.0, 0.0
     while os.getppid() == parent:
         time.sleep(TURN)
@@ -39,7 +41,7 @@ def main(path: str, parent: int) -> None:
             fork = _fork()
         turns += 1
         stretch = max(1.0, burst, runnable)
-        _LAYOUT.pack_into(cells, 0, turns, int(stretch * 1000), int(fork * 1e6))
+        cells[_STRETCH], cells[_FORK], cells[_TURNS] = int(stretch * 1000), int(fork * 1e6), turns
 
 
 def _runnable() -> int:
@@ -68,17 +70,17 @@ class Gauge:
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
-            self._cells = mmap.mmap(file.fileno(), _LAYOUT.size, access=mmap.ACCESS_READ)
+            self._cells = memoryview(mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_READ)).cast("Q")
 
     @property
     def turns(self) -> int:
         """Turns made so far."""
-        return int(_LAYOUT.unpack_from(self._cells)[0])
+        return self._cells[_TURNS]
 
     @property
     def stretch(self) -> float:
         """By what factor work takes longer now than on an idle machine, at least 1."""
-        return max(1.0, int(_LAYOUT.unpack_from(self._cells)[1]) / 1000)
+        return max(1.0, self._cells[_STRETCH] / 1000)
 
 
 class Budget:
@@ -94,13 +96,14 @@ class Budget:
 
     @property
     def expired(self) -> bool:
-        """Whether it is spent; asking is what spends it, so ask at least every few turns."""
+        """Whether it is spent; asking is what spends it, so ask at least every few turns, and as often as one likes."""
         now, turns = time.monotonic(), self._gauge.turns
-        stretch = self._gauge.stretch
-        self.stretch = max(self.stretch, stretch)
-        # A control that made no turn was not run: then time was nobody's.
-        self.spent += min((now - self._last) / stretch, (turns - self._turns) * 2 * TURN)
-        self._last, self._turns = now, turns
+        if turns > self._turns:
+            stretch = self._gauge.stretch
+            self.stretch = max(self.stretch, stretch)
+            # A control that makes no turns is not run: then time is nobody's.
+            self.spent += min((now - self._last) / stretch, (turns - self._turns) * 2 * TURN)
+            self._last, self._turns = now, turns
         return self.spent >= self.seconds
 
 
@@ -112,7 +115,7 @@ class Control:
         self._pid = 0
 
     def __enter__(self) -> Control:
-        self.path.write_bytes(bytes(_LAYOUT.size))
+        self.path.write_bytes(bytes(_SIZE))
         code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
         code += f"from forkproof.control import main; main({str(self.path)!r}, {os.getpid()})"
         self._pid = os.posix_spawn(sys.executable, [sys.executable, "-I", "-c", code], dict(os.environ), setsid=True)

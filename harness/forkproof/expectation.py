@@ -164,6 +164,8 @@ class _Model:
         process.odd |= bool(off - {"thread"}) or bool(flags.get("sys"))
         for unit in process.units:
             unit.repatched = True
+            # gevent asks to be patched in while the process has one thread [G].
+            process.odd |= unit.native
 
     def _start(self, process: _Process, site: LoopStart) -> None:
         for loop in self.scenario.loops:
@@ -366,7 +368,9 @@ def _messages(model: _Model, loop: Loop) -> Answer:
     if any(unit.copied for unit, _, _ in units):
         return Expectation.MAY_BREAK, "copies may share one connection, and then each message reaches any of them [G]"
     if _hurries_nobody(model, loop):
-        return _one_listener(model, loop)
+        # Messages are counted, wherever they are handled.
+        anywhere = loop.policy is Policy.ARBITER_ONLY
+        return _one_listener(model, loop.model_copy(update={"policy": Policy.ONCE_PER_SERVICE}) if anywhere else loop)
     return Expectation.MAY_BREAK, "another loop of its process rarely gives way"
 
 
@@ -427,6 +431,15 @@ def _shutdown(model: _Model, loop: Loop) -> Answer:
 
 def _quiet(model: _Model, loop: Loop) -> Answer:
     sites = [patch.site for patch in model.scenario.patches]
+    shared = [
+        unit
+        for window in model.windows
+        for loop_ in model.scenario.loops
+        for unit, _, _ in model.units_of(loop_.name, window)
+        if unit.copied and loop_.hears_redis
+    ]
+    if shared:
+        return Expectation.MAY_BREAK, "copies may share one connection and read each other's replies [G]"
     if _plain(model) and len(sites) <= 1:
         return Expectation.MUST_HOLD, "nothing is done that warns"
     return Expectation.MAY_BREAK, "what is printed then is not documented"

@@ -35,6 +35,9 @@ from forkproof_strategies import scenarios
 CONFIRM = 5
 """How often a surprise is run again before it is reported, and again once it is shrunk."""
 
+SLICE = 10
+"""How many examples are drawn from one seed: Hypothesis varies what it has just drawn, so a long run has favourites."""
+
 KEPT_UNDECIDED = 10
 """How many run folders of undecided runs are kept to be looked at."""
 
@@ -46,17 +49,17 @@ def draw(n: int, seed: int, target: Target) -> list[Scenario]:
     """`n` scenarios that the target can run, the same for the same seed and target; doubles are drawn again."""
     found: dict[str, Scenario] = {}
     worker_classes, without = abilities(target)
+    strategy = scenarios(worker_classes=worker_classes, flags=target.patch_flags, without=without)
     for part in itertools.count():
-        missing = n - len(found)
-        if missing <= 0:
+        if len(found) >= n:
             break
 
         @seeded(seed * 1000 + part)
         @settings(
-            max_examples=max(missing, 10), phases=[Phase.generate], database=None, deadline=None,
+            max_examples=SLICE, phases=[Phase.generate], database=None, deadline=None,
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip
-        @given(scenarios(worker_classes=worker_classes, flags=target.patch_flags, without=without))
+        @given(strategy)
         def collect(what: Scenario) -> None:
             if len(found) < n:
                 found.setdefault(what.digest, what)
@@ -364,6 +367,7 @@ class Explorer:
             failed += match is not None
             if match is not None and shown is None:
                 shown = (report, match)
+                self._folders.add(report.folder)
             else:
                 _drop(report.folder)
         return failed, tried, shown
@@ -385,8 +389,6 @@ class Explorer:
                     return what, shown
                 found = self._first_failing(batch, key, tries)
                 if found is not None:
-                    if shown is not None:
-                        _drop(shown[0].folder)
                     shown, what = found, found[0].scenario
                     break
                 refused |= {simpler.digest for simpler in batch}
@@ -399,11 +401,10 @@ class Explorer:
             match = _match(report, key)
             if match is not None and report.scenario.digest not in failing:
                 failing[report.scenario.digest] = (report, match)
+                self._folders.add(report.folder)
             else:
                 _drop(report.folder)
         order = [simpler.digest for simpler in batch]
-        for digest in sorted(failing, key=order.index)[1:]:
-            _drop(failing[digest][0].folder)
         return failing[min(failing, key=order.index)] if failing else None
 
 

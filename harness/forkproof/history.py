@@ -305,5 +305,5 @@ def _event(line: bytes) -> Event | None:
     try:
         data = json.loads(line)
         return Event(float(data.pop("t")), int(data.pop("pid")), int(data.pop("start")), str(data.pop("event")), data)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

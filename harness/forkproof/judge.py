@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from forkproof import claims, expectation, known_issues, scenario
-from forkproof.errors import UsageError
+from forkproof.errors import RunFolderError, UsageError
 from forkproof.expectation import Expectation
 from forkproof.history import History, Process
 from forkproof.scenario import Policy, Scenario
@@ -124,7 +125,11 @@ def judge(folder: Path, names: Collection[str] | None = None) -> RunReport:
             found = replace(found, known_issue=issue.id if issue else None)
         judgements.append(found)
     report = RunReport(what, folder, versions, judgements, loops(what, history), (folder,))
-    (folder / "verdict.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    try:
+        (folder / "verdict.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):  # an old run that is read-only is judged all the same
+            raise RunFolderError(f"{folder}/verdict.json: cannot be written: {error.strerror}. Make room.") from None
     return report
 
 
@@ -167,13 +172,14 @@ def loops(what: Scenario, history: History) -> list[dict[str, Any]]:
         births = history.births_of(loop.name)
         for birth in births:
             seen = {event.process for event in history.of("loop.begin") if event["birth"] == birth.birth}
-            for key in sorted(seen | {birth.process}, key=lambda key: history.processes[key].first):
-                process = history.processes[key]
-                rows.append(_row(process, birth.birth, birth.process, history, alive.get((birth.birth, key))))
+            # A process whose first line is lost is not known.
+            known = [history.processes[key] for key in {*seen, birth.process} if key in history.processes]
+            for process in sorted(known, key=lambda process: process.first):
+                rows.append(_row(process, birth.birth, birth.process, history, alive.get((birth.birth, process.key))))
         table.append(
             {
                 "name": loop.name,
-                "defined_at": created[births[0].birth]["defined_at"] if births else None,
+                "defined_at": created[births[0].birth].get("defined_at") if births else None,
                 "kind": loop.kind.value,
                 "policy": None if loop.policy is Policy.BEST_EFFORT else loop.policy.value,
                 "processes": rows,

@@ -24,8 +24,8 @@ else:
 class KnownIssue:
     """One upstream defect: which claims it breaks, on which versions, in which scenarios, and where it is discussed.
 
-    `when` holds what a scenario must have: {"server.preload": true, "patches.flags.thread": false, ...}; a path into a
-    list is met by any of its members.
+    `when` holds what a scenario must have, as {"server.preload": [true], "patches.site": [...], ...}: a path, and the
+    values that will do; a path into a list is met by any of its members.
     """
 
     id: str
@@ -45,7 +45,9 @@ class KnownIssue:
     def matches(self, scenario: Scenario, finding: Finding) -> bool:
         """Whether a finding can be this issue's doing."""
         plain = scenario.to_dict()
-        return finding.claim in self.claims and all(wanted in _at(plain, path) for path, wanted in self.when.items())
+        return finding.claim in self.claims and all(
+            any(value in wanted for value in _at(plain, path)) for path, wanted in self.when.items()
+        )
 
 
 @functools.cache

@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 PAYLOAD = Path(__file__).parent / "payload"
 
 STACK_SIGNAL = signal.SIGRTMAX - 3
-BOUNDS = {"boot": 4.0, "answer": 2.0, "stop_slack": 2.0, "window": 60.0}
+BOUNDS = {"boot": 3.0, "answer": 1.0, "stop_slack": 1.5, "window": 60.0}
 """Seconds of an idle machine, spent in the control's time: a cold boot takes 0.4 s there, an answer a few ms.
 `window` alone is wall time: how long to wait for a control that is not run at all."""
 
@@ -52,6 +53,8 @@ class Surroundings:
     control: Control
     out: Path
     namespace: tuple[str, ...]
+    asked: Mapping[str, str] = field(default_factory=dict)
+    """The target and broker as they were asked for, so that a replay can ask for the same."""
 
 
 def new_folder(out: Path, scenario: Scenario) -> Path:
@@ -114,6 +117,7 @@ def _plan(scenario: Scenario, around: Surroundings, folder: Path) -> dict[str, A
         "environment": environment(folder),
         "redis": {"host": around.broker.host, "port": around.broker.port, "db": around.broker.db},
         "broker": around.broker.description,
+        "asked": around.asked,
         "control": str(around.control.path.absolute()),
         "stack_signal": int(STACK_SIGNAL),
         "bounds": BOUNDS,

@@ -57,7 +57,7 @@ def _positive(text: str) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and refuse options that cannot be meant."""
     config.addinivalue_line("markers", "fork: starts real servers")
-    config.stash[_SHARED] = _Shared(config)
+    config.stash[_SHARED] = Shared(config)
     if not hasattr(config, "workerinput"):  # pytest-xdist's workers have the options that were checked here.
         try:
             _check(config)
@@ -88,7 +88,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the broker and the control process."""
-    session.config.stash[_SHARED].close()
+    shared(session.config).close()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -126,7 +126,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(line)
 
 
-class _Shared:
+class Shared:
     """What the tests of one pytest process share: a session, made at first use."""
 
     def __init__(self, config: pytest.Config) -> None:
@@ -191,10 +191,15 @@ class _Shared:
         self._stack.close()
 
 
+def shared(config: pytest.Config) -> Shared:
+    """What this pytest process shares."""
+    return config.stash[_SHARED]
+
+
 class Forkproof:
     """The fixture `forkproof`: starts real servers and judges them."""
 
-    def __init__(self, shared: _Shared) -> None:
+    def __init__(self, shared: Shared) -> None:
         self.attempted = False
         self.failed = False
         self._shared = shared
@@ -252,7 +257,7 @@ class Forkproof:
 class Result:
     """One run, judged. `report` has everything; `broken` names the claims that broke."""
 
-    def __init__(self, report: RunReport, shared: _Shared) -> None:
+    def __init__(self, report: RunReport, shared: Shared) -> None:
         self.report = report
         self.failed = False
         self._shared = shared
@@ -345,12 +350,12 @@ def _text(*parts: RenderableType) -> str:
     return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
 
 
-_SHARED = pytest.StashKey[_Shared]()
+_SHARED = pytest.StashKey[Shared]()
 _USED = pytest.StashKey[Forkproof]()
 
 
 @pytest.fixture
 def forkproof(request: pytest.FixtureRequest) -> Forkproof:
     """Run scenarios on real servers: `forkproof.run(scenario).assert_held()`."""
-    used = request.node.stash[_USED] = Forkproof(request.config.stash[_SHARED])
+    used = request.node.stash[_USED] = Forkproof(shared(request.config))
     return used

@@ -16,10 +16,20 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from forkproof import faults as fault_registry
 from forkproof.errors import ScenarioError
@@ -124,6 +134,9 @@ class AnchorEvent(Word):
     TICK = "tick"
 
 
+Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_enum_values=False, validate_default=True)
 
@@ -132,7 +145,7 @@ class Patch(_Frozen):
     """One call of `patch_all`: where, and with which keywords (those left out keep gevent's default)."""
 
     site: PatchSite
-    flags: dict[str, bool] = Field(default_factory=dict)
+    flags: dict[str, StrictBool] = Field(default_factory=dict)
 
     @field_validator("flags")
     @classmethod
@@ -154,8 +167,8 @@ class Yield(_Frozen):
     """How and how often a loop gives way: `call` for `seconds` on every `every`-th turn."""
 
     call: YieldCall = YieldCall.TIME_SLEEP
-    seconds: float = Field(default=0.01, ge=0, le=0.5)
-    every: int = Field(default=1, ge=1, le=1000)
+    seconds: Seconds = Field(default=0.01, ge=0, le=0.5)
+    every: StrictInt = Field(default=1, ge=1, le=1000)
 
 
 class Loop(_Frozen):
@@ -164,7 +177,7 @@ class Loop(_Frozen):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")
     start: LoopStart = LoopStart.APP_IMPORT
     kind: LoopKind = LoopKind.THREAD
-    daemon: bool = True
+    daemon: StrictBool = True
     body: LoopBody = LoopBody.SLEEP
     yields: Yield = Yield()
     policy: Policy = Policy.ONCE_PER_WORKER
@@ -179,11 +192,11 @@ class Server(_Frozen):
     """gunicorn's settings. Seconds where a time is meant."""
 
     worker_class: WorkerClass = WorkerClass.SYNC
-    workers: int = Field(default=1, ge=1, le=4)
-    threads: int = Field(default=1, ge=1, le=8)
-    preload: bool = False
-    timeout: int = Field(default=30, ge=1, le=300)
-    graceful_timeout: int = Field(default=3, ge=1, le=60)
+    workers: StrictInt = Field(default=1, ge=1, le=4)
+    threads: StrictInt = Field(default=1, ge=1, le=8)
+    preload: StrictBool = False
+    timeout: StrictInt = Field(default=30, ge=1, le=300)
+    graceful_timeout: StrictInt = Field(default=3, ge=1, le=60)
 
 
 class After(_Frozen):
@@ -193,17 +206,17 @@ class After(_Frozen):
     """
 
     event: AnchorEvent = AnchorEvent.WINDOW
-    slot: int | None = Field(default=None, ge=0, le=3)
-    delay: float = Field(default=0.0, ge=0, le=2)
+    slot: StrictInt | None = Field(default=None, ge=0, le=3)
+    delay: Seconds = Field(default=0.0, ge=0, le=2)
 
 
 class Fault(_Frozen):
     """Something done to the server. Its kinds, and what `slot` and `options` mean to each: `forkproof.faults`."""
 
     fault: str
-    slot: int | None = Field(default=None, ge=0, le=3)
+    slot: StrictInt | None = Field(default=None, ge=0, le=3)
     after: After = After()
-    options: dict[str, int | float | str] = Field(default_factory=dict)
+    options: dict[str, StrictInt | Seconds | str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known(self) -> Fault:
@@ -211,7 +224,8 @@ class Fault(_Frozen):
         if kind is None:
             raise ValueError(f"{self.fault!r} is no fault; allowed: {', '.join(fault_registry.REGISTRY)}")
         if kind.needs_slot != (self.slot is not None):
-            raise ValueError(f"{self.fault!r} {'needs' if kind.needs_slot else 'takes no'} slot")
+            wanted = "needs a slot, a whole number" if kind.needs_slot else f"takes no slot, so not {self.slot}"
+            raise ValueError(f"{self.fault!r} {wanted}")
         for name in self.options:
             if name not in kind.options:
                 allowed = ", ".join(kind.options) or "none"
@@ -222,13 +236,11 @@ class Fault(_Frozen):
 class Scenario(_Frozen):
     """One deployment and what happens to it."""
 
-    version: int = Field(default=SCHEMA, ge=SCHEMA, le=SCHEMA, alias="schema")
+    version: StrictInt = Field(default=SCHEMA, ge=SCHEMA, le=SCHEMA, alias="schema")
     patches: tuple[Patch, ...] = Field(default=(), max_length=3)
     loops: tuple[Loop, ...] = Field(min_length=1, max_length=3)
     server: Server = Server()
     faults: tuple[Fault, ...] = Field(default=(), max_length=5)
-
-    model_config = ConfigDict(populate_by_name=True)
 
     @model_validator(mode="after")
     def _possible(self) -> Scenario:
@@ -247,7 +259,10 @@ class Scenario(_Frozen):
             if fault_registry.REGISTRY[fault.fault].ends_the_run and index < len(self.faults) - 1:
                 raise ValueError(f"faults.{index}: {fault.fault!r} ends the server, so it must be the last fault")
         if self.server.threads > 1 and self.server.worker_class is not WorkerClass.GTHREAD:
-            raise ValueError("server.threads: more than one thread needs worker_class 'gthread'")
+            raise ValueError(
+                f"server.threads: {self.server.threads} is not allowed: more than 1 needs worker_class 'gthread', "
+                f"not {self.server.worker_class.value!r}"
+            )
         return self
 
     def to_json(self) -> str:
@@ -277,7 +292,7 @@ def from_dict(data: object, *, source: str = "scenario") -> Scenario:
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
-        raise ScenarioError(source, [_problem(item) for item in error.errors()]) from None
+        raise ScenarioError(source, _problems(error.errors())) from None
 
 
 def parse(text: str, *, source: str = "scenario") -> Scenario:
@@ -298,15 +313,37 @@ def load(path: Path) -> Scenario:
     return parse(text, source=str(path))
 
 
+_PARTS: dict[str, type[BaseModel]] = {
+    "patches": Patch, "loops": Loop, "yields": Yield, "server": Server, "faults": Fault, "after": After,
+}  # fmt: skip
+
+
+def _problems(items: Sequence[Any]) -> list[str]:
+    # A list whose members are all refused counts as empty as well, which tells nobody anything.
+    refused = {item["loc"][:1] for item in items if len(item["loc"]) > 1}
+    return [_problem(item) for item in items if item["type"] != "too_short" or item["loc"] not in refused]
+
+
 def _problem(item: Any) -> str:
     field = ".".join(str(part) for part in item["loc"])
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "value_error":
-        return f"{field}: {message}" if field else message
-    if item["type"] == "missing":
-        return f"{field}: is missing"
-    if item["type"] == "extra_forbidden":
-        return f"{field}: is no field of a scenario"
-    value = repr(item["input"])
-    shown = value if len(value) <= 60 else value[:57] + "..."
-    return f"{field or 'the whole'}: {shown} is not allowed: {message[0].lower()}{message[1:]}"
+    message = str(item["msg"]).removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "list")
+    match item["type"]:
+        case "value_error":
+            return f"{field}: {message}" if field else message
+        case "missing":
+            return f"{field}: is missing"
+        case "extra_forbidden":
+            around = next((_PARTS[part] for part in item["loc"][-2::-1] if part in _PARTS), Scenario)
+            names = (known.alias or name for name, known in around.model_fields.items())
+            return f"{ascii(field)[1:-1]}: is no field of a scenario; allowed there: {', '.join(names)}"
+        case "model_type":
+            message = "Must be an object"
+    return f"{field or 'the whole'}: {_shown(item['input'])} is not allowed: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of more than 4300 digits; lists in lists
+        return f"this {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -87,7 +88,8 @@ def open_session(
     folder = launch.campaign_folder(out)
     try:
         with broker.start(spec, folder) as redis, Control(folder) as control:
-            yield Session(Surroundings(chosen, redis, control, out, launch.namespace()), claims)
+            asked = {"target": chosen.executable, "broker": str(spec)}
+            yield Session(Surroundings(chosen, redis, control, out, launch.namespace(), asked), claims)
     finally:
         launch.remove_folder(folder)
 
@@ -95,3 +97,12 @@ def open_session(
 def load(path: Path) -> Scenario:
     """A scenario from its file, or from the folder of a run."""
     return scenario.load(path / "scenario.json" if path.is_dir() else path)
+
+
+def asked_for(folder: Path) -> dict[str, str]:
+    """The target and broker that a run was launched with; empty where its folder does not say."""
+    try:
+        asked = json.loads((folder / "launch.json").read_bytes())["asked"]
+        return {"target": str(asked["target"]), "broker": str(asked["broker"])}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}

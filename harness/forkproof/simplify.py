@@ -19,7 +19,7 @@ _LOOP = Loop(name="a").model_dump(mode="json")
 _SERVER = Server().model_dump(mode="json")
 # A loop's policy is what the user wants of it, so it is not the harness's to simplify.
 _LOOP_FIELDS = ("kind", "body", "yields", "start", "daemon")
-_SERVER_FIELDS = ("worker_class", "preload", "threads")
+_SERVER_FIELDS = ("worker_class", "preload", "threads", "timeout", "graceful_timeout")
 
 
 def neighbours(scenario: Scenario, *, keep: str | None = None) -> Iterator[Scenario]:

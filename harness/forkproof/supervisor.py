@@ -251,6 +251,9 @@ class Supervisor:
                 task.add_done_callback(self._open_requests.discard)
             if self._open_requests:
                 await asyncio.wait(self._open_requests, timeout=SAMPLE_EVERY, return_when=asyncio.FIRST_COMPLETED)
+        if budget.expired:
+            bound = self.launch["bounds"]["answer"]
+            self.record("bound", what="answer", seconds=bound, stretch=round(budget.stretch, 2))
         if self._open_requests:
             await asyncio.wait(self._open_requests)
         return not silent()
@@ -304,15 +307,17 @@ class Supervisor:
         def turns() -> int:
             return min(self.turn - first_turn, self.gauge.turns - first_control)
 
-        publishing = asyncio.create_task(self._publish(lambda: turns() < 0.6 * needed))
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(self._publish(lambda: turns() < 0.6 * needed))]
         try:
             await self._turns(turns, needed // 3)
             asking = asyncio.create_task(self.ask_every_slot())
+            tasks.append(asking)
             await self._turns(turns, needed)
             answered = await asking
-            await publishing
+            await tasks[0]
         finally:
-            publishing.cancel()
+            for task in tasks:
+                task.cancel()
         self.observe()
         self.sample()
         self.record(
@@ -571,7 +576,10 @@ async def _http_get(host: str, port: int) -> tuple[int, bytes]:
     head, _, body = answer.partition(b"\r\n\r\n")
     if not head:
         raise EOFError("the connection was closed without an answer")
-    return int(head.split(b" ", 2)[1]), body
+    status = head.split(b" ", 2)[1:2]
+    if not status:
+        raise ValueError(f"the answer is not HTTP: {head[:60]!r}")
+    return int(status[0]), body
 
 
 async def _supervise(folder: Path, lifeline: int) -> None:

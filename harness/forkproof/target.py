@@ -28,9 +28,13 @@ import json, sys
 found = {"python": list(sys.version_info[:3]), "versions": {}, "patch_flags": []}
 try:
     from importlib.metadata import version, PackageNotFoundError as Missing
-except ImportError:
-    from pkg_resources import DistributionNotFound as Missing, get_distribution
-    version = lambda name: get_distribution(name).version
+except ImportError:  # before 3.8, where setuptools may be missing too
+    import os, re
+    Missing = LookupError
+    def version(name):
+        pattern = re.compile(name.replace("-", "[-_.]") + r"-([^-]+?)(-py.*)?\.(dist|egg)-info$", re.IGNORECASE)
+        entries = [entry for folder in sys.path if os.path.isdir(folder) for entry in os.listdir(folder)]
+        return [pattern.match(entry).group(1) for entry in entries if pattern.match(entry)][0]
 for name in sys.argv[1:]:
     try:
         found["versions"][name] = version(name)
@@ -58,6 +62,7 @@ class Target:
     python: str
     versions: Mapping[str, str]
     patch_flags: tuple[str, ...]
+    gevent_error: str = ""
 
     def to_dict(self) -> dict[str, str | None]:
         """The versions as JSON reports give them; null for what is not installed."""
@@ -70,6 +75,11 @@ class Target:
                 raise MissingPackage(
                     f"{self.executable}: has no {name}, which {why} needs. "
                     f"Install it there ({self.executable} -m pip install {name}) or choose another --target."
+                )
+            if name == "gevent" and self.gevent_error:
+                raise MissingPackage(
+                    f"{self.executable}: gevent {self.versions[name]}, which {why} needs, cannot be imported: "
+                    f"{self.gevent_error}. Install it again there, or choose another --target."
                 )
         for patch in scenario.patches:
             for flag in patch.flags:
@@ -104,19 +114,23 @@ def inspect(executable: str) -> Target:
     try:
         done = subprocess.run(
             [executable, "-c", _QUESTION, *PACKAGES],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, cwd="/",
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=60, check=False,
+            cwd="/",
             env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"},
         )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        why = "it takes longer than 60 s" if isinstance(error, subprocess.TimeoutExpired) else error
+        raise TargetError(f"{executable}: cannot be run as a Python: {why}. {_NEXT}") from None
+    try:
         data = json.loads(done.stdout.splitlines()[-1])
         version = tuple(int(part) for part in data["python"])
-    except (OSError, subprocess.SubprocessError) as error:
-        raise TargetError(f"{executable}: cannot be run as a Python: {error}. {_NEXT}") from None
+        found = dict(data["versions"]), tuple(data["patch_flags"]), str(data.get("gevent_error", ""))
     except (ValueError, LookupError, TypeError):
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it printed nothing"]
         raise TargetError(f"{executable}: is no Python that forkproof can test: {last[0]}. {_NEXT}") from None
     if version < OLDEST:
         raise TargetError(f"{executable}: is Python {'.'.join(map(str, version))}; 3.6 is the oldest. {_NEXT}")
-    return Target(executable, ".".join(map(str, version)), data["versions"], tuple(data["patch_flags"]))
+    return Target(executable, ".".join(map(str, version)), *found)
 
 
 _NEXT = "Give --target the path of a Python, such as that of a virtual environment with gunicorn in it."
@@ -129,6 +143,8 @@ def find(text: str | None) -> Target:
     path = Path(text)
     if path.is_dir() and (path / "bin" / "python").exists():
         path = path / "bin" / "python"
+    if path.is_dir():
+        raise TargetError(f"{text}: is a folder without bin/python. {_NEXT}")
     if not path.exists():
         raise TargetError(f"{text}: there is no such file. {_NEXT}")
     # Not resolved: a virtual environment is told by where its link stands.

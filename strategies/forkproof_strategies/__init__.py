@@ -3,7 +3,7 @@
 Everything is keyword-only and shrinks towards one worker, no fault, one daemon thread, no patch, defaults.
 
 >>> from hypothesis import find
->>> find(scenarios(), lambda scenario: scenario.server.workers > 1).server.workers
+>>> find(servers(), lambda server: server.workers > 1).workers
 2
 """
 

@@ -21,6 +21,7 @@ from forkproof.scenario import (
     Yield,
     YieldCall,
 )
+from forkproof_strategies._choices import BOOLEANS, integers, one_of
 from forkproof_strategies._faults import faults
 
 FEATURES = (
@@ -29,11 +30,13 @@ FEATURES = (
     "odd flags",
     "several patches",
     "several loops",
+    "loops alike",
     "several workers",
     "preload",
     "faults",
     "redis",
     "cpu",
+    "spinning",
     "greenlets",
     "processes",
     "gevent sleeps",
@@ -49,14 +52,16 @@ Groce et al., ISSTA 2012)."""
 def features(*, without: Collection[str] = ()) -> st.SearchStrategy[frozenset[str]]:
     """A subset of `FEATURES`, each in or out with even chances."""
     names = [name for name in FEATURES if name not in without]
-    return st.tuples(*(st.booleans() for _ in names)).map(
+    return st.tuples(*(BOOLEANS for _ in names)).map(
         lambda chosen: frozenset(name for name, on in zip(names, chosen, strict=True) if on)
     )
 
 
-def patch_flags(*, allow: Collection[str] = PATCH_FLAGS, max_size: int = 3) -> st.SearchStrategy[dict[str, bool]]:
+def patch_flags(
+    *, allow: Collection[str] = PATCH_FLAGS, min_size: int = 0, max_size: int = 3
+) -> st.SearchStrategy[dict[str, bool]]:
     """Keywords of `patch_all`, those in `allow`; what is drawn is what differs from the default."""
-    return st.lists(st.sampled_from(list(allow)), unique=True, max_size=max_size).map(
+    return st.lists(st.sampled_from(list(allow)), unique=True, min_size=min_size, max_size=max_size).map(
         lambda names: {name: name == "sys" for name in names}
     )
 
@@ -66,17 +71,19 @@ def patches(
     draw: st.DrawFn, *, flags: Collection[str] = PATCH_FLAGS, using: Collection[str] = FEATURES, max_size: int = 3
 ) -> tuple[Patch, ...]:
     """A sequence of `patch_all` calls."""
-    count = draw(st.integers(1, max_size)) if "several patches" in using else 1
-    sites = draw(st.lists(st.sampled_from(PatchSite), min_size=count, max_size=count))
+    count = draw(integers(min(2, max_size), max_size)) if "several patches" in using else 1
+    # A patch inside a thread at import ends most servers at once, so it is drawn where oddities are asked for.
+    usual = [site for site in PatchSite if site is not PatchSite.IN_THREAD or "odd flags" in using]
+    sites = draw(st.lists(one_of(*usual), min_size=count, max_size=count))
     found: list[Patch] = []
     for site in sites:
         if site is PatchSite.INTERPRETER_START and any(patch.site is site for patch in found):
             continue
         kept: dict[str, bool] = {}
-        if "thread=False" in using and "thread" in flags and draw(st.booleans()):
+        if "thread=False" in using and "thread" in flags and draw(BOOLEANS):
             kept["thread"] = False
-        if "odd flags" in using:
-            kept |= draw(patch_flags(allow=flags))
+        if "odd flags" in using and flags:
+            kept |= draw(patch_flags(allow=flags, min_size=1, max_size=min(3, len(flags))))
         if site is PatchSite.INTERPRETER_START:
             kept.pop("sys", None)
         found.append(Patch(site=site, flags=kept))
@@ -84,19 +91,24 @@ def patches(
 
 
 @st.composite
-def yields(draw: st.DrawFn, *, using: Collection[str] = FEATURES, may_spin: bool = True) -> Yield:
-    """How a loop gives way; with `may_spin` also never."""
+def yields(draw: st.DrawFn, *, using: Collection[str] = FEATURES, body: LoopBody = LoopBody.CPU) -> Yield:
+    """How a loop with that body gives way; one that waits for Redis may leave it at that."""
     calls = [YieldCall.TIME_SLEEP]
     if "gevent sleeps" in using:
         calls.append(YieldCall.GEVENT_SLEEP)
     if "native sleeps" in using:
         calls.append(YieldCall.NATIVE_SLEEP)
-    if may_spin:
+    if body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE) or (body is LoopBody.CPU and "spinning" in using):
         calls.append(YieldCall.NONE)
+    seconds = [0.01, 0.001, 0.05]
+    if "spinning" in using:
+        seconds.append(0.0)
+    if "slow yields" in using:
+        seconds += [0.1, 0.5]
     return Yield(
-        call=draw(st.sampled_from(calls)),
-        seconds=draw(st.sampled_from([0.01, 0.0, 0.001, 0.05, *([0.1, 0.5] if "slow yields" in using else [])])),
-        every=draw(st.sampled_from([1, 2, 10, 100])) if "rare yields" in using else 1,
+        call=draw(one_of(*calls)),
+        seconds=draw(one_of(*seconds)),
+        every=draw(one_of(1, 2, 10, 100)) if "rare yields" in using else 1,
     )
 
 
@@ -113,15 +125,15 @@ def loops(draw: st.DrawFn, *, name: str = "a", using: Collection[str] = FEATURES
         bodies += [LoopBody.LISTEN, LoopBody.GET_MESSAGE]
     if "cpu" in using:
         bodies.append(LoopBody.CPU)
-    body = draw(st.sampled_from(bodies))
+    body = draw(one_of(*bodies))
     return Loop(
         name=name,
-        start=draw(st.sampled_from([LoopStart.APP_IMPORT, *(s for s in LoopStart if s is not LoopStart.APP_IMPORT)])),
-        kind=draw(st.sampled_from(kinds)),
-        daemon=not ("not daemon" in using and draw(st.booleans())),
+        start=draw(one_of(LoopStart.APP_IMPORT, *(s for s in LoopStart if s is not LoopStart.APP_IMPORT))),
+        kind=draw(one_of(*kinds)),
+        daemon=not ("not daemon" in using and draw(BOOLEANS)),
         body=body,
-        yields=draw(yields(using=using, may_spin=body is not LoopBody.SLEEP)),
-        policy=draw(st.sampled_from([Policy.ONCE_PER_WORKER, *(p for p in Policy if p is not Policy.ONCE_PER_WORKER)])),
+        yields=draw(yields(using=using, body=body)),
+        policy=draw(one_of(Policy.ONCE_PER_WORKER, *(p for p in Policy if p is not Policy.ONCE_PER_WORKER))),
     )
 
 
@@ -133,12 +145,13 @@ def servers(
     max_workers: int = 4,
     using: Collection[str] = FEATURES,
 ) -> Server:
-    """gunicorn's settings; graceful_timeout is 3 s."""
-    worker_class = draw(st.sampled_from(list(worker_classes)))
+    """gunicorn's settings; graceful_timeout is 3 s. Where loops may spin, two workers are company enough."""
+    most = min(max_workers, 2) if "spinning" in using else max_workers
+    worker_class = draw(one_of(*worker_classes))
     return Server(
         worker_class=worker_class,
-        workers=draw(st.integers(1, max_workers)) if "several workers" in using else 1,
-        threads=draw(st.sampled_from([1, 2, 4])) if worker_class is WorkerClass.GTHREAD else 1,
+        workers=draw(integers(min(2, most), most)) if "several workers" in using else 1,
+        threads=draw(one_of(1, 2, 4)) if worker_class is WorkerClass.GTHREAD else 1,
         preload="preload" in using,
         graceful_timeout=3,
     )
@@ -162,10 +175,15 @@ def scenarios(
     """
     using = draw(features(without=without))
     server = draw(servers(worker_classes=worker_classes, max_workers=max_workers, using=using))
-    count = draw(st.integers(1, max_loops)) if "several loops" in using else 1
+    count = draw(integers(min(2, max_loops), max_loops)) if "several loops" in using else 1
+    drawn = [draw(loops(name=name, using=using)) for name in "abc"[:count]]
+    if "loops alike" in using:
+        # Loops meet where they share a process, which they seldom do by chance.
+        shared = {"start": drawn[0].start, "kind": drawn[0].kind}
+        drawn = [loop.model_copy(update=shared) for loop in drawn]
     return Scenario(
         patches=draw(patches(flags=flags, using=using)) if "patches" in using else (),
-        loops=tuple(draw(loops(name=name, using=using)) for name in "abc"[:count]),
+        loops=tuple(drawn),
         server=server,
         faults=draw(faults(workers=server.workers, max_size=max_faults)) if "faults" in using else (),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from forkproof.claims.base import (
     Claim,
     Say,
@@ -190,6 +192,13 @@ def _killed(say: Say, scenario: Scenario, history: History, term: Event) -> Find
             told += f": killed when graceful_timeout ({scenario.server.graceful_timeout}s) was used up"
             seen = [event for event in history.of("sample") if key in event.get("gone", ())][:1]
             return say.broken(told, [term, *seen, hook], how="killed")
+    workers = {history.processes[key].pid: key for key in booted(history)}
+    for event in history.of("exit"):
+        # The arbiter reaps its workers; one that it killed last and left to us has ended with -9.
+        if event.t > term.t and event["child"] in workers and event["status"] == -signal.SIGKILL:
+            told = f"{who(history, workers[event['child']])} was killed {event.t - term.t:.2f}s after TERM"
+            told += f": graceful_timeout ({scenario.server.graceful_timeout}s) was used up"
+            return say.broken(told, [event, term], how="killed")
     for event in history.of("log"):
         if event.t > term.t and "was sent SIGKILL" in event["line"] and not tells_of_fault(history, event):
             return say.broken(f"a worker was killed after TERM: {quoted(event)}", [event], [term], how="killed")

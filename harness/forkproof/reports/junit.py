@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,6 +14,9 @@ from forkproof.verdict import Verdict
 
 Case = tuple[str, str, str]
 """Name, outcome (passed, failure or skipped), text."""
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold, and a server may say."""
 
 
 def of_run(report: RunReport) -> list[Case]:
@@ -58,6 +62,7 @@ def write(path: Path, name: str, cases: Iterable[Case]) -> None:
     for case, outcome, text in cases:
         element = ElementTree.SubElement(suite, "testcase", classname=f"forkproof.{name}", name=case)
         if outcome != "passed":
+            text = _NOT_XML.sub("?", text)
             ElementTree.SubElement(element, outcome, message=text.partition("\n")[0]).text = text
     root = ElementTree.Element("testsuites")
     root.append(suite)

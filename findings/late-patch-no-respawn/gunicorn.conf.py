@@ -1,0 +1,10 @@
+import pathlib
+
+bind = "127.0.0.1:0"
+preload_app = True
+control_socket_disable = True
+
+
+def post_worker_init(worker):
+    with pathlib.Path("workers").open("a") as file:
+        print(worker.pid, file=file, flush=True)

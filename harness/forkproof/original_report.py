@@ -1,0 +1,433 @@
+"""Case zero: runs each scenario of the report that began the project, and writes docs/the-original-report.md.
+
+    python -m forkproof.original_report [--target T] [--lane now|then] [--runs N] [--scenario NAME] [--check]
+
+A lane is a stack on which the scenarios ran: `now`, the newest one, and `then`, one of the report's time. What the runs
+gave is kept in docs/the-original-report.json, lane by lane, and the page is made from that and from the hand-written
+words in `original_report_words`. With --check nothing is written: exit 1 where a verdict differs from the committed
+one, 3 where a run could not tell. It works in a checkout alone, where the scenarios and the page are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forkproof import scenario
+from forkproof.errors import ForkproofError, UsageError
+from forkproof.history import History
+from forkproof.judge import RunReport
+from forkproof.original_report_words import INTRODUCTION, LANES, SECTIONS, Case
+from forkproof.scenario import Scenario
+from forkproof.session import Session, open_session
+from forkproof.target import describe
+
+ROOT = Path(__file__).resolve().parents[2]
+SCENARIOS = ROOT / "examples" / "original-report"
+PAGE = ROOT / "docs" / "the-original-report.md"
+DATA = ROOT / "docs" / "the-original-report.json"
+
+CASES: Mapping[str, Case] = {case.name: case for section in SECTIONS for case in section.cases}
+"""What the page says of each scenario, by the name of its file."""
+
+AFTER_FORK = "no attribute '_after_fork'"
+"""The end of the line that the report quotes."""
+
+Result = dict[str, Any]
+"""What the runs of one scenario gave, as plain data."""
+
+
+def load(name: str) -> Scenario:
+    """The scenario of a case."""
+    return scenario.load(SCENARIOS / f"{name}.json")
+
+
+def measure(session: Session, what: Scenario, runs: int) -> Result:
+    """Run a scenario several times, and say what came of it."""
+    return summarise(what, [session.run(what) for _ in range(runs)])
+
+
+def summarise(what: Scenario, reports: Sequence[RunReport]) -> Result:
+    """What came of several runs of a scenario."""
+    histories = [History.read(report.folder / "history") for report in reports]
+    return {
+        "runs": len(reports),
+        "claims": _claims(reports),
+        "loops": _places(reports, histories),
+        "messages": _messages(what, histories),
+        "patches": _patches(histories),
+        "lost_a_worker": sum(map(_lost_a_worker, histories)),
+        "after_fork_lines": sum(AFTER_FORK in line["line"] for each in histories for line in each.of("log")),
+    }
+
+
+def _claims(reports: Sequence[RunReport]) -> list[dict[str, Any]]:
+    """The verdicts of each claim and loop, counted."""
+    counts: dict[tuple[str, str | None], Counter[str]] = {}
+    for report in reports:
+        for judgement in report.judgements:
+            counts.setdefault(judgement.key, Counter())[judgement.finding.verdict.value] += 1
+    return [{"claim": claim, "loop": loop, "verdicts": dict(seen)} for (claim, loop), seen in counts.items()]
+
+
+def _places(reports: Sequence[RunReport], histories: Sequence[History]) -> list[dict[str, Any]]:
+    """Where each loop was seen: in how many runs, and in how many of them it ticked in a window there."""
+    seen: Counter[tuple[str, str, str | None, bool]] = Counter()
+    ran: Counter[tuple[str, str, str | None, bool]] = Counter()
+    for report, history in zip(reports, histories, strict=True):
+        ticked = {
+            (birth, process)
+            for loop in report.loops
+            for window in history.windows
+            for birth, process in history.ticking(loop["name"], window)
+        }
+        rows: dict[tuple[str, str, str | None, bool], bool] = {}
+        for loop in report.loops:
+            for row in loop["processes"]:
+                if loop["kind"] == "process" and row["thread"] is None:
+                    continue  # its creator, in which it never runs
+                place = row["role"] if row["slot"] is None else f"{row['role']} {row['slot']}"
+                here = any(birth == row["birth"] and history.processes[key].pid == row["pid"] for birth, key in ticked)
+                key = (loop["name"], place, row["thread"], row["copied"])
+                rows[key] = rows.get(key, False) or here
+        seen.update(rows)
+        ran.update(key for key, here in rows.items() if here)
+    return [
+        {"loop": key[0], "place": key[1], "thread": key[2], "copied": key[3], "seen": count, "ran": ran[key]}
+        for key, count in seen.items()
+    ]
+
+
+def _messages(what: Scenario, histories: Sequence[History]) -> list[dict[str, Any]]:
+    """For each loop that hears Redis, what became of the last window's messages, all runs together."""
+    found = []
+    for loop in what.loops:
+        if not loop.hears_redis:
+            continue
+        published, receivers, handlers = 0, set(), Counter[str]()
+        for history in histories:
+            sent = {
+                event["message"]
+                for window in history.windows[-1:]
+                for event in history.between("publish.ok", window.opened, window.closed)
+                if event["loop"] == loop.name
+            }
+            published += len(sent)
+            receivers |= {event["receivers"] for event in history.of("publish.ok") if event["message"] in sent}
+            for event in history.of("handled"):
+                if event["message"] in sent:
+                    handlers[str(history.processes[event.process].place)] += 1
+        found.append(
+            {
+                "loop": loop.name,
+                "published": published,
+                "receivers": sorted(receivers),
+                "handled": dict(sorted(handlers.items())),
+            }
+        )
+    return found
+
+
+def _lost_a_worker(history: History) -> bool:
+    """Whether a worker ended before TERM that no fault had hit."""
+    landed = history.of("fault.ok")
+    term = min((event.t for event in landed if event["fault"] == "term"), default=float("inf"))
+    hit = {event["target"] for event in landed}
+    end = min([term, *(event.t for event in history.of("killed"))])
+    return any(
+        process.place.role == "worker" and process.gone is not None and process.gone < end and process.pid not in hit
+        for process in history.processes.values()
+    )
+
+
+def _patches(histories: Sequence[History]) -> list[dict[str, Any]]:
+    """Each call of `patch_all` in the scenario, what was patched after it, and in how many runs."""
+    calls: Counter[str] = Counter()
+    for history in histories:
+        for event in history.of("patch"):
+            place = str(history.processes[event.process].place)
+            calls[json.dumps([event["site"], event["flags"], place, event["saved"]])] += 1
+    rows = []
+    for call, count in calls.items():
+        site, flags, place, saved = json.loads(call)
+        rows.append({"site": site, "flags": flags, "place": place, "saved": saved, "runs": count})
+    return rows
+
+
+def word(verdicts: Mapping[str, int]) -> str:
+    """One word for the verdicts of several runs; `varies` where both held and broken were seen.
+
+    >>> word({"held": 2, "broken": 1})
+    'varies'
+    >>> word({"held": 2, "unknown": 1})
+    'held'
+    """
+    told = [name for name in ("held", "broken") if verdicts.get(name)]
+    if len(told) == 2:
+        return "varies"
+    return told[0] if told else ("unknown" if verdicts.get("unknown") else "not_applicable")
+
+
+def differences(case: Case, committed: Result, found: Result) -> tuple[list[str], list[str]]:
+    """Where verdicts differ from the committed ones, and where they could not be told. Declared races are left out."""
+    before = {(row["claim"], row["loop"]): word(row["verdicts"]) for row in committed["claims"]}
+    after = {(row["claim"], row["loop"]): word(row["verdicts"]) for row in found["claims"]}
+    differ: list[str] = []
+    untold: list[str] = []
+    for key in sorted(before.keys() | after.keys(), key=str):
+        old, new = before.get(key, "absent"), after.get(key, "absent")
+        if old == new or _may_differ(case, *key):
+            continue
+        line = f"{case.name}: {key[0]}{f' ({key[1]})' if key[1] else ''}: was {old}, is {new}"
+        (untold if new == "unknown" else differ).append(line)
+    return differ, untold
+
+
+def _may_differ(case: Case, claim: str, loop: str | None) -> bool:
+    if claim == "no_copied_thread" and loop is not None:
+        return case.copy_may_be_lost and load(case.name).loop(loop).hears_redis
+    return claim in case.races
+
+
+def render(data: Mapping[str, Any]) -> str:
+    """The page."""
+    lanes = {name: data["lanes"][name] for name in LANES if name in data["lanes"]}
+    parts = [_filled(INTRODUCTION), _stacks(lanes)]
+    for section in SECTIONS:
+        parts += [f"## {section.title}", _filled(section.text)]
+        if section.counts_after_fork:
+            parts.append(_after_fork(lanes))
+        for case in section.cases:
+            parts += _case(case, lanes)
+    return "\n\n".join(parts) + "\n"
+
+
+def _filled(text: str) -> str:
+    """Hand-written words, wrapped anew: the links that were put in have made their lines long."""
+    blocks = []
+    for block in text.strip().split("\n\n"):
+        items = [" ".join(item.split()) for item in block.split("\n- ")]
+        bullets = block.startswith("- ")
+        lines = [item if index == 0 or not bullets else f"- {item}" for index, item in enumerate(items)]
+        blocks.append("\n".join(_fill(line) for line in lines))
+    return "\n\n".join(blocks)
+
+
+def _fill(line: str) -> str:
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _stacks(lanes: Mapping[str, Any]) -> str:
+    rows = ["| lane | stack |", "|---|---|"]
+    rows += [f"| {name}: {LANES[name]} | {describe(lane['target'])} |" for name, lane in lanes.items()]
+    return "\n".join(rows)
+
+
+def _after_fork(lanes: Mapping[str, Any]) -> str:
+    told = []
+    for name, lane in lanes.items():
+        of_all = [result for case, result in lane["scenarios"].items()]
+        native = [result for case, result in lane["scenarios"].items() if _thread_false(load(case))]
+        told.append(
+            f"- {name}: {sum(result['after_fork_lines'] for result in of_all)} such lines in"
+            f" {sum(result['runs'] for result in of_all)} runs,"
+            f" {sum(result['runs'] for result in native)} of them with `thread=False`"
+        )
+    return "Counted over all runs of this page:\n\n" + "\n".join(told)
+
+
+def _thread_false(what: Scenario) -> bool:
+    return any(patch.flags.get("thread") is False for patch in what.patches)
+
+
+def _case(case: Case, lanes: Mapping[str, Any]) -> list[str]:
+    results = {name: lane["scenarios"][case.name] for name, lane in lanes.items() if case.name in lane["scenarios"]}
+    parts = [f"### {case.name}", f"*{case.said}*", f"Deployment: {deployment(load(case.name))}."]
+    parts += [_table(results), _ran(results)]
+    if any(result["lost_a_worker"] for result in results.values()):
+        parts.append(_told_losses(results))
+    if case.shows_messages:
+        parts.append(_told_messages(results))
+    if case.shows_patches:
+        parts.append(_told_patches(results))
+    parts += [_filled(case.why), f"    forkproof run examples/original-report/{case.name}.json"]
+    return parts
+
+
+def deployment(what: Scenario) -> str:
+    """A scenario in one line."""
+    patches = [
+        f"`patch_all({', '.join(f'{name}={on}' for name, on in patch.flags.items())})` at {_spelt(patch.site)}"
+        for patch in what.patches
+    ]
+    server = f"{what.server.workers} `{what.server.worker_class}` worker, "
+    server += "preload" if what.server.preload else "no preload"
+    loops = [
+        f"`{loop.name}` ({loop.kind}, {_spelt(loop.body)}, {_turn(loop.yields)}) at {_spelt(loop.start)}"
+        for loop in what.loops
+    ]
+    faults = [_spelt(fault.fault) for fault in what.faults]
+    return "; ".join([server, *patches, *loops, *(["then " + ", ".join(faults)] if faults else [])])
+
+
+def _turn(yields: scenario.Yield) -> str:
+    return "no yield of its own" if yields.call is scenario.YieldCall.NONE else f"`{yields.call}({yields.seconds:g})`"
+
+
+def _spelt(text: object) -> str:
+    return str(text).replace("_", " ")
+
+
+def _table(results: Mapping[str, Result]) -> str:
+    rows = ["| claim | loop | " + " | ".join(results) + " |", "|---|---|" + "---|" * len(results)]
+    keys = dict.fromkeys((row["claim"], row["loop"]) for result in results.values() for row in result["claims"])
+    for key in keys:
+        cells = [_cell(key, result) for result in results.values()]
+        if any(cell != "-" for cell in cells):
+            rows.append(f"| `{key[0]}` | {key[1] or ''} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _cell(key: tuple[str, str | None], result: Result) -> str:
+    verdicts: Mapping[str, int] = next(
+        (row["verdicts"] for row in result["claims"] if (row["claim"], row["loop"]) == key), {}
+    )
+    told = word(verdicts)
+    broken, tried = verdicts.get("broken", 0), verdicts.get("broken", 0) + verdicts.get("held", 0)
+    return {
+        "held": f"held 0/{tried}",
+        "broken": f"**broken** {broken}/{tried}",
+        "varies": f"**broken** {broken}/{tried}",
+        "unknown": "unknown",
+    }.get(told, "-")
+
+
+def _ran(results: Mapping[str, Result]) -> str:
+    rows = ["| loop | where | as | " + " | ".join(results) + " |", "|---|---|---|" + "---|" * len(results)]
+    keys = dict.fromkeys(
+        (row["loop"], row["place"], row["thread"], row["copied"])
+        for result in results.values()
+        for row in result["loops"]
+    )
+    for key in sorted(keys, key=lambda key: (key[0], key[1], str(key[2]))):
+        loop, place, thread, copied = key
+        kind = f"`{thread}`" if thread else "(no turn)"
+        cells = [_ran_cell(key, result) for result in results.values()]
+        rows.append(f"| {loop} | {place} | {kind}{', a copy' if copied else ''} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _ran_cell(key: tuple[str, str, str | None, bool], result: Result) -> str:
+    for row in result["loops"]:
+        if (row["loop"], row["place"], row["thread"], row["copied"]) == key:
+            return f"ran in {row['ran']}/{result['runs']}"
+    return "-"
+
+
+def _told_losses(results: Mapping[str, Result]) -> str:
+    told = [f"{name}: in {result['lost_a_worker']} of {result['runs']} runs" for name, result in results.items()]
+    return f"A worker ended by itself, {', '.join(told)}."
+
+
+def _told_messages(results: Mapping[str, Result]) -> str:
+    rows = ["| lane | messages in the last window | receivers that Redis counted | handled by |", "|---|---|---|---|"]
+    for name, result in results.items():
+        for row in result["messages"]:
+            handled = ", ".join(f"{place}: {count}" for place, count in row["handled"].items()) or "nobody"
+            rows.append(f"| {name} | {row['published']} | {', '.join(map(str, row['receivers']))} | {handled} |")
+    return "\n".join(rows)
+
+
+def _told_patches(results: Mapping[str, Result]) -> str:
+    rows = ["| lane | call | in | patched after it | runs |", "|---|---|---|---|---|"]
+    for name, result in results.items():
+        for row in result["patches"]:
+            flags = ", ".join(f"{flag}={on}" for flag, on in row["flags"].items())
+            saved = ", ".join(row["saved"])
+            call = f"`patch_all({flags})` at {_spelt(row['site'])}"
+            rows.append(f"| {name} | {call} | {row['place']} | {saved} | {row['runs']}/{result['runs']} |")
+    return "\n".join(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; leaves by SystemExit with forkproof's exit codes."""
+    arguments = _parser().parse_args(argv)
+    try:
+        sys.exit(_run(arguments))
+    except ForkproofError as error:
+        print(f"forkproof: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m forkproof.original_report",
+        description="Runs the scenarios of the original report and writes docs/the-original-report.md.",
+    )
+    parser.add_argument("--target", metavar="T", help="the Python to test (default: the one forkproof runs in)")
+    parser.add_argument("--lane", choices=list(LANES), default="now", help="whose results these are")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="how often each scenario runs (default 3)")
+    parser.add_argument("--scenario", action="append", metavar="NAME", choices=list(CASES), help="this one alone")
+    parser.add_argument("--out", type=Path, default=Path(".forkproof"), metavar="DIR", help="where run folders go")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a verdict differs")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if not SCENARIOS.is_dir():
+        raise UsageError(f"{SCENARIOS}: there is no such folder. Run it in a checkout of forkproof.")
+    data: dict[str, Any] = json.loads(DATA.read_bytes()) if DATA.exists() else {"schema": 1, "lanes": {}}
+    with open_session(target_name=arguments.target, out=arguments.out) as session:
+        target = session.target.to_dict()
+        found = _measured(session, arguments.scenario or CASES, arguments.runs)
+    lane = data["lanes"].setdefault(arguments.lane, {"target": target, "scenarios": {}})
+    if arguments.check:
+        return _check(lane["scenarios"], found)
+    lane["target"] = target
+    lane["scenarios"].update(found)
+    DATA.write_text(_dumped(data), encoding="utf-8")
+    PAGE.write_text(render(data), encoding="utf-8")
+    return 0
+
+
+def _dumped(data: Mapping[str, Any]) -> str:
+    """The results as JSON, one scenario a line."""
+    lanes = []
+    for name, lane in data["lanes"].items():
+        rows = ",\n".join(f"   {json.dumps(case)}: {json.dumps(found)}" for case, found in lane["scenarios"].items())
+        lanes.append(f' {json.dumps(name)}: {{"target": {json.dumps(lane["target"])}, "scenarios": {{\n{rows}\n }}}}')
+    return f'{{"schema": {data["schema"]}, "lanes": {{\n' + ",\n".join(lanes) + "\n}}\n"
+
+
+def _measured(session: Session, names: Iterable[str], runs: int) -> dict[str, Result]:
+    found = {}
+    for name in names:
+        found[name] = measure(session, load(name), runs * CASES[name].more_runs)
+        broken = [row["claim"] for row in found[name]["claims"] if row["verdicts"].get("broken")]
+        print(f"{name}: {', '.join(dict.fromkeys(broken)) or 'nothing'} broken", file=sys.stderr)
+    return found
+
+
+def _check(committed: Mapping[str, Result], found: Mapping[str, Result]) -> int:
+    differ: list[str] = []
+    untold: list[str] = []
+    for name, result in found.items():
+        if name not in committed:
+            differ.append(f"{name}: is not in the committed page")
+            continue
+        more, unsure = differences(CASES[name], committed[name], result)
+        differ += more
+        untold += unsure
+    print("\n".join([*differ, *untold]) or "every verdict is as in the committed page")
+    return 1 if differ else 3 if untold else 0
+
+
+if __name__ == "__main__":
+    main()

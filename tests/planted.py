@@ -1,0 +1,73 @@
+"""For each claim a deployment with a bug planted that it must catch, and the same one without it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from forkproof.scenario import Scenario, from_dict
+
+HOG = {"name": "hog", "kind": "greenlet", "body": "cpu", "start": "post_worker_init", "yields": {"call": "none"}}
+GENTLE = {"call": "gevent.sleep", "seconds": 0.001}
+VICTIM = {"name": "victim", "kind": "greenlet", "start": "post_worker_init", "yields": GENTLE}
+GEVENT = {"worker_class": "gevent"}
+IN_CONFIG = {"name": "a", "start": "config_import", "policy": "once_per_service"}
+HEARS = {"name": "a", "body": "listen", "start": "post_worker_init", "policy": "once_per_service"}
+STOPS = {"faults": [{"fault": "term"}]}
+
+
+def _scenario(*loops: dict[str, Any], **rest: Any) -> Scenario:
+    return from_dict({"loops": list(loops), **rest})
+
+
+PLANTED: dict[str, tuple[Scenario, str, Scenario]] = {
+    # claim: planted, how it must break, control
+    "exactly_one_listener": (
+        _scenario({"name": "a", "policy": "once_per_service"}, server={"workers": 2}),
+        "double",
+        _scenario(IN_CONFIG, server={"workers": 2}),
+    ),
+    "no_copied_thread": (
+        _scenario(IN_CONFIG, patches=[{"site": "config_first_line"}]),
+        "copied",
+        _scenario(IN_CONFIG, patches=[{"site": "config_first_line", "flags": {"thread": False}}]),
+    ),
+    "no_dead_listener": (
+        _scenario({"name": "a", "kind": "greenlet", "start": "post_worker_init"}),
+        "alive but silent",
+        _scenario({"name": "a", "kind": "greenlet", "start": "post_worker_init"}, server=GEVENT),
+    ),
+    "every_message_handled_once": (
+        _scenario(HEARS, server={"workers": 2}),
+        "doubled",
+        _scenario(HEARS, server={"workers": 1}),
+    ),
+    "no_starved_greenlet": (
+        _scenario(VICTIM, HOG, server=GEVENT),
+        "beside a busy loop",
+        _scenario(VICTIM, {**HOG, "yields": GENTLE}, server=GEVENT),
+    ),
+    "server_answers": (
+        _scenario(HOG, server=GEVENT),
+        "no answer",
+        _scenario({**HOG, "yields": GENTLE}, server=GEVENT),
+    ),
+    "workers_boot": (
+        _scenario({**HOG, "start": "config_import"}, patches=[{"site": "config_first_line"}], server={"workers": 2}),
+        "too late",
+        _scenario(
+            {**HOG, "start": "config_import", "yields": GENTLE},
+            patches=[{"site": "config_first_line"}],
+            server={"workers": 2},
+        ),
+    ),
+    "clean_shutdown": (
+        _scenario({"name": "a", "daemon": False}, **STOPS),
+        "killed",
+        _scenario({"name": "a", "daemon": True}, **STOPS),
+    ),
+    "quiet_runtime": (
+        _scenario({"name": "a", "kind": "process", "start": "first_request"}, server=GEVENT),
+        "Parent changed",
+        _scenario({"name": "a", "kind": "process", "start": "first_request"}),
+    ),
+}

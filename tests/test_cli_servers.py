@@ -1,0 +1,103 @@
+"""The command line with real servers: exit codes, what is printed, what is written, what a broken app says."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli import Run, run
+from test_target import site
+
+from forkproof import target
+from forkproof.scenario import from_dict
+
+__all__ = ["run"]
+pytestmark = pytest.mark.fork
+
+HEALTHY: dict[str, Any] = {"loops": [{"name": "listen"}]}
+CASE_ZERO: dict[str, Any] = {
+    "patches": [{"site": "config_first_line"}],
+    "loops": [{"name": "listen", "policy": "once_per_service"}],
+    "server": {"worker_class": "gevent", "preload": True},
+}
+
+
+@pytest.fixture(autouse=True)
+def _stack() -> None:
+    missing = {"gunicorn", "gevent", "flask"} - set(target.find(None).versions)
+    if missing:
+        pytest.skip(f"this Python has no {', '.join(sorted(missing))}")
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short one: the path of a server's socket takes 107 bytes."""
+    return tmp_path_factory.mktemp("r")
+
+
+def write(folder: Path, plain: dict[str, Any]) -> Path:
+    path = folder / "given.json"
+    path.write_text(from_dict(plain).to_json(), encoding="utf-8")
+    return path
+
+
+def test_a_healthy_deployment(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("run", write(tmp_path, HEALTHY), "--json", "report.json", "--junit", "report.xml")
+    assert (code, err) == (0, "")
+    assert re.search(r"^claim +loop +verdict +expected +rate", out, re.MULTILINE)
+    assert re.search(r"^exactly_one_listener +listen +held +must hold +0/1", out, re.MULTILINE)
+    assert out.rstrip().endswith("held  (1 launched)")
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    assert report["verdict"] == "held"
+    assert report["loops"][0]["defined_at"]
+    folder = Path(report["run"])
+    assert folder.parent == tmp_path / ".forkproof"
+    assert json.loads((folder / "verdict.json").read_bytes()) == report
+    assert list(folder.parent.iterdir()) == [folder]
+    assert run("recheck", folder)[0] == 0
+
+
+def test_case_zero(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("run", write(tmp_path, CASE_ZERO), "--json", "report.json")
+    assert (code, err) == (1, "")
+    (loop,) = json.loads((tmp_path / "report.json").read_bytes())["loops"]
+    (birth,) = {row["birth"] for row in loop["processes"]}
+    assert {(row["role"], row["slot"], row["copied"]) for row in loop["processes"]} == {
+        ("arbiter", None, False),
+        ("worker", 0, True),
+    }
+    told = re.search(r"^no_copied_thread \(listen\) BROKEN: (.*\n.*)", out, re.MULTILINE)
+    assert told
+    assert birth[:8] in told[1]
+    for row in loop["processes"]:
+        assert f"{row['role']}{'' if row['slot'] is None else ' 0'} (pid {row['pid']})" in " ".join(told[1].split())
+    assert re.search(r"Reproduce with: +forkproof replay ", out)
+
+
+def test_repeated_from_the_folder_of_a_run(run: Run, tmp_path: Path) -> None:
+    assert run("run", write(tmp_path, HEALTHY), "-q")[:2] == (0, "held\n")
+    (folder,) = (tmp_path / ".forkproof").iterdir()
+    code, out, err = run("replay", folder, "--repeat", 2, "--json", "-")
+    assert code == 0
+    assert "run 1 of 2: held\nrun 2 of 2: held\n" in err
+    assert "held  (2 launched)" in err
+    rates = {tuple(claim["rate"]) for claim in json.loads(out)["claims"] if claim["verdict"] == "held"}
+    assert rates == {(0, 2)}
+
+
+def test_an_app_that_cannot_be_imported_is_heard(run: Run, tmp_path: Path) -> None:
+    """A target in which flask is broken: nothing boots there, so nothing can be decided."""
+    folder, packages = site(sys.executable, tmp_path / "venv")
+    (packages / "ours.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    (packages / "flask.py").write_text("raise RuntimeError('flask is broken here')\n", encoding="utf-8")
+    code, _, err = run("run", write(tmp_path, HEALTHY), "--target", folder)
+    assert code == 3
+    assert err.startswith(f"forkproof: no server boots on {folder}/bin/python, not even a sync one without patches.")
+    assert "RuntimeError: flask is broken here" in err
+    assert f"{packages}/flask.py" in err
+    assert "this is a defect of forkproof" not in err

@@ -1,0 +1,125 @@
+"""Whoever of us is killed, and however: no process, no port, nothing outside the run folder is left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from forkproof import containment
+from forkproof.scenario import Loop, LoopStart, Policy, Scenario, Server
+
+pytestmark = pytest.mark.fork
+
+LONG = Scenario(
+    loops=(
+        # A child that outlives its parent, and a thread that keeps the arbiter from ending by itself.
+        Loop(name="child", kind="process", start=LoopStart.POST_WORKER_INIT, daemon=False, policy=Policy.BEST_EFFORT),
+        Loop(name="stays", start=LoopStart.ON_STARTING, daemon=False, yields={"seconds": 0.5}),
+    ),
+    server=Server(workers=2),
+)  # fmt: skip
+RUN = "import sys; from forkproof.cli import main; main(sys.argv[1:])"
+RUN_BARE = "from forkproof import launch; launch.namespace = lambda: (); " + RUN
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> bool:
+    """Whether it came true before the deadline."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def ours(mark: str) -> list[str]:
+    """The processes, on the whole machine, that carry the run folder in their command or environment."""
+    found = []
+    for stat in containment.all_processes():
+        with contextlib.suppress(OSError):
+            for name in ("cmdline", "environ"):
+                if stat.pid != os.getpid() and mark.encode() in Path(f"/proc/{stat.pid}/{name}").read_bytes():
+                    found.append(f"{stat.pid} {containment.command_of(stat.pid)}")
+                    break
+    return found
+
+
+def listens(port: int) -> bool:
+    """Whether anybody on this machine listens on a TCP port."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)
+
+
+@contextlib.contextmanager
+def running(code: str, folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], Path, int]]:
+    """A command in the middle of a run: its process, the run folder, the server's port."""
+    scenario = folder / "scenario.json"
+    scenario.write_text(LONG.to_json())
+    out = folder / "out"
+    command = [sys.executable, "-c", code, "run", str(scenario), "--out", str(out), *options]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            histories: list[Path] = []
+
+            def opened() -> bool:
+                histories[:] = out.glob("*/history/supervisor.jsonl")
+                return any('"window.open"' in history.read_text() for history in histories)
+
+            assert until(opened), "the server did not boot"
+            run = histories[0].parent.parent
+            yield process, run, _port(run)
+        finally:
+            process.kill()
+
+
+def _port(run: Path) -> int:
+    for history in (run / "history").glob("*.jsonl"):
+        for line in history.read_text().splitlines():
+            event = json.loads(line)
+            if event["event"] == "listening":
+                return int(event["address"][1])
+    raise AssertionError("the server never listened")
+
+
+@pytest.mark.parametrize("code", [RUN, RUN_BARE], ids=["namespace", "bare"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_command_is_ended_in_the_middle_of_a_run(number: int, code: str, short_folder: Path) -> None:
+    if code is RUN and not containment.namespace_prefix():
+        pytest.skip("this machine allows no pid namespace")
+    with running(code, short_folder) as (process, _, port):
+        assert listens(port)
+        process.send_signal(number)
+        process.wait(timeout=30)
+        assert until(lambda: not ours(str(short_folder))), ours(str(short_folder))
+        assert not listens(port)
+
+
+def test_the_supervisor_is_killed(short_folder: Path) -> None:
+    if not containment.namespace_prefix():
+        pytest.skip("this machine allows no pid namespace")
+    with running(RUN, short_folder) as (process, run, port):
+        supervisors = [line for line in ours(str(run)) if "forkproof.supervisor" in line and "unshare" not in line]
+        assert len(supervisors) == 1, supervisors
+        os.kill(int(supervisors[0].split()[0]), signal.SIGKILL)
+        assert process.wait(timeout=30) == 3
+        assert until(lambda: not ours(str(short_folder))), ours(str(short_folder))
+        assert not listens(port)
+
+
+def test_an_ordinary_run_leaves_its_folder_alone(short_folder: Path) -> None:
+    before = set(Path("/tmp").iterdir()) | set(Path.home().iterdir())
+    with running(RUN, short_folder) as (process, _, port):
+        assert process.wait(timeout=60) in (0, 1)
+    assert not ours(str(short_folder))
+    assert not listens(port)
+    after = set(Path("/tmp").iterdir()) | set(Path.home().iterdir())
+    assert not [path for path in after - before if "gunicorn" in path.name or "forkproof" in path.name]

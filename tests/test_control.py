@@ -1,0 +1,142 @@
+"""The control process, and budgets that are spent in its turns."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from forkproof import containment, control
+from forkproof.control import TURN, Budget, Control, Gauge
+
+PATIENCE = 10.0
+
+
+class FakeGauge:
+    """What a control process would say; `now` is the clock."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.stretch = 1.0
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def budget(self, seconds: float) -> Budget:
+        return Budget(cast(Gauge, self), seconds)
+
+    def passes(self, seconds: float, *, turns: int | None = None) -> None:
+        self.now += seconds
+        self.turns += round(seconds / TURN) if turns is None else turns
+
+
+@pytest.fixture
+def gauge(monkeypatch: pytest.MonkeyPatch) -> FakeGauge:
+    fake = FakeGauge()
+    monkeypatch.setattr(control, "time", fake)
+    return fake
+
+
+def spend(gauge: FakeGauge, budget: Budget, steps: int) -> list[bool]:
+    told = []
+    for _ in range(steps):
+        gauge.passes(0.1)
+        told.append(budget.expired)
+    return told
+
+
+def test_a_budget_is_spent_as_time_passes(gauge: FakeGauge) -> None:
+    budget = gauge.budget(0.45)
+    assert spend(gauge, budget, 5) == [False] * 4 + [True]
+    assert budget.spent == pytest.approx(0.5)
+
+
+def test_an_empty_budget_is_spent_at_once(gauge: FakeGauge) -> None:
+    assert gauge.budget(0.0).expired
+
+
+def test_time_is_not_spent_while_the_control_makes_no_turn(gauge: FakeGauge) -> None:
+    budget = gauge.budget(0.5)
+    gauge.passes(3600, turns=0)
+    assert not budget.expired
+    assert budget.spent == 0.0
+
+
+def test_a_turn_is_worth_two_at_most(gauge: FakeGauge) -> None:
+    budget = gauge.budget(0.5)
+    gauge.passes(60, turns=3)
+    assert not budget.expired
+    assert budget.spent == pytest.approx(6 * TURN)
+
+
+@pytest.mark.parametrize("stretch", [2.0, 5.0])
+def test_a_stretched_machine_has_more_time(gauge: FakeGauge, stretch: float) -> None:
+    budget = gauge.budget(0.45)
+    gauge.stretch = stretch
+    assert spend(gauge, budget, round(5 * stretch)).index(True) == round(4.5 * stretch)
+    gauge.stretch = 1.0
+    assert budget.expired
+    assert budget.stretch == stretch
+
+
+# The real one
+
+
+def test_it_turns_and_leaves_nothing(tmp_path: Path) -> None:
+    with Control(tmp_path) as running:
+        gauge = Gauge(running.path)
+        turns = _turns_after(gauge, 0)
+        assert _turns_after(gauge, turns) > turns
+        assert gauge.stretch >= 1.0
+    assert not list(tmp_path.iterdir())
+
+
+def _turns_after(gauge: Gauge, turns: int) -> int:
+    deadline = time.monotonic() + PATIENCE
+    while gauge.turns <= turns and time.monotonic() < deadline:
+        time.sleep(TURN)
+    return gauge.turns
+
+
+def test_a_control_that_was_killed_is_no_trouble(tmp_path: Path) -> None:
+    with Control(tmp_path) as running:
+        _turns_after(Gauge(running.path), 0)
+        os.kill(running._pid, signal.SIGKILL)
+    assert not list(tmp_path.iterdir())
+
+
+PARENT = """
+import os, pathlib, sys, time
+from forkproof import containment
+from forkproof.control import Control, Gauge
+with Control(pathlib.Path(sys.argv[1])) as running:
+    while not Gauge(running.path).turns:
+        time.sleep(0.01)
+    print(running._pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_it_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        begun = _start(pid)
+        parent.kill()
+    deadline = time.monotonic() + PATIENCE
+    while _start(pid) == begun and time.monotonic() < deadline:
+        time.sleep(TURN)
+    assert _start(pid) != begun
+
+
+def _start(pid: int) -> Any:
+    """When a process began; None where there is none, or its zombie alone."""
+    stat = containment.read_stat(pid)
+    return None if stat is None or stat.state == "Z" else stat.start

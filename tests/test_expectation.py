@@ -1,0 +1,141 @@
+"""What the documentation promises of deployments that many people have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from few import FEW
+from hypothesis import given
+
+from forkproof.claims import REGISTRY
+from forkproof.expectation import Expectation, expect
+from forkproof.scenario import Policy, Scenario, WorkerClass, from_dict
+from forkproof_strategies import scenarios
+
+HOLD, BREAK, MAY = Expectation.MUST_HOLD, Expectation.MUST_BREAK, Expectation.MAY_BREAK
+ONE, COPY, DEAD = "exactly_one_listener", "no_copied_thread", "no_dead_listener"
+STARVED, ANSWERS, BOOT, SHUTDOWN = "no_starved_greenlet", "server_answers", "workers_boot", "clean_shutdown"
+QUIET, MESSAGES = "quiet_runtime", "every_message_handled_once"
+
+VERSIONS = {"python": "3.11.7", "gunicorn": "27.0.1", "gevent": "26.9.0"}
+EARLY = {"site": "config_first_line"}
+NATIVE = {"site": "config_first_line", "flags": {"thread": False}}
+SERVICE, WORKER, ARBITER = "once_per_service", "once_per_worker", "arbiter_only"
+
+
+SYNC = {"worker_class": "sync"}
+
+
+def deployment(loop: dict[str, Any], *patches: dict[str, Any], **server: Any) -> Scenario:
+    """Two workers of class gevent unless said; the loop is `a`."""
+    server = {"worker_class": "gevent", "workers": 2, **server}
+    return from_dict({"loops": [{"name": "a", **loop}], "patches": patches, "server": server})
+
+
+def with_second(loop: dict[str, Any], second: dict[str, Any], **server: Any) -> Scenario:
+    return from_dict({"loops": [{"name": "a", **loop}, {"name": "b", **second}], "server": server})
+
+
+def expected(what: Scenario, claim: str, versions: dict[str, str] | None = None) -> Expectation:
+    loop = "a" if claim in (ONE, COPY, DEAD, MESSAGES, STARVED) else None
+    return expect(what, claim, loop, VERSIONS if versions is None else versions)[0]
+
+
+CASE_ZERO = deployment({"policy": SERVICE}, EARLY, preload=True)
+THREAD_FALSE = deployment({"policy": SERVICE}, NATIVE, preload=True)
+CHILD = {"kind": "process", "start": "on_starting"}
+INIT = {"start": "post_worker_init", "policy": WORKER}
+GREENLET = {"kind": "greenlet", "start": "post_worker_init", "yields": {"call": "gevent.sleep"}}
+STUBBORN = {"kind": "greenlet", "start": "post_worker_init", "body": "cpu", "yields": {"call": "none"}}
+
+TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
+    ("case zero", CASE_ZERO, {ONE: BREAK, COPY: BREAK}),
+    ("case zero, sync", deployment({"policy": SERVICE}, EARLY, preload=True, **SYNC), {COPY: BREAK}),
+    ("thread=False and preload", THREAD_FALSE, {COPY: HOLD, ONE: HOLD, STARVED: HOLD}),
+    ("thread=False, no preload", deployment({"policy": SERVICE}, NATIVE), {COPY: HOLD, ONE: BREAK}),
+    ("no patch, preload", deployment({"policy": SERVICE}, preload=True, **SYNC), {ONE: HOLD, COPY: HOLD}),
+    ("no patch, preload, one a worker", deployment({}, preload=True, **SYNC), {ONE: BREAK, COPY: HOLD}),
+    ("no patch, no preload", deployment({}, **SYNC), {ONE: HOLD, COPY: HOLD, DEAD: HOLD, ANSWERS: HOLD}),
+    ("gevent worker, no preload", deployment({}), {ONE: HOLD, COPY: HOLD, ANSWERS: HOLD, BOOT: HOLD, SHUTDOWN: HOLD}),
+    ("post_worker_init, gevent", deployment(INIT), {ONE: HOLD, COPY: HOLD, STARVED: HOLD, QUIET: HOLD}),
+    ("post_worker_init, sync", deployment(INIT, **SYNC), {ONE: HOLD, COPY: HOLD, STARVED: HOLD}),
+    ("post_worker_init, gthread", deployment(INIT, worker_class="gthread", threads=2), {ONE: HOLD, COPY: HOLD}),
+    ("post_worker_init, patched early", deployment(INIT, EARLY), {ONE: HOLD, COPY: HOLD, STARVED: HOLD}),
+    ("post_fork", deployment({"start": "post_fork"}, **SYNC), {ONE: HOLD, COPY: HOLD}),
+    ("on_starting, native", deployment({"start": "on_starting", "policy": ARBITER}), {ONE: HOLD, COPY: HOLD}),
+    ("on_starting, patched", deployment({"start": "on_starting", "policy": ARBITER}, EARLY), {ONE: BREAK, COPY: BREAK}),
+    ("when_ready, native", deployment({"start": "when_ready", "policy": SERVICE}), {ONE: HOLD, COPY: HOLD}),
+    ("pre_fork", deployment({"start": "pre_fork", "policy": SERVICE}, **SYNC), {ONE: BREAK, COPY: HOLD}),
+    ("one worker", deployment({"policy": SERVICE}, **SYNC, workers=1), {ONE: HOLD}),
+    ("two workers", deployment({"policy": SERVICE}, **SYNC), {ONE: BREAK}),
+    ("process, on_starting", deployment({**CHILD, "policy": SERVICE}), {ONE: HOLD, COPY: HOLD}),
+    ("process, in each worker", deployment({"kind": "process", "policy": SERVICE}, **SYNC), {ONE: BREAK}),
+    ("process, arbiter_only", deployment({**CHILD, "policy": ARBITER}), {ONE: HOLD}),
+    ("greenlet, gevent worker", deployment(GREENLET), {ONE: HOLD, STARVED: HOLD, ANSWERS: HOLD, DEAD: HOLD}),
+    ("greenlet, unpatched sync worker", deployment(GREENLET, **SYNC), {STARVED: BREAK, ONE: BREAK, DEAD: BREAK}),
+    ("never gives way", with_second(GREENLET, STUBBORN, worker_class="gevent"), {ANSWERS: BREAK, BOOT: MAY}),
+    ("never gives way, sync", with_second(GREENLET, STUBBORN, **SYNC), {ANSWERS: HOLD}),
+    ("not daemon", deployment({**INIT, "daemon": False}, **SYNC), {SHUTDOWN: MAY}),
+    ("odd flags", deployment(INIT, {**EARLY, "flags": {"os": False}}), {ANSWERS: MAY, BOOT: MAY}),
+    ("patched twice", deployment(INIT, EARLY, {"site": "post_fork"}), {QUIET: MAY}),
+    ("patched in a thread", deployment(INIT, {"site": "in_thread"}), {ANSWERS: MAY, QUIET: MAY}),
+    ("listener in each worker", deployment({"body": "listen", **INIT}), {MESSAGES: HOLD}),
+    ("listener, case zero", deployment({"body": "listen", "policy": SERVICE}, EARLY, preload=True), {MESSAGES: MAY}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("what", "claim", "answer"),
+    [
+        pytest.param(what, claim, answer, id=f"{name}: {claim}")
+        for name, what, told in TABLE
+        for claim, answer in told.items()
+    ],
+)
+def test_well_known_deployments(what: Scenario, claim: str, answer: Expectation) -> None:
+    assert expected(what, claim) is answer
+
+
+def test_what_a_greenlet_of_the_arbiter_does_depends_on_gunicorn() -> None:
+    late = deployment({"policy": ARBITER}, {"site": "app_first_line"}, preload=True, **SYNC)
+    assert {expected(late, COPY, {**VERSIONS, "gunicorn": "23.0.0"})} == {BREAK}
+    assert expected(late, STARVED) is MAY
+
+
+@pytest.mark.parametrize("claim", REGISTRY)
+@pytest.mark.parametrize("versions", [VERSIONS, {"gunicorn": "20.1.0"}, {"gunicorn": None}, {}], ids=str)
+def test_every_claim_has_an_answer(claim: str, versions: dict[str, str | None]) -> None:
+    answer, reason = expect(CASE_ZERO, claim, None, versions)
+    assert isinstance(answer, Expectation)
+    assert reason
+
+
+@FEW
+@given(scenarios())
+def test_any_scenario_has_an_answer_with_a_reason(what: Scenario) -> None:
+    for claim in REGISTRY:
+        for loop in [None, *(loop.name for loop in what.loops)]:
+            answer, reason = expect(what, claim, loop, VERSIONS)
+            assert isinstance(answer, Expectation)
+            assert reason
+
+
+@FEW
+@given(scenarios())
+def test_best_effort_breaks_nothing(what: Scenario) -> None:
+    for loop in what.loops:
+        calm = what.model_copy(update={"loops": (loop.model_copy(update={"policy": Policy.BEST_EFFORT}),)})
+        assert expect(calm, ONE, loop.name, VERSIONS)[0] is not BREAK
+
+
+@FEW
+@given(scenarios(without=["patches", "greenlets", "gevent sleeps", "processes"], worker_classes=[WorkerClass.SYNC]))
+def test_without_gevent_nothing_is_copied_and_nothing_starves(what: Scenario) -> None:
+    for loop in what.loops:
+        assert expect(what, COPY, loop.name, VERSIONS)[0] is HOLD
+        assert expect(what, STARVED, loop.name, VERSIONS)[0] is not BREAK
+
+
+def test_a_claim_that_is_not_known_may_break() -> None:
+    assert expect(CASE_ZERO, "nothing_of_ours", None, VERSIONS)[0] is MAY

@@ -1,0 +1,167 @@
+"""A campaign on a pretended server: what is confirmed, shrunk, counted and kept. Nothing is launched."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from forkproof.errors import CouldNotDecide
+from forkproof.expectation import Expectation
+from forkproof.explore import Explorer, draw
+from forkproof.history import Event
+from forkproof.judge import Judgement, RunReport
+from forkproof.scenario import Loop, Patch, PatchSite, Scenario, Server, WorkerClass
+from forkproof.session import Session
+from forkproof.target import Target
+from forkproof.verdict import Finding, Verdict
+
+Breaks = Callable[[Scenario], bool]
+
+
+@dataclass
+class Pretended:
+    """Stands for a Session: a scenario breaks where `breaks` says so."""
+
+    folder: Path
+    breaks: Breaks
+    expectation: Expectation = Expectation.MUST_HOLD
+    claims: Sequence[str] | None = None
+    launched: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, what: Scenario) -> RunReport:
+        self.launched += 1
+        run = self.folder / f"run-{self.launched}"
+        run.mkdir()
+        broken = self.breaks(what)
+        finding = Finding(
+            "server_answers",
+            Verdict.BROKEN if broken else Verdict.HELD,
+            None,
+            "pretended",
+            (Event(0.0, 1, 1, "request.info", {}),),
+            "no answer" if broken else "",
+        )
+        judgement = Judgement(finding, self.expectation, "", rate=(int(broken), 1))
+        return RunReport(what, run, {"python": "3.11.7"}, [judgement], (), (run,))
+
+
+BIG = Scenario(
+    patches=(Patch(site=PatchSite.POST_FORK, flags={"thread": False}),),
+    loops=(Loop(name="a"), Loop(name="b", daemon=False), Loop(name="c", kind="greenlet")),
+    server=Server(worker_class=WorkerClass.GEVENT, workers=4, preload=True),
+    faults=({"fault": "kill_worker", "slot": 3}, {"fault": "term"}),
+)
+PLAIN = Scenario(loops=(Loop(name="a"),))
+
+
+def explorer(session: Pretended, **options: object) -> Explorer:
+    return Explorer(cast(Session, session), **options)  # type: ignore[arg-type]
+
+
+def test_a_surprise_is_confirmed_and_shrunk_to_what_it_needs(tmp_path: Path) -> None:
+    session = Pretended(tmp_path, lambda what: what.server.preload and what.server.workers >= 2)
+    campaign = explorer(session, jobs=2).explore([[PLAIN, BIG]])
+    [failure] = campaign.failures
+    assert failure.scenario.server == Server(preload=True, workers=2)
+    assert [loop.kind.value for loop in failure.scenario.loops] == ["thread"]
+    assert not failure.scenario.patches
+    assert not failure.scenario.faults
+    assert failure.rate == (5, 5)
+    assert campaign.exit_code() == 1
+    assert campaign.launched == session.launched
+    assert {path.name for path in tmp_path.iterdir()} == {failure.folder.name}
+
+
+def test_what_is_seen_once_keeps_its_rate(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def once(what: Scenario) -> bool:
+        seen.append(1)
+        return len(seen) == 1
+
+    [failure] = explorer(Pretended(tmp_path, once), jobs=1).explore([[BIG]]).failures
+    assert failure.scenario == BIG
+    assert failure.rate == (1, 6)
+
+
+def test_the_budget_of_launches_ends_the_shrinking(tmp_path: Path) -> None:
+    session = Pretended(tmp_path, lambda what: what.server.preload)
+    campaign = explorer(session, jobs=1, budget_launches=3).explore([[BIG]])
+    assert campaign.failures[0].scenario != BIG
+    assert session.launched <= 1 + 5 + 3 + 5
+
+
+def test_an_expected_break_is_counted_and_does_not_fail(tmp_path: Path) -> None:
+    session = Pretended(tmp_path, lambda what: True, Expectation.MAY_BREAK)
+    campaign = explorer(session).explore([[BIG, PLAIN]])
+    assert not campaign.failures
+    [expected] = campaign.expected_breaks
+    assert expected.scenario == PLAIN
+    assert expected.seen == 2
+    assert campaign.exit_code() == 0
+    assert session.launched == 2
+
+
+def test_an_expected_break_is_shrunk_where_its_claim_was_asked_for(tmp_path: Path) -> None:
+    session = Pretended(tmp_path, lambda what: len(what.loops) > 1, Expectation.MUST_BREAK)
+    campaign = explorer(session, shrink_expected=True).explore([[BIG]])
+    assert [len(failure.scenario.loops) for failure in campaign.expected_breaks] == [2]
+
+
+def test_held_where_it_must_break_is_a_surprise(tmp_path: Path) -> None:
+    campaign = explorer(Pretended(tmp_path, lambda what: False, Expectation.MUST_BREAK)).explore([[PLAIN]])
+    assert [failure.judgement.finding.verdict for failure in campaign.failures] == [Verdict.HELD]
+
+
+def test_interrupted_it_reports_what_it_has(tmp_path: Path) -> None:
+    runs: list[int] = []
+
+    def breaks(what: Scenario) -> bool:
+        runs.append(1)
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        return True
+
+    session = Pretended(tmp_path, breaks)
+    campaign = explorer(session, jobs=1).explore([[BIG, PLAIN, BIG]])
+    assert campaign.interrupted
+    assert session.stop.is_set()
+    assert [failure.scenario for failure in campaign.failures] == [BIG]
+    assert campaign.exit_code() == 1
+
+
+def test_a_scenario_that_cannot_be_decided_is_told(tmp_path: Path) -> None:
+    def breaks(what: Scenario) -> bool:
+        raise CouldNotDecide("the machine went away")
+
+    campaign = explorer(Pretended(tmp_path, breaks)).explore([[PLAIN]])
+    assert campaign.problems == ["the machine went away"]
+    assert campaign.exit_code() == 3
+
+
+def test_no_new_run_begins_after_the_deadline(tmp_path: Path) -> None:
+    session = Pretended(tmp_path, lambda what: False)
+    campaign = explorer(session).explore([[PLAIN], [PLAIN]], until=time.monotonic())
+    assert campaign.launched == 0
+    assert campaign.exit_code() == 3
+
+
+@pytest.mark.parametrize(
+    ("versions", "classes"), [({}, 2), ({"gevent": "1"}, 4), ({"gevent": "1", "gevent-websocket": "1"}, 5)]
+)
+def test_what_a_target_lacks_is_not_drawn(versions: dict[str, str], classes: int) -> None:
+    target = Target("python", "3.11.7", versions, ("thread", "os"))
+    drawn = draw(40, 1, target)
+    assert len({what.digest for what in drawn}) == 40
+    assert len({what.server.worker_class for what in drawn}) <= classes
+    for what in drawn:
+        assert not any(loop.hears_redis for loop in what.loops)
+        assert "gevent" in versions or not what.patches
+        assert all(flag in ("thread", "os") for patch in what.patches for flag in patch.flags)

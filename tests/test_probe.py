@@ -1,0 +1,156 @@
+"""The probe in real processes that fork, are killed and are stopped; no server is started."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import forkproof
+
+PAYLOAD = Path(forkproof.__file__).parent / "payload"
+
+
+class Probed:
+    """A Python program that uses the probe; what it has written."""
+
+    def __init__(self, python: str, folder: Path) -> None:
+        self.python = python
+        self.folder = folder
+        self.started: list[subprocess.Popen[bytes]] = []
+        for name in ("history", "ticks"):
+            (folder / name).mkdir()
+
+    def start(self, code: str) -> subprocess.Popen[bytes]:
+        environment = {"FORKPROOF_RUN": str(self.folder), "PYTHONPATH": str(PAYLOAD), "PYTHONDONTWRITEBYTECODE": "1"}
+        program = "import os, signal, sys\nfrom forkproof_payload import probe\n" + textwrap.dedent(code)
+        process = subprocess.Popen([self.python, "-W", "error", "-c", program], env=environment)
+        self.started.append(process)
+        return process
+
+    def run(self, code: str) -> int:
+        return self.start(code).wait(timeout=60)
+
+    def events(self, kind: str | None = None) -> list[dict[str, Any]]:
+        found = []
+        for path in sorted((self.folder / "history").iterdir()):
+            text = path.read_text()
+            assert text.endswith("\n")
+            for line in text.splitlines():
+                event = json.loads(line)
+                assert path.name == f"{event['pid']}-{event['start']}.jsonl"
+                found.append(event)
+        return sorted((event for event in found if kind in (None, event["event"])), key=lambda event: event["t"])
+
+    def ticks(self) -> dict[int, int]:
+        """The count in the first cell of each process, as a supervisor outside reads it."""
+        counts = {}
+        for path in (self.folder / "ticks").iterdir():
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as cells:
+                counts[int(path.name.partition("-")[0])] = int.from_bytes(cells[:8], sys.byteorder)
+        return counts
+
+
+@pytest.fixture
+def probed(python: str, tmp_path: Path) -> Iterator[Probed]:
+    found = Probed(python, tmp_path)
+    yield found
+    for process in found.started:
+        process.kill()
+        process.wait()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_a_forked_child_writes_to_a_file_of_its_own(probed: Probed) -> None:
+    assert probed.run("""
+        probe.event("before")
+        child = os.fork()
+        probe.event("after", child=child)
+        if child:
+            os.waitpid(child, 0)
+        """) == 0  # fmt: skip
+    parent = probed.events("before")[0]["pid"]
+    child = next(event["child"] for event in probed.events("after") if event["pid"] == parent)
+    assert [event["event"] for event in probed.events() if event["pid"] == parent] == ["process", "before", "after"]
+    assert [event["event"] for event in probed.events() if event["pid"] == child] == ["process", "after"]
+    assert [event["ppid"] for event in probed.events("process")] == [os.getpid(), parent]
+
+
+def test_a_kill_9_loses_nothing(probed: Probed) -> None:
+    status = probed.run("""
+        ticker = probe.Ticker("a", "thread", "app_import", "x.py:1")
+        for turn in range(1000):
+            ticker.tick()
+            ticker.event("handled", message=str(turn))
+        os.kill(os.getpid(), signal.SIGKILL)
+        """)
+    assert status == -signal.SIGKILL
+    assert [event["message"] for event in probed.events("handled")] == [str(turn) for turn in range(1000)]
+    assert list(probed.ticks().values()) == [1000]
+
+
+def test_parent_and_child_count_apart(probed: Probed) -> None:
+    assert probed.run("""
+        ticker = probe.Ticker("a", "greenlet", "app_import", "x.py:1")
+        for _ in range(5):
+            ticker.tick()
+        child = os.fork()
+        for _ in range(3 if child else 2):
+            ticker.tick()
+        if child:
+            os.waitpid(child, 0)
+        """) == 0  # fmt: skip
+    created = probed.events("loop.created")
+    begun = probed.events("loop.begin")
+    assert len(created) == 1
+    assert {event["birth"] for event in begun} == {created[0]["birth"]}
+    parent, child = (event["pid"] for event in begun)
+    assert parent == created[0]["pid"] != child
+    assert probed.ticks() == {parent: 8, child: 2}
+
+
+def test_a_stopped_process_can_be_read(probed: Probed) -> None:
+    process = probed.start("""
+        ticker = probe.Ticker("a", "thread", "app_import", "x.py:1")
+        for _ in range(7):
+            ticker.tick()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        """)
+    until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    assert probed.ticks() == {process.pid: 7}
+
+
+def test_a_birth_id_is_made_at_creation_and_a_child_gets_cells_of_its_own(probed: Probed) -> None:
+    assert probed.run("""
+        first = probe.Ticker("a", "thread", "app_import", "x.py:1")
+        first.tick()
+        child = os.fork()
+        if child == 0:
+            second = probe.Ticker("a", "thread", "post_fork", "x.py:1")
+            second.tick()
+            second.tick()
+            first.tick()
+            os._exit(0)
+        os.waitpid(child, 0)
+        """) == 0  # fmt: skip
+    births = [event["birth"] for event in probed.events("loop.created")]
+    assert len(set(births)) == 2
+    assert [(event["birth"], event["cell"]) for event in probed.events("loop.begin")] == [
+        (births[0], 0), (births[1], 0), (births[0], 1),
+    ]  # fmt: skip

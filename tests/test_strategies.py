@@ -1,0 +1,151 @@
+"""Strategies: what they shrink to, what they can be narrowed to, that they reach everything, that they are pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, find, given, seed, settings
+from hypothesis import strategies as st
+
+from forkproof.faults import REGISTRY
+from forkproof.scenario import (
+    PATCH_FLAGS,
+    AnchorEvent,
+    Fault,
+    Loop,
+    LoopBody,
+    LoopKind,
+    LoopStart,
+    PatchSite,
+    Policy,
+    Scenario,
+    WorkerClass,
+    YieldCall,
+)
+from forkproof_strategies import faults, scenarios
+
+QUIET = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
+PLAINEST = Scenario(loops=(Loop(name="a"),))
+
+
+def drawn(strategy: st.SearchStrategy[Any], count: int, *, start: int = 1) -> list[Any]:
+    """The same examples in each run."""
+    found: list[Any] = []
+
+    @seed(start)
+    @settings(QUIET, max_examples=count, phases=[Phase.generate])
+    @given(strategy)
+    def collect(value: Any) -> None:
+        found.append(value)
+
+    collect()
+    return found
+
+
+@pytest.fixture(scope="module")
+def many() -> list[Scenario]:
+    # In small slices, as `explore.draw` does: Hypothesis varies what it has just drawn.
+    return [what for start in range(25) for what in drawn(scenarios(), 10, start=start)]
+
+
+def test_the_plainest_scenario_is_what_shrinking_ends_at() -> None:
+    # Hypothesis begins with the example that nothing is simpler than.
+    assert drawn(scenarios(), 1) == [PLAINEST]
+
+
+def test_shrinking_keeps_what_matters_alone() -> None:
+    smallest = find(faults(workers=4), lambda some: any(fault.fault == "kill_worker" for fault in some), settings=QUIET)
+    assert smallest == (Fault(fault="kill_worker", slot=0),)
+
+
+def values(what: Scenario) -> Iterator[tuple[str, object]]:
+    """The value that a scenario has in each dimension."""
+    yield "worker_class", what.server.worker_class
+    yield "workers", what.server.workers
+    yield "preload", what.server.preload
+    yield "threads", what.server.threads > 1
+    yield "patches", len(what.patches)
+    yield "loops", len(what.loops)
+    yield "faults", len(what.faults)
+    for patch in what.patches:
+        yield "site", patch.site
+        yield from (("flag", flag) for flag in patch.flags)
+    for loop in what.loops:
+        yield from (("start", loop.start), ("kind", loop.kind), ("daemon", loop.daemon), ("body", loop.body))
+        yield from (("policy", loop.policy), ("yield", loop.yields.call), ("every", loop.yields.every))
+        yield "seconds", loop.yields.seconds
+    for fault in what.faults:
+        yield from (("fault", fault.fault), ("slot", fault.slot), ("anchor", fault.after.event))
+        yield "delay", fault.after.delay
+
+
+@pytest.mark.parametrize(
+    ("dimension", "all_of_them"),
+    [
+        ("worker_class", WorkerClass),
+        ("workers", (1, 2, 3, 4)),
+        ("preload", (False, True)),
+        ("threads", (False, True)),
+        ("patches", (0, 1, 2, 3)),
+        ("loops", (1, 2, 3)),
+        ("faults", (0, 1, 2, 3)),
+        ("site", PatchSite),
+        ("flag", PATCH_FLAGS),
+        ("start", LoopStart),
+        ("kind", LoopKind),
+        ("daemon", (False, True)),
+        ("body", LoopBody),
+        ("policy", Policy),
+        ("yield", YieldCall),
+        ("every", (1, 2, 10, 100)),
+        ("seconds", (0.0, 0.001, 0.01, 0.05, 0.1, 0.5)),
+        ("fault", REGISTRY),
+        ("slot", (None, 0, 1, 2, 3)),
+        ("anchor", AnchorEvent),
+        ("delay", (0.0, 0.05, 0.2)),
+    ],
+)
+def test_every_value_of_every_dimension_is_drawn(many: list[Scenario], dimension: str, all_of_them: Any) -> None:
+    assert {value for what in many for name, value in values(what) if name == dimension} == set(all_of_them)
+
+
+def test_few_are_drawn_twice(many: list[Scenario]) -> None:
+    assert len({what.digest for what in many}) > 0.7 * len(many)
+
+
+@pytest.mark.parametrize(
+    ("narrow", "dimension", "allowed"),
+    [
+        ({"worker_classes": [WorkerClass.SYNC, WorkerClass.GTHREAD]}, "worker_class", {"sync", "gthread"}),
+        ({"flags": ["dns", "thread"]}, "flag", {"dns", "thread"}),
+        ({"flags": []}, "flag", set()),
+        ({"without": ["patches"]}, "site", set()),
+        ({"without": ["several patches"]}, "patches", {0, 1}),
+        ({"without": ["redis", "cpu"]}, "body", {LoopBody.SLEEP}),
+        ({"without": ["greenlets", "processes"]}, "kind", {LoopKind.THREAD}),
+        ({"without": ["preload"]}, "preload", {False}),
+        ({"max_workers": 2}, "workers", {1, 2}),
+        ({"max_loops": 1}, "loops", {1}),
+        ({"max_faults": 0}, "faults", {0}),
+        ({"max_faults": 1}, "faults", {0, 1}),
+    ],
+)
+def test_narrowed(narrow: dict[str, Any], dimension: str, allowed: set[object]) -> None:
+    some = drawn(scenarios(**narrow), 12)
+    assert {value for what in some for name, value in values(what) if name == dimension} <= allowed
+
+
+@pytest.mark.parametrize("max_size", [0, 1, 2])
+@pytest.mark.parametrize("allow", [{"term"}, {"kill_worker"}, set(REGISTRY), set()])
+def test_faults_are_those_allowed(allow: set[str], max_size: int) -> None:
+    for some in drawn(faults(workers=2, allow=frozenset(allow), max_size=max_size), 10):
+        assert len(some) <= max_size
+        assert {fault.fault for fault in some} <= allow
+
+
+def test_nothing_is_started(many: list[Scenario]) -> None:
+    assert many
+    assert not any(path.read_text().split() for path in Path("/proc/self/task").glob("*/children"))
