@@ -355,7 +355,15 @@ def test_boot_of_a_worker_that_forked_a_child_is_the_workers() -> None:
 def test_a_child_and_a_booted_worker_may_go() -> None:
     child = process(200, ppid=110) + gone(200, 0.9)
     again = worker(0, pid=120, t=1.3) + hook("post_worker_init", 120, t=1.4)
-    assert judged(BOOT, ONE, server(), INIT, child, gone(WORKER, 1.2), again, window()).verdict is Verdict.HELD
+    answer = request(0.8)
+    assert judged(BOOT, ONE, server(), INIT, answer, child, gone(WORKER, 1.2), again, window()).verdict is Verdict.HELD
+
+
+def test_a_worker_went_between_its_hook_and_its_first_answer() -> None:
+    again = worker(0, pid=120, t=1.3) + hook("post_worker_init", 120, t=1.4)
+    found = judged(BOOT, ONE, server(), INIT, gone(WORKER, 1.2), again, window())
+    assert found.verdict is Verdict.BROKEN
+    assert found.explanation == "worker 0 (pid 110) was gone at +1.20s before it had answered anything"
 
 
 def test_a_boot_that_is_not_healed_needs_its_bound_to_pass() -> None:

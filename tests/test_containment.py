@@ -123,3 +123,22 @@ def test_an_ordinary_run_leaves_its_folder_alone(short_folder: Path) -> None:
     assert not listens(port)
     after = set(Path("/tmp").iterdir()) | set(Path.home().iterdir())
     assert not [path for path in after - before if "gunicorn" in path.name or "forkproof" in path.name]
+
+
+def test_a_disk_that_fills_up_costs_no_scenario(short_folder: Path) -> None:
+    small = short_folder / "small"
+    small.mkdir()
+    scenario = short_folder / "scenario.json"
+    scenario.write_text(LONG.to_json())
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48k", "none", str(small)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root can mount a small disk")
+    try:
+        command = [sys.executable, "-m", "forkproof", "run", str(scenario), "--out", str(small)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert done.returncode == 2, done.stderr
+    assert "No space left on device" in done.stderr
+    assert '"name": "stays"' in done.stderr
+    assert "Traceback" not in done.stderr

@@ -235,7 +235,8 @@ class _Model:
         sure = self.cooperative(process)
         if process.body is not None:
             sure = min(sure, self._child_advances(process))
-        if self.talks_at_fork(process):
+        if self.talks_at_fork(process) or (unit.copied and unit.loop.hears_redis):
+            # A copy may wait for what only its parent has, such as a look-up in gevent's thread pool [F].
             sure = min(sure, Sure.MAYBE)
         if self.hogs(process) is not Sure.NO:
             sure = min(sure, Sure.MAYBE)
@@ -249,8 +250,14 @@ class _Model:
     def talks_at_fork(self, process: _Process) -> bool:
         """Whether a native thread that does more than sleep runs in the parent while a process is forked [T]."""
         return process.place.role == "worker" and any(
-            unit.native and unit.loop.hears_redis for unit in self.arbiter.units
+            unit.native and (unit.loop.hears_redis or self.enters_a_hub(unit, self.arbiter))
+            for unit in self.arbiter.units
         )
+
+    def enters_a_hub(self, unit: _Unit, process: _Process) -> bool:
+        """Whether a native thread sleeps through gevent: its first sleep makes a hub of its own, and imports for it."""
+        call = unit.loop.yields.call
+        return call is YieldCall.GEVENT_SLEEP or (call is YieldCall.TIME_SLEEP and "time" in process.patched)
 
     # What follows for claims
 

@@ -26,6 +26,7 @@ from forkproof.broker import Broker
 from forkproof.control import Control
 from forkproof.errors import CouldNotDecide, RunFolderError, UsageError
 from forkproof.scenario import PatchSite, Scenario
+from forkproof.supervisor import NO_ROOM
 from forkproof.target import Target
 
 ROOT = Path(__file__).parent.parent
@@ -103,7 +104,7 @@ def launch(scenario: Scenario, around: Surroundings, stop: threading.Event | Non
         (folder / "launch.json").write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
         _supervise(folder, around.namespace, stop)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+        if error.errno in (*NO_ROOM, errno.EACCES):
             raise RunFolderError(_lost(folder, error, scenario)) from None
         raise
     return folder
@@ -177,6 +178,8 @@ def _supervise(folder: Path, namespace: tuple[str, ...], stop: threading.Event |
         for descriptor in (reading, writing):
             if descriptor >= 0:
                 os.close(descriptor)
+    if supervisor.returncode in NO_ROOM:
+        raise OSError(supervisor.returncode, os.strerror(supervisor.returncode))
     if supervisor.returncode != 0 and not (stop is not None and stop.is_set()):
         said = (folder / "supervisor.log").read_text(errors="replace").strip()
         raise CouldNotDecide(

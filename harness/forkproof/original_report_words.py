@@ -409,8 +409,8 @@ other fault is left out, since the worker never booted.""",
                 "Blocking work in a process, with `patch_all()`.",
                 f"""\
 It works until a worker dies. A killed worker ends none of its children, and its successor starts one more, so the
-work is done twice from then on. On TERM the worker waits for its child, which never ends, until gunicorn kills it;
-the children are left over ({_PROCESSES}).""",
+work is done twice from then on. On TERM the worker waits for its thread and its child, neither a daemon, until gunicorn
+kills it; the children are left over ({_PROCESSES}).""",
             ),
             Case(
                 "plan-2-process-preload",

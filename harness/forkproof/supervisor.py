@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -27,6 +28,8 @@ from forkproof.faults import REGISTRY
 
 SAMPLE_EVERY = 0.02
 MAX_LOG_LINES = 5000
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Why a run folder cannot be written to any more; the supervisor then exits with that number."""
 _IN_MODIFY, _IN_CREATE, _IN_CLOEXEC, _IN_NONBLOCK = 0x2, 0x100, 0o2000000, 0o4000
 
 
@@ -282,6 +285,9 @@ class Supervisor:
                 raise ValueError("the answer lacks this run's token")
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             self.record("request.fail", request=number, error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(
+                SAMPLE_EVERY
+            )  # a refused connection fails at once, and would be tried thousands of times
             return
         if status != 200:
             self.record("request.fail", request=number, error=f"HTTP status {status}")
@@ -605,5 +611,11 @@ def main(folder: str, lifeline: int) -> None:
         asyncio.run(_supervise(Path(folder), lifeline))
     except asyncio.CancelledError:
         sys.exit(1)
+    except OSError as error:
+        containment.kill_descendants()
+        with contextlib.suppress(OSError):
+            os.write(2, f"{error}\n".encode())
+        # Not sys.exit: flushing to a full disk would change the code.
+        os._exit(error.errno if error.errno in NO_ROOM else 1)
     finally:
         containment.kill_descendants()

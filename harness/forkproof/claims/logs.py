@@ -12,6 +12,7 @@ from forkproof.verdict import Finding
 _NOISE = re.compile(
     "Exception ignored"
     "|Exception in thread"
+    "|Exception in worker"  # gunicorn: a worker process ends by it; concurrent.futures: a thread of its pool does
     "|LoopExit"
     "|[Uu]nraisable"
     "|Parent changed"

@@ -107,16 +107,19 @@ def _arbiter_gave_up(say: Say, history: History) -> Finding | None:
 def _died_in_boot(say: Say, history: History, hooks: dict[str, Event]) -> Finding | None:
     until = _gave_up_at(history)
     faulted = targets(history)
+    # gevent's workers open their server after post_worker_init, so only an answer tells that one is through.
+    through = {answer["worker"] for answer in history.of("request.ok")} & hooks.keys()
     died = [
         process
         for process in history.processes.values()
         if process.place.role == "worker" and process.gone is not None and process.gone <= until
-        if process.key not in hooks and process.pid not in faulted
+        if process.key not in through and process.pid not in faulted
     ]
     if not died:
         return None
     first = died[0]
-    told = f"{who(history, first.key)} was gone at {clock(history, first.gone or 0)} before it had booted"
+    told = f"{who(history, first.key)} was gone at {clock(history, first.gone or 0)}"
+    told += " before it had answered anything" if first.key in hooks else " before it had booted"
     if len(died) > 1:
         told += f", and {len(died) - 1} more like it"
     events = [event for event in history if event.process == first.key][-10:]

@@ -68,7 +68,8 @@ class CampaignProgress(explore.Progress):
         self._surprises += 1
         if not self._quiet:
             finding = failure.finding
-            told = f"surprise: {finding.claim} {finding.verdict.value}: {finding.explanation} ({report.folder})"
+            kind = f"known issue {failure.known_issue}" if failure.known_issue else "surprise"
+            told = f"{kind}: {finding.claim} {finding.verdict.value}: {finding.explanation} ({report.folder})"
             self._console.print(escape(told))
 
     def problem(self, error: ForkproofError) -> None:

@@ -32,7 +32,8 @@ class _Here(object):
         self.events = _open(os.path.join(folder, "history", name + ".jsonl"), os.O_WRONLY | os.O_APPEND)
         ticks = _open(os.path.join(folder, "ticks", name), os.O_RDWR)
         try:
-            os.ftruncate(ticks, _TICKS_BYTES)
+            # A hole would be filled when it is first written to, and a full disk would end the process there (SIGBUS).
+            os.posix_fallocate(ticks, 0, _TICKS_BYTES)
             self.cells = memoryview(mmap.mmap(ticks, _TICKS_BYTES)).cast("Q")
         finally:
             os.close(ticks)

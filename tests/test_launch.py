@@ -1,0 +1,52 @@
+"""What a server is started with, and where its folder may lie. Nothing is launched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from forkproof import launch
+from forkproof.errors import RunFolderError, UsageError
+from forkproof.scenario import Loop, Patch, PatchSite, Scenario
+
+PLAIN = Scenario(loops=(Loop(name="a"),))
+
+
+def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("PYTHONPATH", "PYTHONSTARTUP", "GUNICORN_CMD_ARGS", "HTTP_PROXY", "SECRET", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, "of the host")
+    environment = launch.environment(tmp_path)
+    assert "of the host" not in environment.values()
+    own = {"FORKPROOF_RUN", "HOME", "TMPDIR", "PYTHONPATH", "PYTHONNOUSERSITE", "PYTHONDONTWRITEBYTECODE"}
+    assert own <= environment.keys() <= own | set(launch.ENVIRONMENT)
+    assert environment["PYTHONPATH"] == str(launch.PAYLOAD)
+    assert {path.name for path in launch.PAYLOAD.iterdir()} - {"__pycache__"} == {"forkproof_payload", "serve.py"}
+    assert environment["HOME"].startswith(str(tmp_path))
+    assert environment["TMPDIR"].startswith(str(tmp_path))
+
+
+def test_a_patch_at_interpreter_start_is_gevents_own_command() -> None:
+    patch = Patch(site=PatchSite.INTERPRETER_START, flags={"thread": False, "os": True})
+    words = launch.command(PLAIN.model_copy(update={"patches": (patch,)}), "python")
+    assert words[:4] == ["python", "-m", "gevent.monkey", "--no-thread"]
+    assert launch.command(PLAIN, "python")[1].endswith("serve.py")
+
+
+def test_a_folder_is_for_its_owner_alone_and_holds_the_scenario_first(tmp_path: Path) -> None:
+    folder = launch.new_folder(Path("/tmp") if len(str(tmp_path)) > 50 else tmp_path, PLAIN)
+    try:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert (folder / "scenario.json").read_text() == PLAIN.to_json()
+    finally:
+        launch.remove_folder(folder)
+
+
+def test_a_path_that_leaves_no_room_for_sockets(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give a shorter --out"):
+        launch.new_folder(tmp_path / ("x" * 60), PLAIN)
+
+
+def test_a_folder_that_cannot_be_made_costs_no_scenario() -> None:
+    with pytest.raises(RunFolderError, match=r"/proc/nowhere.*give another --out(.|\n)*\"name\": \"a\""):
+        launch.new_folder(Path("/proc/nowhere"), PLAIN)
