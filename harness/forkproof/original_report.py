@@ -28,7 +28,8 @@ from forkproof.scenario import Scenario
 from forkproof.session import Session, open_session
 from forkproof.target import describe
 
-ROOT = Path(__file__).resolve().parents[2]
+# A checkout is worked on in place: an installed forkproof has neither examples nor docs.
+ROOT = Path.cwd()
 SCENARIOS = ROOT / "examples" / "original-report"
 PAGE = ROOT / "docs" / "the-original-report.md"
 DATA = ROOT / "docs" / "the-original-report.json"
