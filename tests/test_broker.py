@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from forkproof import broker, resp
 from forkproof.errors import BrokerError
@@ -79,6 +78,8 @@ def test_embedded_is_of_the_loopback_interface(embedded: broker.Broker) -> None:
 
 def test_publish_counts_its_receivers(embedded: broker.Broker) -> None:
     heard: list[bytes] = []
+    import redis  # here, as the quick tests pay for every import at the top
+
     client = redis.Redis(port=embedded.port)
     pubsub = client.pubsub()
     pubsub.subscribe("news")

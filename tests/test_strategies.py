@@ -48,7 +48,7 @@ def drawn(strategy: st.SearchStrategy[Any], count: int, *, start: int = 1) -> li
 @pytest.fixture(scope="module")
 def many() -> list[Scenario]:
     # In small slices, as `explore.draw` does: Hypothesis varies what it has just drawn.
-    return [what for start in range(25) for what in drawn(scenarios(), 10, start=start)]
+    return [what for start in range(20) for what in drawn(scenarios(), 10, start=start)]
 
 
 def test_the_plainest_scenario_is_what_shrinking_ends_at() -> None:

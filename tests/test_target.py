@@ -97,6 +97,7 @@ def install(packages: Path, name: str, version: str, code: str = "") -> None:
     (packages / name / "__init__.py").write_text(code, encoding="utf-8")
 
 
+@pytest.mark.fork  # makes an environment
 def test_what_a_virtual_environment_has_and_lacks(tmp_path: Path, python: str) -> None:
     folder, packages = site(python, tmp_path / "venv")
     bare = target.find(str(folder))
