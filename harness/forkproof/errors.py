@@ -52,9 +52,3 @@ class CouldNotDecide(ForkproofError):
     """The machine, not the server, kept the run from giving an answer."""
 
     exit_code = 3
-
-
-class Contained(ForkproofError):
-    """Containment of a run failed; what was left is named."""
-
-    exit_code = 4
