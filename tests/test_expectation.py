@@ -56,6 +56,8 @@ TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
     ("thread=False, no preload", deployment({"policy": SERVICE}, NATIVE), {COPY: HOLD, ONE: BREAK}),
     ("no patch, preload", deployment({"policy": SERVICE}, preload=True, **SYNC), {ONE: HOLD, COPY: HOLD}),
     ("no patch, preload, one a worker", deployment({}, preload=True, **SYNC), {ONE: BREAK, COPY: HOLD}),
+    ("forked in a request", deployment({"kind": "process", "start": "first_request"}), {ANSWERS: MAY}),
+    ("odd flags", deployment({}, {"site": "config_first_line", "flags": {"queue": False}}), {ONE: MAY}),
     ("no patch, no preload", deployment({}, **SYNC), {ONE: HOLD, COPY: HOLD, DEAD: HOLD, ANSWERS: HOLD}),
     ("gevent worker, no preload", deployment({}), {ONE: HOLD, COPY: HOLD, ANSWERS: HOLD, BOOT: HOLD, SHUTDOWN: HOLD}),
     ("post_worker_init, gevent", deployment(INIT), {ONE: HOLD, COPY: HOLD, STARVED: HOLD, QUIET: HOLD}),

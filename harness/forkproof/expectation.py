@@ -190,7 +190,7 @@ class _Model:
             # From 24.0.0 on the arbiter waits on a queue that it makes in its constructor, before that in select.
             waits = process.queue_patched_early if self.arbiter_waits_on_queue else "select" in process.patched
         elif server.is_gevent:
-            return Sure.YES
+            return Sure.MAYBE if process.odd else Sure.YES
         elif server is WorkerClass.GTHREAD:
             if process.poller_patched_early != ("select" in process.patched):
                 return Sure.MAYBE
@@ -407,6 +407,12 @@ def _answers(model: _Model, loop: Loop) -> Answer:
         return Expectation.MAY_BREAK, "a greenlet may hold the worker or the arbiter [C]"
     if any(model.talks_at_fork(process) for process in workers):
         return Expectation.MAY_BREAK, "a worker that is forked beside a busy native thread may deadlock [T]"
+    children = [process for window in model.windows for process in window if process.body is not None]
+    if any(child.in_request and child.patched for child in children):
+        return (
+            Expectation.MAY_BREAK,
+            "a process forked in a request copies the greenlets that serve, and may take theirs [G]",
+        )
     return Expectation.MUST_HOLD, "nothing holds a worker"
 
 
