@@ -40,7 +40,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("forkproof", "forkproof: real servers under test")
     group.addoption("--fork-target", metavar="T", help="the Python to test (default: the one that runs pytest)")
     group.addoption("--fork-examples", metavar="N", type=_positive, default=25, help="scenarios a property draws (25)")
-    group.addoption("--fork-seed", metavar="N", type=int, help="the same seed draws the same scenarios")
+    group.addoption(
+        "--fork-seed", metavar="N", type=int, default=1, help="the same seed draws the same scenarios (default 1)"
+    )
     group.addoption(
         "--fork-broker", metavar="B", default="embedded",
         help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]",
