@@ -444,14 +444,8 @@ def _shutdown(model: _Model, loop: Loop) -> Answer:
 
 def _quiet(model: _Model, loop: Loop) -> Answer:
     sites = [patch.site for patch in model.scenario.patches]
-    shared = [
-        unit
-        for window in model.windows
-        for loop_ in model.scenario.loops
-        for unit, _, _ in model.units_of(loop_.name, window)
-        if unit.copied and loop_.hears_redis
-    ]
-    if shared:
+    everyone = [process for window in model.windows for process in window]
+    if any(unit.copied and unit.loop.hears_redis for process in everyone for unit in process.units):
         return Expectation.MAY_BREAK, "copies may share one connection and read each other's replies [G]"
     if _plain(model) and len(sites) <= 1:
         return Expectation.MUST_HOLD, "nothing is done that warns"

@@ -351,12 +351,9 @@ class Explorer:
             # Seen once and never again: a race, and its rate says so.
             report, judgement = group.members[0]
             return Failure(judgement, report.scenario, report.folder, (1, 1 + tried), group.seen)
-        if key[3] is not None:
-            # A known issue has its smallest scenario already; that it still shows is what there is to learn.
-            return Failure(
-                (again[2] or (report, judgement))[1], report.scenario, report.folder, (failed, tried), group.seen
-            )
-        small, example = self.shrink(report.scenario, key, judgement.finding.loop, (failed, tried))
+        small, example = report.scenario, None
+        if key[3] is None:  # A known issue has its smallest scenario already; that it still shows is what matters.
+            small, example = self.shrink(report.scenario, key, judgement.finding.loop, (failed, tried))
         if example is not None:
             failed, tried, _ = again = self.rate(small, key, CONFIRM)
         shown = again[2] or example or (report, judgement)

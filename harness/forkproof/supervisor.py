@@ -285,9 +285,8 @@ class Supervisor:
                 raise ValueError("the answer lacks this run's token")
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             self.record("request.fail", request=number, error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(
-                SAMPLE_EVERY
-            )  # a refused connection fails at once, and would be tried thousands of times
+            # A refused connection fails at once, and would be tried thousands of times.
+            await asyncio.sleep(SAMPLE_EVERY)
             return
         if status != 200:
             self.record("request.fail", request=number, error=f"HTTP status {status}")
@@ -313,14 +312,15 @@ class Supervisor:
         def turns() -> int:
             return min(self.turn - first_turn, self.gauge.turns - first_control)
 
-        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(self._publish(lambda: turns() < 0.6 * needed))]
+        publishing = asyncio.create_task(self._publish(lambda: turns() < 0.6 * needed))
+        tasks: list[asyncio.Task[Any]] = [publishing]
         try:
             await self._turns(turns, needed // 3)
             asking = asyncio.create_task(self.ask_every_slot())
             tasks.append(asking)
             await self._turns(turns, needed)
             answered = await asking
-            await tasks[0]
+            await publishing
         finally:
             for task in tasks:
                 task.cancel()
