@@ -83,7 +83,8 @@ ALLOWED = {
     },
     "forkproof.expectation": {"forkproof.history", "forkproof.scenario", "forkproof.errors"},
     "forkproof.known_issues": {"forkproof.scenario", "forkproof.verdict", "forkproof.errors"},
-    "forkproof.simplify": {"forkproof.scenario", "forkproof.errors"},
+    "forkproof.dimensions": {"forkproof.scenario", "forkproof.faults"},
+    "forkproof.simplify": {"forkproof.dimensions", "forkproof.scenario", "forkproof.errors"},
     "forkproof.supervisor": {
         "forkproof.containment", "forkproof.control", "forkproof.resp", "forkproof.faults",
     },

@@ -48,7 +48,9 @@ def test_each_dimension_is_tried() -> None:
     assert {len(simpler.faults) for simpler in found} == {0, 1, 2}
     assert {simpler.server.workers for simpler in found} == {1, 3, 4}
     assert {len(simpler.loops) for simpler in found} == {1, 2}
-    assert {tuple(len(patch.flags) for patch in simpler.patches) for simpler in found} == {(2, 0), (0,), (2,), (1, 0)}
+    assert {tuple(len(patch.flags) for patch in simpler.patches) for simpler in found} == {
+        (2, 0), (0,), (2,), (1, 0), (0, 0),
+    }  # fmt: skip
     for name, value in {"worker_class": "sync", "preload": False, "threads": 1, "timeout": 30}.items():
         assert any(simpler.to_dict()["server"][name] == value for simpler in found), name
     assert any(simpler.loops[0].kind == "thread" for simpler in found)
