@@ -17,6 +17,8 @@ Sources, by the letter that the code gives:
      https://docs.python.org/3/library/os.html#os.fork
  [P] Python, "multiprocessing": a daemonic process is ended by its parent's exit; a killed parent ends nothing.
      https://docs.python.org/3/library/multiprocessing.html
+ [R] Redis, "Distributed locks": a key that is set if it is not there has one holder, until it expires.
+     https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from packaging.version import Version
 
 from forkproof.history import Place
 from forkproof.scenario import (
+    Guard,
     Loop,
     LoopBody,
     LoopKind,
@@ -230,12 +233,12 @@ class _Model:
             return Sure.MAYBE
         if unit.native:
             # A thread that talks through sockets which were patched under it: not documented.
-            unsettled = unit.loop.hears_redis and bool(process.patched)
+            unsettled = unit.loop.needs_redis and bool(process.patched)
             return Sure.MAYBE if unsettled or (unit.repatched and process.odd) else Sure.YES
         sure = self.cooperative(process)
         if process.body is not None:
             sure = min(sure, self._child_advances(process))
-        if self.talks_at_fork(process) or (unit.copied and unit.loop.hears_redis):
+        if self.talks_at_fork(process) or (unit.copied and unit.loop.needs_redis):
             # A copy may wait for what only its parent has, such as a look-up in gevent's thread pool [F].
             sure = min(sure, Sure.MAYBE)
         if self.hogs(process) is not Sure.NO:
@@ -250,7 +253,7 @@ class _Model:
     def talks_at_fork(self, process: _Process) -> bool:
         """Whether a native thread that does more than sleep runs in the parent while a process is forked [T]."""
         return process.place.role == "worker" and any(
-            unit.native and (unit.loop.hears_redis or self.enters_a_hub(unit, self.arbiter))
+            unit.native and (unit.loop.needs_redis or self.enters_a_hub(unit, self.arbiter))
             for unit in self.arbiter.units
         )
 
@@ -304,6 +307,8 @@ def _one_listener(model: _Model, loop: Loop) -> Answer:
 
 def _one_listener_in(model: _Model, loop: Loop, window: Snapshot) -> Answer:
     units = model.units_of(loop.name, window)
+    if loop.guard is not Guard.NONE:
+        return _one_holder_in(model, loop, units)
     sure = [process.place for _, process, advances in units if advances is Sure.YES]
     open_ = [process.place for _, process, advances in units if advances is Sure.MAYBE]
     if len(open_) > 8:
@@ -321,6 +326,16 @@ def _one_listener_in(model: _Model, loop: Loop, window: Snapshot) -> Answer:
     if answers == {True}:
         return Expectation.MUST_HOLD, f"runs in {where} [F, G, H]"
     return Expectation.MUST_BREAK, f"runs in {where}, which is not {loop.policy.value} [F, G, H]"
+
+
+def _one_holder_in(model: _Model, loop: Loop, units: Sequence[tuple[_Unit, _Process, Sure]]) -> Answer:
+    if loop.guard is Guard.LOCK and len(model.windows) > 1:
+        return Expectation.MAY_BREAK, "a lock that has no timeout dies with its holder [R]"
+    if loop.policy is not Policy.ONCE_PER_SERVICE or any(unit.copied for unit, _, _ in units):
+        return Expectation.MAY_BREAK, "which process holds it is not promised [R]"
+    if not units or any(advances is not Sure.YES for _, _, advances in units):
+        return Expectation.MAY_BREAK, "who holds it may not advance, and nobody else does then [R]"
+    return Expectation.MUST_HOLD, f"one of {len(units)} holds the {loop.guard.value} [R]"
 
 
 def _named(places: Iterable[Place]) -> str:
@@ -363,6 +378,8 @@ def _dead(model: _Model, loop: Loop) -> Answer:
         units = model.units_of(loop.name, window)
         if any(unit.copied or advances is Sure.MAYBE for unit, _, advances in units):
             return Expectation.MAY_BREAK, "what is_alive() says of a copy is not promised [G]"
+        if loop.guard is not Guard.NONE and any(advances is not Sure.YES for _, _, advances in units):
+            return Expectation.MAY_BREAK, "who holds it may not advance, and nobody else does then [R]"
         if any(advances is Sure.NO and process.place.role == "worker" for _, process, advances in units):
             return Expectation.MUST_BREAK, "a greenlet is alive where nothing ever enters the hub [C]"
     if one[0] is Expectation.MUST_HOLD:
@@ -389,7 +406,7 @@ def _starved(model: _Model, loop: Loop) -> Answer:
     answers: list[Answer] = []
     for window in model.windows:
         for unit, process, advances in model.units_of(loop.name, window):
-            if advances is Sure.NO and not unit.copied:
+            if advances is Sure.NO and not unit.copied and loop.guard is Guard.NONE:
                 answers.append((Expectation.MUST_BREAK, f"nothing enters the hub in {process.place} [C]"))
             elif advances is not Sure.YES:
                 answers.append((Expectation.MAY_BREAK, f"its turns in {process.place} are not promised [C]"))
@@ -445,7 +462,7 @@ def _shutdown(model: _Model, loop: Loop) -> Answer:
 def _quiet(model: _Model, loop: Loop) -> Answer:
     sites = [patch.site for patch in model.scenario.patches]
     everyone = [process for window in model.windows for process in window]
-    if any(unit.copied and unit.loop.hears_redis for process in everyone for unit in process.units):
+    if any(unit.copied and unit.loop.needs_redis for process in everyone for unit in process.units):
         return Expectation.MAY_BREAK, "copies may share one connection and read each other's replies [G]"
     if _plain(model) and len(sites) <= 1:
         return Expectation.MUST_HOLD, "nothing is done that warns"

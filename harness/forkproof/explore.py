@@ -22,6 +22,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
+from hypothesis.strategies import SearchStrategy
 
 from forkproof.errors import CouldNotDecide, ForkproofError, ScenarioError
 from forkproof.judge import Judgement, RunReport
@@ -47,9 +48,13 @@ Key = tuple[str, str, bool, str | None]
 
 def draw(n: int, seed: int, target: Target) -> list[Scenario]:
     """`n` scenarios that the target can run, the same for the same seed and target; doubles are drawn again."""
-    found: dict[str, Scenario] = {}
     worker_classes, without = abilities(target)
-    strategy = scenarios(worker_classes=worker_classes, flags=target.patch_flags, without=without)
+    return drawn(n, seed, scenarios(worker_classes=worker_classes, flags=target.patch_flags, without=without))
+
+
+def drawn(n: int, seed: int, strategy: SearchStrategy[Scenario]) -> list[Scenario]:
+    """`n` scenarios of a strategy, the same for the same seed; doubles are drawn again."""
+    found: dict[str, Scenario] = {}
     for part in itertools.count():
         if len(found) >= n:
             break

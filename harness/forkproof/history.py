@@ -48,7 +48,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from forkproof.scenario import Loop, LoopKind, Scenario
+from forkproof.scenario import Guard, Loop, LoopKind, Scenario
 
 SUPERVISOR = "supervisor.jsonl"
 
@@ -283,6 +283,9 @@ def message_gap(scenario: Scenario) -> float:
     return max([0.02] + [1.5 * loop.yields.seconds + 0.02 for loop in hearing])
 
 
+LEASE = 1.0
+"""Seconds that the payload's lease lasts."""
+
 CONTROL_TURN = 0.02
 """Nominal seconds between two turns of the control process."""
 
@@ -293,7 +296,9 @@ def decisive_turns(scenario: Scenario) -> int:
     Three periods of the slowest loop and a margin, counted in turns, so that a slow machine gets a longer window.
     """
     slowest = max([loop.yields.seconds for loop in scenario.loops] + [message_gap(scenario)])
-    return math.ceil((0.3 + 3 * slowest) / CONTROL_TURN)
+    # Whoever held a lease may have died with it: it has to expire first, and then there must be time to see the next.
+    patience = 2 * LEASE if scenario.faults and any(loop.guard is Guard.LEASE for loop in scenario.loops) else 0
+    return math.ceil((0.3 + 3 * slowest + patience) / CONTROL_TURN)
 
 
 def runs_in_child(loop: Loop) -> bool:

@@ -119,7 +119,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     lines = [
         f"{report.nodeid}: {value}"
         for report in (*terminalreporter.getreports("failed"), *terminalreporter.getreports("error"))
-        for name, value in report.user_properties
+        # A file that could not be collected has none.
+        for name, value in getattr(report, "user_properties", ())
         if name == PROPERTY
     ]
     if lines:

@@ -111,6 +111,14 @@ class Policy(Word):
     BEST_EFFORT = "best_effort"
 
 
+class Guard(Word):
+    """What a loop waits for before it ticks, where it is started in several processes and is meant to run in one."""
+
+    NONE = "none"
+    LOCK = "lock"
+    LEASE = "lease"
+
+
 class WorkerClass(Word):
     """gunicorn's worker class; `geventwebsocket` is `geventwebsocket.gunicorn.workers.GeventWebSocketWorker`."""
 
@@ -181,6 +189,12 @@ class Loop(_Frozen):
     body: LoopBody = LoopBody.SLEEP
     yields: Yield = Yield()
     policy: Policy = Policy.ONCE_PER_WORKER
+    guard: Guard = Guard.NONE
+
+    @property
+    def needs_redis(self) -> bool:
+        """Whether it talks to Redis at all."""
+        return self.hears_redis or self.guard is not Guard.NONE
 
     @property
     def hears_redis(self) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from forkproof.errors import MissingPackage, TargetError
-from forkproof.scenario import LoopBody, LoopKind, Scenario, YieldCall
+from forkproof.scenario import LoopKind, Scenario, YieldCall
 
 OLDEST = (3, 6)
 PACKAGES = ("gunicorn", "gevent", "greenlet", "flask", "redis", "gevent-websocket")
@@ -103,7 +103,7 @@ def needs(scenario: Scenario) -> dict[str, str]:
     for loop in scenario.loops:
         if loop.kind is LoopKind.GREENLET or loop.yields.call is YieldCall.GEVENT_SLEEP:
             found["gevent"] = f"loop {loop.name!r}"
-        if loop.body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE):
+        if loop.needs_redis:
             found["redis"] = f"loop {loop.name!r}"
     return found
 

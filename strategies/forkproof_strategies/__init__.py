@@ -8,6 +8,7 @@ Everything is keyword-only and shrinks towards one worker, no fault, one daemon 
 """
 
 from forkproof_strategies._faults import afters, faults
+from forkproof_strategies._recipes import RECIPES, Recipe, recipes
 from forkproof_strategies._scenarios import (
     features,
     loops,
@@ -18,4 +19,17 @@ from forkproof_strategies._scenarios import (
     yields,
 )
 
-__all__ = ["afters", "faults", "features", "loops", "patch_flags", "patches", "scenarios", "servers", "yields"]
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "afters",
+    "faults",
+    "features",
+    "loops",
+    "patch_flags",
+    "patches",
+    "recipes",
+    "scenarios",
+    "servers",
+    "yields",
+]

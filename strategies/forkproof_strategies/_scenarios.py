@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from forkproof.scenario import (
     PATCH_FLAGS,
+    Guard,
     Loop,
     LoopBody,
     LoopKind,
@@ -44,6 +45,7 @@ FEATURES = (
     "rare yields",
     "slow yields",
     "not daemon",
+    "guards",
 )
 """What a scenario may use beyond the plainest one. Drawing a subset first makes several meet often (swarm testing,
 Groce et al., ISSTA 2012)."""
@@ -134,6 +136,7 @@ def loops(draw: st.DrawFn, *, name: str = "a", using: Collection[str] = FEATURES
         body=body,
         yields=draw(yields(using=using, body=body)),
         policy=draw(one_of(Policy.ONCE_PER_WORKER, *(p for p in Policy if p is not Policy.ONCE_PER_WORKER))),
+        guard=draw(one_of(*Guard)) if {"guards", "redis"} <= set(using) else Guard.NONE,
     )
 
 

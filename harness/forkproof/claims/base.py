@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from forkproof.history import Birth, Event, History, Process, Window, decisive_turns, runs_in_child
-from forkproof.scenario import Loop, Policy, Scenario
+from forkproof.scenario import Guard, Loop, Policy, Scenario
 from forkproof.verdict import Finding, Verdict, merge
 
 EVIDENCE_MAX = 20
@@ -148,9 +148,13 @@ def published(history: History, loop: Loop, window: Window) -> list[Event]:
     return [event for event in sent if event["loop"] == loop.name]
 
 
-def may_tick(history: History, loop: Loop, window: Window) -> bool:
-    """Whether a healthy loop has something to do: one that waits for messages stands still without them."""
-    return not loop.hears_redis or bool(published(history, loop, window))
+def idle(history: History, loop: Loop, window: Window) -> str:
+    """Why a healthy loop may stand still in a window, though it runs: empty where it may not."""
+    if loop.hears_redis and not published(history, loop, window):
+        return f"no message was published for it {span(history, window)}"
+    if loop.guard is not Guard.NONE and history.ticking(loop.name, window):
+        return f"it waits for its {loop.guard.value}, which another one holds {span(history, window)}"
+    return ""
 
 
 # --- processes
@@ -211,7 +215,8 @@ def listeners(history: History, loop: Loop, window: Window) -> list[Listener]:
     """
     found = [Listener(birth, history.processes[key]) for birth, key in history.ticking(loop.name, window)]
     found = [one for one in found if one.process.gone is None or one.process.gone > window.opened]
-    return [one for one in found if not any(_succeeds(history, other, one, window) for other in found)]
+    succeeds = _succeeds if loop.guard is Guard.NONE else _takes_over
+    return [one for one in found if not any(succeeds(history, other, one, window) for other in found)]
 
 
 def _succeeds(history: History, new: Listener, old: Listener, window: Window) -> bool:
@@ -219,6 +224,13 @@ def _succeeds(history: History, new: Listener, old: Listener, window: Window) ->
     if gone is None or gone > window.closed or new.process.place != old.process.place:
         return False
     return history.ticks(new.birth, new.process.key, window.opened, gone) == 0
+
+
+def _takes_over(history: History, new: Listener, old: Listener, window: Window) -> bool:
+    """Whether a loop with a guard had done its last turn in one place before its first in another."""
+    last = [t for t, _ in history.changes(old.birth, old.process.key) if t <= window.closed]
+    first = [t for t, _ in history.changes(new.birth, new.process.key)]
+    return bool(last and first) and last[-1] < first[0]
 
 
 def meant(loop: Loop, process: Process) -> bool:
@@ -258,8 +270,8 @@ def absence(scenario: Scenario, history: History, loop: Loop, window: Window) ->
         return Absence()
     if not decides(scenario, window):
         return Absence((*places, *late), too_few(scenario, history, window))
-    if not may_tick(history, loop, window):
-        return Absence((*places, *late), f"no message was published for it {span(history, window)}")
+    if reason := idle(history, loop, window):
+        return Absence((*places, *late), reason)
     if not places:
         return Absence(tuple(late), f"{listing(late)} began only inside the window {span(history, window)}")
     return Absence(tuple(places))

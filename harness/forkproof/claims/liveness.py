@@ -13,8 +13,8 @@ from forkproof.claims.base import (
     decides,
     edges,
     fate,
+    idle,
     listing,
-    may_tick,
     no_window,
     number,
     quoted,
@@ -100,7 +100,7 @@ def _handle(
     new = birth.t > window.opened or process is None or process.first > window.opened
     ends = history.between("loop.end", window.opened, window.closed)
     ended = any(event["birth"] == birth.birth and event.process in places for event in ends)
-    if new or ended or not may_tick(history, loop, window):
+    if new or ended or idle(history, loop, window):
         return None  # it had not the whole window to tick in, or nothing to do
     told = f"is_alive() was true for {asked}, yet it did not tick there once {span(history, window)}"
     if not decides(scenario, window):
@@ -199,8 +199,8 @@ def _turns(say: Say, scenario: Scenario, history: History, loop: Loop, window: W
     evidence = (traces(history, [birth]), edges(history, window))
     if ticks > 0:
         return say.held(f"it had {number(ticks, 'turn')} in {place} {span(history, window)}", *evidence)
-    if not may_tick(history, loop, window):
-        return say.not_applicable(f"no message was published for it {span(history, window)}")
+    if reason := idle(history, loop, window):
+        return say.not_applicable(reason)
     begun = any(event["birth"] == birth and event.process == key for event in history.of("loop.begin"))
     still = f"birth id {short(birth)} {'stands still' if begun else 'never began'} in {place} {span(history, window)}"
     if not decides(scenario, window):

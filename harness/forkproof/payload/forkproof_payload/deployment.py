@@ -30,7 +30,7 @@ def patches(site):
 
 def uses_redis():
     """Whether any loop of the scenario talks to Redis."""
-    return any(loop["body"] in ("listen", "get_message") for loop in SCENARIO["loops"])
+    return any(loop["body"] in ("listen", "get_message") or loop["guard"] != "none" for loop in SCENARIO["loops"])
 
 
 def patch(site):

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from forkproof_payload import probe
+from forkproof_payload import guards, probe
 
 WORK = 20000
 
@@ -20,8 +20,12 @@ class Loop(object):
         # Imported and looked up by the creator, as a module's first lines would: an import that a fork catches in
         # another thread is a fault of its own.
         self.give_way = pause(spec["yields"])
-        if spec["body"] in ("listen", "get_message"):
+        self.guard = None
+        if spec["body"] in ("listen", "get_message") or spec["guard"] != "none":
             import redis  # noqa: F401
+        if spec["guard"] != "none":
+            call = "time.sleep" if spec["yields"]["call"] == "none" else spec["yields"]["call"]
+            self.guard = guards.Guard(spec["guard"], broker, channel, CALLS[call](guards.TRY_EVERY))
 
     def start(self):
         """Create the thread, greenlet or process, and start it."""
@@ -30,7 +34,11 @@ class Loop(object):
     def run(self):
         """The body, until it ends or raises."""
         try:
-            BODIES[self.spec["body"]](self, self.give_way)
+            give_way = self.give_way
+            if self.guard is not None:
+                self.guard.wait()
+                give_way = self.guard.renewing(give_way)
+            BODIES[self.spec["body"]](self, give_way)
         except BaseException as error:
             self.ticker.event("loop.end", error=repr(error))
             raise
