@@ -26,6 +26,12 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short one: the path of a server's socket takes 107 bytes."""
+    return tmp_path_factory.mktemp("r")
+
+
+@pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run the command in an empty folder with a scenario in it; gives exit code, standard output and error."""
     monkeypatch.chdir(tmp_path)
@@ -73,6 +79,9 @@ WRONG: list[tuple[str, str]] = [
     ("explore --target /bin/true", f"/bin/true: is no Python that forkproof can test: it printed nothing. {PYTHON}"),
     (f"run {RUN} --broker nonsense", "--broker 'nonsense': unknown kind of Redis; allowed are \"embedded\""),
     (f"run {RUN} --broker redis://127.0.0.1:1", "no Redis answers at redis://127.0.0.1:1/0: [Errno 111] Connection"),
+    ("doctor --broker nonsense", "--broker 'nonsense': unknown kind of Redis; allowed are \"embedded\""),
+    ("run twice.json", "twice.json: 'workers' stands twice in one object: 1 and 2"),
+    (f"explore --out {'x' * 60}", "which leaves no room for the server's sockets: give a shorter --out"),
     ("explore --out words", "WHERE/words/campaign-"),
     ("explore --out /proc/x", "/proc/x/campaign-"),
 ]  # fmt: skip
@@ -82,6 +91,7 @@ WRONG: list[tuple[str, str]] = [
 def test_wrong_usage(run: Run, tmp_path: Path, words: str, message: str) -> None:
     (tmp_path / "words").write_text("words", encoding="utf-8")
     (tmp_path / "impossible.json").write_text(json.dumps({"loops": [{"name": "a"}], "server": {"workers": 9}}))
+    (tmp_path / "twice.json").write_text('{"loops": [{"name": "a"}], "server": {"workers": 1, "workers": 2}}')
     (tmp_path / "empty").mkdir()
     begun = time.monotonic()
     code, out, err = run(*words.split())
@@ -107,7 +117,11 @@ def test_a_target_without_a_server(run: Run, tmp_path: Path) -> None:
     folder, _ = site(sys.executable, tmp_path / "venv")
     code, _, err = run("run", RUN, "--target", folder)
     assert code == 3
-    assert f"forkproof: {folder}/bin/python: has no gunicorn, which every scenario needs. Install it there" in err
+    told = f"forkproof: {folder}/bin/python: has no gunicorn, which every scenario needs. Install it there"
+    assert told in err
+    # Not even a broker is started for a campaign of which nothing could come.
+    code, _, err = run("explore", "--target", folder, "--out", "made")
+    assert (code, told in err, (tmp_path / "made").exists()) == (3, True, False)
 
 
 def test_a_defect_of_ours(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +156,9 @@ def test_claims_are_listed_and_explained(run: Run) -> None:
 
 
 @pytest.mark.fork
-@pytest.mark.parametrize(("words", "code"), [((), 0), (("--target", "/bin/true"), 3), (("--broker", "nonsense"), 3)])
+@pytest.mark.parametrize(
+    ("words", "code"), [((), 0), (("--target", "/bin/true"), 3), (("--broker", "redis://127.0.0.1:1"), 3)]
+)
 def test_doctor(run: Run, words: tuple[str, ...], code: int) -> None:
     got, out, err = run("doctor", "--json", "-", *words)
     assert got == code

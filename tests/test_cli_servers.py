@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import Run, run
+from test_cli import Run, run, tmp_path
 from test_target import site
 
 from forkproof import target
 from forkproof.scenario import from_dict
 
-__all__ = ["run"]
+__all__ = ["run", "tmp_path"]
 pytestmark = pytest.mark.fork
 
 HEALTHY: dict[str, Any] = {"loops": [{"name": "listen"}]}
@@ -32,12 +32,6 @@ def _stack() -> None:
     missing = {"gunicorn", "gevent", "flask"} - set(target.find(None).versions)
     if missing:
         pytest.skip(f"this Python has no {', '.join(sorted(missing))}")
-
-
-@pytest.fixture
-def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short one: the path of a server's socket takes 107 bytes."""
-    return tmp_path_factory.mktemp("r")
 
 
 def write(folder: Path, plain: dict[str, Any]) -> Path:

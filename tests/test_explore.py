@@ -5,20 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from forkproof import known_issues
 from forkproof.errors import CouldNotDecide
 from forkproof.expectation import Expectation
 from forkproof.explore import Explorer, draw
 from forkproof.history import Event
 from forkproof.judge import Judgement, RunReport
+from forkproof.known_issues import KnownIssue
 from forkproof.scenario import Loop, Patch, PatchSite, Scenario, Server, WorkerClass
 from forkproof.session import Session
-from forkproof.target import Target
+from forkproof.target import PACKAGES, Target
 from forkproof.verdict import Finding, Verdict
 
 Breaks = Callable[[Scenario], bool]
@@ -34,6 +36,9 @@ class Pretended:
     claims: Sequence[str] | None = None
     launched: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
+    target: Target = field(
+        default_factory=lambda: Target("python", "3.11.7", dict.fromkeys(PACKAGES, "99"), ("thread",))
+    )
 
     def run(self, what: Scenario) -> RunReport:
         self.launched += 1
@@ -118,6 +123,23 @@ def test_an_expected_break_is_shrunk_where_its_claim_was_asked_for(tmp_path: Pat
 def test_held_where_it_must_break_is_a_surprise(tmp_path: Path) -> None:
     campaign = explorer(Pretended(tmp_path, lambda what: False, Expectation.MUST_BREAK)).explore([[PLAIN]])
     assert [failure.judgement.finding.verdict for failure in campaign.failures] == [Verdict.HELD]
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_a_known_issue_that_does_not_show_any_more_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shows: bool
+) -> None:
+    issue = KnownIssue("id", "title", "link", ("server_answers",), {"gunicorn": ">=1"}, {}, (1, 2))
+    elsewhere = replace(issue, versions={"gunicorn": "<1"})
+    monkeypatch.setattr(known_issues, "load", lambda: (issue, elsewhere))
+    monkeypatch.setattr(KnownIssue, "scenario", tmp_path / "scenario.json")
+    (tmp_path / "scenario.json").write_text(BIG.to_json())
+    session = Pretended(tmp_path, lambda what: shows and what == BIG, Expectation.MAY_BREAK)
+    campaign = explorer(session, jobs=1, check_known=True).explore([[PLAIN]])
+    assert [(stale.issue, stale.tried) for stale in campaign.stale] == ([] if shows else [(issue, 5)])
+    assert campaign.exit_code(strict=True) == (0 if shows else 1)
+    assert session.launched == (2 if shows else 6)
+    assert [path.name for path in tmp_path.iterdir()] == ["scenario.json"]
 
 
 def test_interrupted_it_reports_what_it_has(tmp_path: Path) -> None:

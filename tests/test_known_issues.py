@@ -13,7 +13,7 @@ from packaging.specifiers import SpecifierSet
 from forkproof import known_issues
 from forkproof.claims import REGISTRY
 from forkproof.known_issues import KnownIssue
-from forkproof.scenario import Scenario, from_dict
+from forkproof.scenario import Scenario, from_dict, load
 from forkproof.target import PACKAGES
 from forkproof.verdict import Finding, Verdict
 
@@ -45,6 +45,11 @@ def test_each_entry_says_what_it_is(entry: KnownIssue) -> None:
     assert set(entry.versions) <= {"python", *PACKAGES}
     for wanted in entry.versions.values():
         assert SpecifierSet(wanted)
+    failed, tried = entry.rate
+    assert 0 < failed <= tried
+    if not entry.link.startswith("https://"):
+        assert entry.scenario is not None
+        assert entry.meets(load(entry.scenario))
 
 
 @pytest.mark.parametrize("entry", ISSUES, ids=lambda entry: entry.id)
@@ -111,6 +116,10 @@ def test_when(when: dict[str, Any], fields: dict[str, Any], matches: bool) -> No
 
 def test_another_claim_is_not_its_doing() -> None:
     assert not issue().matches(scenario(), dataclasses.replace(BROKEN, claim="clean_shutdown"))
+
+
+def test_an_issue_explains_nothing_that_held() -> None:
+    assert not issue().matches(scenario(), dataclasses.replace(BROKEN, verdict=Verdict.HELD))
 
 
 def test_the_first_that_matches_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from forkproof import known_issues
 from forkproof.claims import REGISTRY
 from forkproof.expectation import Expectation
+from forkproof.explore import Campaign, Stale
 from forkproof.judge import Judgement, RunReport, combine
 from forkproof.reports import junit, terminal
 from forkproof.scenario import from_dict
@@ -89,7 +91,22 @@ def test_a_report_is_printed_whatever_a_server_said(verbosity: int) -> None:
     )
     text = shown.getvalue()
     assert "[/red] [bold]" in text
+    assert "\x1b" not in text
+    assert r"said \x1b[31m" in text
     assert "Reproduce with:  forkproof replay run" in text
     assert "broken  (1 launched)" in text
     assert ("no_dead_listener: not applicable" in text) is False
     assert ("every_message_handled_once: not applicable" in text) == bool(verbosity)
+
+
+def shown(campaign: Campaign, verbosity: int = 0) -> str:
+    into = io.StringIO()
+    Console(file=into, width=120).print(terminal.campaign(campaign, seed=1, verbosity=verbosity))
+    return into.getvalue()
+
+
+def test_a_known_issue_that_does_not_show_is_named() -> None:
+    [issue, *_] = known_issues.load()
+    text = shown(Campaign(stale=[Stale(issue, 7)]))
+    assert f"known issue {issue.id} does not show: its scenario held in 7 of 7 runs" in text
+    assert f"forkproof run {issue.scenario} --repeat 7" in text.replace("\n", " ")

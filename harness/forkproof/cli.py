@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             sys.stdout.flush()
         sys.exit(code)
     except ForkproofError as error:
-        print(f"forkproof: {error}", file=sys.stderr)
+        from forkproof.reports import printable
+
+        print(f"forkproof: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("forkproof: interrupted", file=sys.stderr)
@@ -78,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     amount.add_argument("--time", type=_seconds, default=None, metavar="S", help="go on drawing for S seconds")
     explore.add_argument("-j", type=_positive, default=None, metavar="N", help="servers at once (default: 2 a core)")
     explore.add_argument("--seed", type=int, default=None, help="the same seed draws the same scenarios")
-    explore.add_argument("--strict", action="store_true", help="known issues fail too")
+    explore.add_argument("--strict", action="store_true", help="known issues fail too, and those that no longer show")
     explore.add_argument("--budget", type=_seconds, default=90.0, metavar="S", help="seconds to shrink one failure")
     _common(explore)
     explore.set_defaults(run=_explore)
@@ -208,12 +210,14 @@ def _show_run(report: Any, arguments: argparse.Namespace) -> int:
 
 
 def _explore(arguments: argparse.Namespace) -> int:
+    from forkproof import target
     from forkproof.explore import Explorer
     from forkproof.reports import junit, terminal
     from forkproof.reports.progress import CampaignProgress
-    from forkproof.session import open_session
+    from forkproof.session import PLAINEST, open_session
 
     names = _known_claims(arguments.claim)
+    target.find(arguments.target).require(PLAINEST)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1_000_000)
     console = terminal.console(stderr=True)
     with (
@@ -231,6 +235,7 @@ def _explore(arguments: argparse.Namespace) -> int:
             progress=progress,
             budget_seconds=arguments.budget,
             shrink_expected=bool(names),
+            check_known=arguments.strict,
         )
         until = time.monotonic() + arguments.time if arguments.time is not None else None
         campaign = explorer.explore(_batches(arguments.n or 50, seed, session.target, until), until=until)
@@ -266,8 +271,9 @@ def _claims(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from forkproof import doctor
+    from forkproof import broker, doctor
 
+    broker.parse(arguments.broker)
     answers = doctor.examine(arguments.target, arguments.broker)
     for answer in answers:
         sign = "ok " if answer.good else "NO "

@@ -24,8 +24,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis.strategies import SearchStrategy
 
+from forkproof import known_issues, scenario
+from forkproof.cause import runs_until_sound
 from forkproof.errors import CouldNotDecide, ForkproofError, ScenarioError
 from forkproof.judge import Judgement, RunReport
+from forkproof.known_issues import KnownIssue
 from forkproof.scenario import Scenario, WorkerClass
 from forkproof.session import Session
 from forkproof.simplify import neighbours
@@ -121,6 +124,18 @@ class Failure:
         }
 
 
+@dataclass(frozen=True)
+class Stale:
+    """A known issue that did not show in `tried` runs of its own scenario, on a version that is said to have it."""
+
+    issue: KnownIssue
+    tried: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the JSON report, schema 1."""
+        return {"id": self.issue.id, "title": self.issue.title, "link": self.issue.link, "tried": self.tried}
+
+
 class _Group:
     """The runs that failed in one way: the three smallest, and how many there were."""
 
@@ -169,10 +184,11 @@ class Campaign:
     claims: dict[str, Counter[str]] = field(default_factory=dict)
     values: dict[str, Counter[str]] = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
+    stale: list[Stale] = field(default_factory=list)
 
     def exit_code(self, *, strict: bool = False) -> int:
-        """1 for a surprise that is no known issue (`strict`: any), 3 where nothing was decided, else 0."""
-        if any(strict or failure.judgement.known_issue is None for failure in self.failures):
+        """1 for a surprise that is no known issue (`strict`: any, and a stale issue), 3 where nothing was decided."""
+        if any(strict or failure.judgement.known_issue is None for failure in self.failures) or self.stale:
             return 1
         decided = any(counts["held"] + counts["broken"] for counts in self.claims.values())
         return 0 if decided and not self.interrupted and not self.problems else 3
@@ -188,6 +204,7 @@ class Campaign:
             "failures": [failure.to_dict() for failure in self.failures],
             "expected_breaks": [failure.to_dict() for failure in self.expected_breaks],
             "problems": self.problems,
+            "stale_issues": [stale.to_dict() for stale in self.stale],
             "unknown": dict(self.unknown),
             "coverage": {
                 "claims": {name: dict(counts) for name, counts in self.claims.items()},
@@ -240,6 +257,7 @@ class Explorer:
         budget_launches: int = 60,
         budget_seconds: float = 90.0,
         shrink_expected: bool = False,
+        check_known: bool = False,
     ) -> None:
         self.session = session
         self.progress = progress or Progress()
@@ -248,6 +266,7 @@ class Explorer:
         self.budget_launches = budget_launches
         self.budget_seconds = budget_seconds
         self.shrink_expected = shrink_expected
+        self.check_known = check_known
         self._pool = concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="run")
         self._groups: dict[Key, _Group] = {}
         self._folders: set[Path] = set()
@@ -268,6 +287,8 @@ class Explorer:
                 if until is not None and time.monotonic() >= until:
                     break
             self._settle()
+            if self.check_known:
+                self._check_known()
         except KeyboardInterrupt:
             self.campaign.interrupted = True
             self.session.stop.set()
@@ -339,6 +360,31 @@ class Explorer:
                 self.campaign.expected_breaks.append(group.as_seen())
             del group.members[:]
         self._prune()
+
+    def _check_known(self) -> None:
+        """Run the scenarios of the known issues that the target is said to have and that did not show by themselves."""
+        shown = {failure.judgement.known_issue for failure in self.campaign.failures}
+        for issue in known_issues.load():
+            judged = self.session.claims is None or set(issue.claims) & set(self.session.claims)
+            if issue.id in shown or not judged or not issue.affects(self.session.target.to_dict()):
+                continue
+            if issue.scenario is not None:
+                what = scenario.load(issue.scenario)
+                if self.session.target.can_run(what):
+                    self._show_again(issue, what)
+
+    def _show_again(self, issue: KnownIssue, what: Scenario) -> None:
+        self.progress.phase(f"known issue {issue.id}", None)
+        tried = 0
+        for batch in _batches([what] * runs_until_sound(issue.rate), self.jobs):
+            for report in self.run_all(batch):
+                verdicts = {j.finding.verdict for j in report.judgements if j.finding.claim in issue.claims}
+                _drop(report.folder)
+                if Verdict.BROKEN in verdicts:
+                    return
+                tried += Verdict.HELD in verdicts
+        if tried:
+            self.campaign.stale.append(Stale(issue, tried))
 
     def _report_unconfirmed(self) -> None:
         for key, group in self._groups.items():

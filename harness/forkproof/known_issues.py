@@ -12,7 +12,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 from forkproof.scenario import Scenario
-from forkproof.verdict import Finding
+from forkproof.verdict import Finding, Verdict
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,8 +24,10 @@ else:
 class KnownIssue:
     """One upstream defect: which claims it breaks, on which versions, in which scenarios, and where it is discussed.
 
-    `when` holds what a scenario must have, as {"server.preload": [true], "patches.site": [...], ...}: a path, and the
-    values that will do; a path into a list is met by any of its members.
+    `link` is a page on the web, or the README of a folder in `findings/` whose scenario.json shows it; `rate` is how
+    often that one broke of how many runs, as measured. `when` holds what a scenario must have, as
+    {"server.preload": [true], "patches.site": [...], ...}: a path, and the values that will do; a path into a list is
+    met by any of its members.
     """
 
     id: str
@@ -34,6 +36,15 @@ class KnownIssue:
     claims: tuple[str, ...]
     versions: Mapping[str, str]
     when: Mapping[str, Any]
+    rate: tuple[int, int] = (1, 1)
+
+    @property
+    def scenario(self) -> Path | None:
+        """The file with the scenario that shows it; None where there is none."""
+        here = Path(__file__).resolve().parent
+        # An installed forkproof carries the findings in its package; a checkout has them at its top.
+        paths = [(folder / self.link).with_name("scenario.json") for folder in (here, here.parents[1])]
+        return next((path for path in paths if "://" not in self.link and path.is_file()), None)
 
     def affects(self, versions: Mapping[str, str | None]) -> bool:
         """Whether a target's versions are among the affected ones."""
@@ -43,11 +54,14 @@ class KnownIssue:
         )
 
     def matches(self, scenario: Scenario, finding: Finding) -> bool:
-        """Whether a finding can be this issue's doing."""
+        """Whether a finding can be this issue's doing: an issue says what it breaks, and explains nothing that held."""
+        broken = finding.verdict is Verdict.BROKEN
+        return broken and finding.claim in self.claims and self.meets(scenario)
+
+    def meets(self, scenario: Scenario) -> bool:
+        """Whether a scenario has what it takes."""
         plain = scenario.to_dict()
-        return finding.claim in self.claims and all(
-            any(value in wanted for value in _at(plain, path)) for path, wanted in self.when.items()
-        )
+        return all(any(value in wanted for value in _at(plain, path)) for path, wanted in self.when.items())
 
 
 @functools.cache
@@ -63,6 +77,7 @@ def load() -> tuple[KnownIssue, ...]:
             tuple(issue["claims"]),
             issue["versions"],
             issue.get("when", {}),
+            tuple(issue.get("rate", (1, 1))),
         )
         for issue in data.get("issue", [])
     )

@@ -43,6 +43,7 @@ ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 # The server's control socket lies below the run folder, and the kernel takes 107 bytes.
 _SOCKET = "home/.gunicorn/gunicorn.ctl"
 _LONGEST = 107 - len(_SOCKET) - 1
+_NAME = 19  # a digest, a hyphen and six more digits
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,7 @@ class Surroundings:
 def new_folder(out: Path, scenario: Scenario) -> Path:
     """Make the folder of a new run and write its scenario; RunFolderError carries the scenario where it cannot."""
     folder = out.absolute() / f"{scenario.digest}-{secrets.token_hex(3)}"
-    if len(os.fsencode(folder)) > _LONGEST:
-        raise UsageError(
-            f"{folder}: is longer than {_LONGEST} bytes, which leaves no room for the server's sockets: "
-            "give a shorter --out"
-        )
+    _require_short(folder)
     try:
         folder.mkdir(parents=True, mode=0o700)
         (folder / "scenario.json").write_text(scenario.to_json(), encoding="utf-8")
@@ -76,9 +73,18 @@ def new_folder(out: Path, scenario: Scenario) -> Path:
     return folder
 
 
+def _require_short(folder: Path) -> None:
+    if len(os.fsencode(folder)) > _LONGEST:
+        raise UsageError(
+            f"{folder}: is longer than {_LONGEST} bytes, which leaves no room for the server's sockets: "
+            "give a shorter --out"
+        )
+
+
 def campaign_folder(out: Path) -> Path:
-    """A folder for what one command's runs share; RunFolderError where it cannot be made."""
+    """A folder for what one command's runs share; RunFolderError where it cannot be made, or no run's could be."""
     folder = out.absolute() / f"campaign-{secrets.token_hex(3)}"
+    _require_short(folder.with_name("0" * _NAME))
     try:
         folder.mkdir(parents=True, mode=0o700)
     except OSError as error:

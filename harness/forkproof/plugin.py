@@ -316,7 +316,7 @@ class Result:
     def evidence(self) -> Iterator[tuple[str, str]]:
         """Titles and texts that show what happened."""
         from forkproof.judge import server_log
-        from forkproof.reports import terminal
+        from forkproof.reports import printable, terminal
         from forkproof.target import describe
 
         folder = self.report.folder
@@ -324,7 +324,7 @@ class Result:
         yield "claims", _text(describe(self.report.versions), terminal.claims_table(self.report.judgements))
         if self.report.loops:
             yield "loops", _text(terminal.loops_table(self.report))
-        yield "server log", server_log(folder, _LOG_LINES)
+        yield "server log", printable(server_log(folder, _LOG_LINES))
         for path in sorted((folder / "stacks").glob("*.txt")):
             with contextlib.suppress(OSError):
                 stacks = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -312,10 +312,25 @@ def from_dict(data: object, *, source: str = "scenario") -> Scenario:
 def parse(text: str, *, source: str = "scenario") -> Scenario:
     """A validated scenario from JSON text; errors as `from_dict`."""
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_once)
+    except _Twice as error:
+        raise ScenarioError(source, [str(error)]) from None
     except (ValueError, RecursionError) as error:
         raise ScenarioError(source, [f"is not JSON: {error}"]) from None
     return from_dict(data, source=source)
+
+
+class _Twice(ValueError):
+    """A field that an object has more than once: which one is meant cannot be told."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _Twice(f"{_shown(name)} stands twice in one object: {_shown(found[name])} and {_shown(value)}")
+        found[name] = value
+    return found
 
 
 def load(path: Path) -> Scenario:

@@ -6,12 +6,12 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from forkproof import explore
 from forkproof.errors import ForkproofError
 from forkproof.judge import Judgement, RunReport
+from forkproof.reports.terminal import escape
 from forkproof.verdict import Verdict
 
 LINE_EVERY = 10.0

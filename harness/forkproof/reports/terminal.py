@@ -6,16 +6,22 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import markup
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
-from forkproof.explore import Campaign, Failure
+from forkproof.explore import Campaign, Failure, Stale
 from forkproof.judge import Judgement, RunReport, server_log
+from forkproof.reports import printable
 from forkproof.target import describe
 from forkproof.verdict import Verdict
 
 _COLOURS = {Verdict.HELD: "green", Verdict.BROKEN: "red", Verdict.UNKNOWN: "yellow", Verdict.NOT_APPLICABLE: "dim"}
+
+
+def escape(text: str) -> str:
+    """Text that is not ours, so that neither rich nor the terminal takes anything in it for an order."""
+    return markup.escape(printable(text))
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -109,6 +115,7 @@ def campaign(found: Campaign, *, seed: int, verbosity: int = 0, quiet: bool = Fa
             parts += ["", *(_expected(failure_) for failure_ in found.expected_breaks)]
         for failed in found.failures:
             parts += ["", surprise(failed)]
+        parts += [line for stale in found.stale for line in ("", no_longer_shows(stale))]
     known = sum(failed.judgement.known_issue is not None for failed in found.failures)
     parts += [
         "",
@@ -137,6 +144,17 @@ def surprise(failed: Failure) -> str:
         f"  fails in {failed.rate[0]} of {failed.rate[1]} runs; seen {failed.seen} times; smallest scenario:\n"
         f"  {escape(small)}\n"
         f"Reproduce with:  forkproof replay {escape(str(failed.folder))}"
+    )
+
+
+def no_longer_shows(stale: Stale) -> str:
+    """A known issue that its versions seem not to have any more."""
+    issue = stale.issue
+    where = ", ".join(f"{name} {versions}" for name, versions in issue.versions.items())
+    return (
+        f"[bold red]known issue {issue.id} does not show[/]: its scenario held in {stale.tried} of {stale.tried} runs\n"
+        f"  {escape(issue.title)}\n  said to be in {escape(where)}; correct its versions in known_issues.toml\n"
+        f"Reproduce with:  forkproof run {escape(str(issue.scenario))} --repeat {stale.tried}"
     )
 
 
