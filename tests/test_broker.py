@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from forkproof import broker, resp
-from forkproof.errors import BrokerError
+from forkproof.errors import BrokerError, UsageError
+from forkproof.scenario import BrokerAddress
 
 pytestmark = pytest.mark.fork
 
@@ -74,6 +76,20 @@ def test_embedded_is_of_the_loopback_interface(embedded: broker.Broker) -> None:
     assert embedded.pid is not None
     # Out of reach of the terminal's Ctrl-C.
     assert os.getsid(embedded.pid) != os.getsid(0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_socket_file_leads_to_the_same_data(kind: str, short_folder: Path) -> None:
+    with broker.start(broker.parse(kind), short_folder) as started:
+        path = started.client(BrokerAddress.UNIX_SOCKET)["unix_socket_path"]
+        with redis.Redis(unix_socket_path=path) as by_file, redis.Redis(started.host, started.port) as by_port:
+            pubsub = by_file.pubsub()
+            pubsub.subscribe("a")
+            assert by_port.publish("a", "hello") == 1
+            assert by_file.get("missing") is None
+            addresses = {client["addr"] for client in by_port.client_list()}
+            assert len([address for address in addresses if address.endswith("redis.sock:0")]) == 1
+            pubsub.close()
 
 
 def test_publish_counts_its_receivers(embedded: broker.Broker) -> None:
@@ -217,6 +233,9 @@ def test_a_url_is_used_as_it_is(embedded: broker.Broker, tmp_path: Path) -> None
     with broker.start(broker.parse(f"redis://localhost:{embedded.port}/2"), tmp_path) as found:
         assert (found.host, found.port, found.db, found.pid) == ("localhost", embedded.port, 2, None)
         assert found.description == f"redis://localhost:{embedded.port}/2"
+        assert found.client(BrokerAddress.IP) == {"host": "localhost", "port": embedded.port, "db": 2}
+        with pytest.raises(UsageError, match=r"surroundings\.broker: 'unix_socket' is not allowed with --broker"):
+            found.client(BrokerAddress.UNIX_SOCKET)
     talk(embedded, ping)
 
 

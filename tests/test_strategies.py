@@ -14,6 +14,7 @@ from forkproof.faults import REGISTRY
 from forkproof.scenario import (
     PATCH_FLAGS,
     AnchorEvent,
+    BrokerAddress,
     Fault,
     Loop,
     LoopBody,
@@ -77,6 +78,7 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
         yield from (("start", loop.start), ("kind", loop.kind), ("daemon", loop.daemon), ("body", loop.body))
         yield from (("policy", loop.policy), ("yield", loop.yields.call), ("every", loop.yields.every))
         yield "seconds", loop.yields.seconds
+    yield "broker", what.surroundings.broker
     for fault in what.faults:
         yield from (("fault", fault.fault), ("slot", fault.slot), ("anchor", fault.after.event))
         yield "delay", fault.after.delay
@@ -102,6 +104,7 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
         ("yield", YieldCall),
         ("every", (1, 2, 10, 100)),
         ("seconds", (0.0, 0.001, 0.01, 0.05, 0.1, 0.5)),
+        ("broker", BrokerAddress),
         ("fault", REGISTRY),
         ("slot", (None, 0, 1, 2, 3)),
         ("anchor", AnchorEvent),
@@ -126,6 +129,7 @@ def test_few_are_drawn_twice(many: list[Scenario]) -> None:
         ({"without": ["several patches"]}, "patches", {0, 1}),
         ({"without": ["redis", "cpu"]}, "body", {LoopBody.SLEEP}),
         ({"without": ["greenlets", "processes"]}, "kind", {LoopKind.THREAD}),
+        ({"without": ["other addresses"]}, "broker", {"ip"}),
         ({"without": ["preload"]}, "preload", {False}),
         ({"max_workers": 2}, "workers", {1, 2}),
         ({"max_loops": 1}, "loops", {1}),

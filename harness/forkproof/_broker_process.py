@@ -7,12 +7,15 @@ well. That it is not the Redis itself makes it work while that is stopped or kil
     python -m forkproof._broker_process PARENT_PID embedded
     python -m forkproof._broker_process PARENT_PID redis-server BINARY FOLDER SECONDS
 
+Both listen on the loopback interface and on the socket file `redis.sock` in the folder that this process works in.
 Once Redis answers, one line of JSON goes to stdout: `port`, `pid`, `description`. What goes wrong is told on stderr.
 Apart from fakeredis, the standard library's quick parts only: a run waits for this process.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import select
@@ -25,6 +28,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 HOST = "127.0.0.1"
+SOCKET = "redis.sock"
+"""The socket file, named relative to the working folder: the kernel takes 107 bytes."""
 _ATTEMPTS = 5
 
 
@@ -73,6 +78,7 @@ def start_redis(binary: str, folder: str, seconds: float) -> tuple[subprocess.Po
     for _ in range(_ATTEMPTS):
         port = free_port()
         options = f"--port {port} --bind {HOST} --protected-mode yes --daemonize no --appendonly no --loglevel warning"
+        options += f" --unixsocket {SOCKET} --unixsocketperm 700"
         command = [binary, *options.split(), "--save", "", "--dir", folder]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, preexec_fn=_die_with(os.getpid()))
         version = _version_of(process, port, deadline)
@@ -134,6 +140,17 @@ def _serve_fakeredis() -> NoReturn:
     server = Server((HOST, 0))
     fake = server.fake_server
 
+    def address(connection: socket.socket, name: Any) -> str:
+        if connection.family is socket.AF_UNIX:
+            return f"{SOCKET}:0"
+        return "{}:{}".format(*name[:2])
+
+    def serve_socket_file() -> None:
+        # The second door to the same data: what comes in there is handled as what comes by TCP.
+        for number in itertools.count():
+            connection, _ = door.accept()
+            server.process_request(connection, (SOCKET, number))
+
     class Handler(server.RequestHandlerClass):  # type: ignore[misc,name-defined]
         """What a real Redis does and fakeredis 2.40 does not, and what the app would be blamed for."""
 
@@ -143,8 +160,8 @@ def _serve_fakeredis() -> NoReturn:
             read, readable = client.read_response, client.can_read
             sock = client.get_socket()
             wait = sock._blocking
-            sock._client_info["addr"] = "{}:{}".format(*connection.getpeername()[:2])
-            sock._client_info["laddr"] = "{}:{}".format(*connection.getsockname()[:2])
+            sock._client_info["addr"] = address(connection, connection.getpeername())
+            sock._client_info["laddr"] = address(connection, connection.getsockname())
 
             def read_response(*args: Any, **options: Any) -> Any:
                 # An error reply leaves the connection open.
@@ -180,8 +197,14 @@ def _serve_fakeredis() -> NoReturn:
                     db.condition.notify_all()
 
     server.RequestHandlerClass = Handler
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(SOCKET)
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(SOCKET)
+    door.listen(Server.request_queue_size)
     serving = threading.Thread(target=server.serve_forever, daemon=True)
     serving.start()
+    threading.Thread(target=serve_socket_file, daemon=True).start()
     threading.Thread(target=wake, daemon=True).start()
     port = int(server.server_address[1])
     try:
@@ -244,6 +267,8 @@ def main(arguments: list[str]) -> None:
         pid = process.pid
         _report(port, pid, f"redis-server {version}")
     _watch(parent, pid)
+    with contextlib.suppress(OSError):
+        os.unlink(SOCKET)
     os._exit(0)
 
 

@@ -22,8 +22,12 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from forkproof._broker_process import HOST, ask
+from forkproof._broker_process import HOST, SOCKET, ask
 from forkproof.errors import BrokerError, UsageError
+from forkproof.scenario import BrokerAddress
+
+LONGEST_SOCKET = 107
+"""Bytes that the kernel takes as the name of a socket file."""
 
 LOG = "broker.log"
 """What the broker printed, in the folder that it was started with."""
@@ -54,7 +58,7 @@ class BrokerSpec:
 class Broker:
     """A Redis that answers at `host`, `port`, `db`; a context manager that stops it.
 
-    `description` is for reports. `pid` is the server's process, None where it is not ours.
+    `description` is for reports. `pid` is the server's process and `socket` its socket file, None where it is not ours.
     """
 
     def __init__(
@@ -65,12 +69,14 @@ class Broker:
         description: str,
         pid: int | None = None,
         keeper: subprocess.Popen[bytes] | None = None,
+        socket: Path | None = None,
     ) -> None:
         self.host = host
         self.port = port
         self.db = db
         self.description = description
         self.pid = pid
+        self.socket = socket
         self._keeper = keeper
 
     def __enter__(self) -> Broker:
@@ -85,6 +91,21 @@ class Broker:
     def url(self) -> str:
         """The address as a client library takes it."""
         return str(BrokerSpec("url", host=self.host, port=self.port, db=self.db))
+
+    def client(self, address: BrokerAddress) -> dict[str, Any]:
+        """What `redis.Redis` takes to reach it in that way; UsageError where a Redis of the user's cannot be."""
+        if address is BrokerAddress.IP:
+            return {"host": self.host, "port": self.port, "db": self.db}
+        if self.socket is None:
+            raise UsageError(
+                f"surroundings.broker: {address.value!r} is not allowed with --broker {self.url}: only a Redis that "
+                "forkproof starts is known to answer there too. Use 'ip', --broker embedded or --broker redis-server."
+            )
+        if address is BrokerAddress.HOST_NAME:
+            return {"host": "localhost", "port": self.port, "db": self.db}
+        if len(os.fsencode(self.socket)) > LONGEST_SOCKET:
+            raise UsageError(f"{self.socket}: is longer than {LONGEST_SOCKET} bytes: give a shorter --out")
+        return {"unix_socket_path": str(self.socket), "db": self.db}
 
     def stop(self) -> None:
         """End what was started here; a second call, or a Redis of the user's, is left in peace."""
@@ -225,7 +246,7 @@ def _launch(arguments: list[str], folder: Path, advice: str) -> Broker:
             said = log.read().decode("utf-8", "replace").strip().splitlines()[-20:]
         words = "It printed nothing." if not said else "It printed:\n" + "\n".join(f"    {line}" for line in said)
         raise BrokerError(f"Broker: {what} {how}. {advice} {words}")
-    return Broker(HOST, int(told["port"]), 0, str(told["description"]), int(told["pid"]), keeper)
+    return Broker(HOST, int(told["port"]), 0, str(told["description"]), int(told["pid"]), keeper, folder / SOCKET)
 
 
 def _first_line(keeper: subprocess.Popen[bytes], deadline: float) -> dict[str, Any] | None:

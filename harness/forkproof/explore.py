@@ -25,6 +25,7 @@ from hypothesis import seed as seeded
 from hypothesis.strategies import SearchStrategy
 
 from forkproof import known_issues, scenario
+from forkproof.broker import Broker
 from forkproof.cause import runs_until_sound
 from forkproof.errors import CouldNotDecide, ForkproofError, ScenarioError
 from forkproof.judge import Judgement, RunReport
@@ -49,9 +50,9 @@ Key = tuple[str, str, bool, str | None]
 """What makes two failures the same one: claim, how it broke, whether that surprises, known issue."""
 
 
-def draw(n: int, seed: int, target: Target) -> list[Scenario]:
-    """`n` scenarios that the target can run, the same for the same seed and target; doubles are drawn again."""
-    worker_classes, without = abilities(target)
+def draw(n: int, seed: int, target: Target, broker: Broker | None = None) -> list[Scenario]:
+    """`n` scenarios that target and broker can run, the same for the same seed and these; doubles are drawn again."""
+    worker_classes, without = abilities(target, broker)
     return drawn(n, seed, scenarios(worker_classes=worker_classes, flags=target.patch_flags, without=without))
 
 
@@ -76,9 +77,11 @@ def drawn(n: int, seed: int, strategy: SearchStrategy[Scenario]) -> list[Scenari
     return list(found.values())
 
 
-def abilities(target: Target) -> tuple[list[WorkerClass], list[str]]:
-    """The worker classes that a target has, and the features that it lacks."""
+def abilities(target: Target, broker: Broker | None = None) -> tuple[list[WorkerClass], list[str]]:
+    """The worker classes that a target has, and the features that it or a broker of the user's lacks."""
     lacks: list[str] = []
+    if broker is not None and broker.socket is None:
+        lacks.append("other addresses")
     if "gevent" not in target.versions:
         lacks += ["patches", "greenlets", "gevent sleeps"]
     if "redis" not in target.versions:

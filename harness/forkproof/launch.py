@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from forkproof import containment, history
-from forkproof.broker import Broker
+from forkproof.broker import LONGEST_SOCKET, Broker
 from forkproof.control import Control
 from forkproof.errors import CouldNotDecide, RunFolderError, UsageError
 from forkproof.scenario import PatchSite, Scenario
@@ -40,14 +40,14 @@ BOUNDS = {"boot": 3.0, "answer": 1.0, "stop_slack": 1.5, "window": 60.0}
 ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 """What a server gets of our environment; everything else is left out."""
 
-# The server's control socket lies below the run folder, and the kernel takes 107 bytes.
+# The server's control socket lies below the run folder.
 _SOCKET = "home/.gunicorn/gunicorn.ctl"
-_LONGEST = 107 - len(_SOCKET) - 1
+_LONGEST = LONGEST_SOCKET - len(_SOCKET) - 1
 _NAME = 19  # a digest, a hyphen and six more digits
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Shared:
     """What the runs of one command share: the target, the broker, the control process, where folders go."""
 
     target: Target
@@ -97,16 +97,18 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def launch(scenario: Scenario, around: Surroundings, stop: threading.Event | None = None) -> Path:
+def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = None) -> Path:
     """Run a scenario once and return its folder, with the history in it.
 
-    Raises MissingPackage or TargetError where the target cannot run it, RunFolderError where the folder cannot be
-    written, CouldNotDecide where the supervisor itself failed. When `stop` is set, the run is ended at once.
+    Raises MissingPackage or TargetError where the target cannot run it, UsageError where the broker cannot be reached
+    as it says, RunFolderError where the folder cannot be written, CouldNotDecide where the supervisor itself failed.
+    When `stop` is set, the run is ended at once.
     """
     around.target.require(scenario)
+    client = around.broker.client(scenario.surroundings.broker)
     folder = new_folder(around.out, scenario)
     try:
-        plan = _plan(scenario, around, folder)
+        plan = _plan(scenario, around, folder, client)
         (folder / "launch.json").write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
         _supervise(folder, around.namespace, stop)
     except OSError as error:
@@ -116,13 +118,14 @@ def launch(scenario: Scenario, around: Surroundings, stop: threading.Event | Non
     return folder
 
 
-def _plan(scenario: Scenario, around: Surroundings, folder: Path) -> dict[str, Any]:
+def _plan(scenario: Scenario, around: Shared, folder: Path, client: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "token": secrets.token_hex(8),
         "target": around.target.to_dict(),
         "command": command(scenario, around.target.executable),
         "environment": environment(folder),
         "redis": {"host": around.broker.host, "port": around.broker.port, "db": around.broker.db},
+        "client": client,
         "broker": around.broker.description,
         "asked": around.asked,
         "control": str(around.control.path.absolute()),

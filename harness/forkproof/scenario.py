@@ -134,6 +134,14 @@ class WorkerClass(Word):
         return self.value.startswith("gevent")
 
 
+class BrokerAddress(Word):
+    """How the loops reach Redis: `127.0.0.1`, `localhost` (a look-up each time), or a socket file."""
+
+    IP = "ip"
+    HOST_NAME = "host_name"
+    UNIX_SOCKET = "unix_socket"
+
+
 class AnchorEvent(Word):
     """What a fault waits for."""
 
@@ -213,6 +221,12 @@ class Server(_Frozen):
     graceful_timeout: StrictInt = Field(default=3, ge=1, le=60)
 
 
+class Surroundings(_Frozen):
+    """What is there beside server and loops."""
+
+    broker: BrokerAddress = BrokerAddress.IP
+
+
 class After(_Frozen):
     """When a fault lands: once `event` was seen (in `slot`, or anywhere), and `delay` seconds later.
 
@@ -254,6 +268,7 @@ class Scenario(_Frozen):
     patches: tuple[Patch, ...] = Field(default=(), max_length=3)
     loops: tuple[Loop, ...] = Field(min_length=1, max_length=3)
     server: Server = Server()
+    surroundings: Surroundings = Surroundings()
     faults: tuple[Fault, ...] = Field(default=(), max_length=5)
 
     @model_validator(mode="after")
@@ -343,7 +358,8 @@ def load(path: Path) -> Scenario:
 
 
 _PARTS: dict[str, type[BaseModel]] = {
-    "patches": Patch, "loops": Loop, "yields": Yield, "server": Server, "faults": Fault, "after": After,
+    "patches": Patch, "loops": Loop, "yields": Yield, "server": Server, "surroundings": Surroundings,
+    "faults": Fault, "after": After,
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from forkproof.control import Control
 from forkproof.errors import CouldNotDecide
 from forkproof.history import History
 from forkproof.judge import RunReport, judge, server_log
-from forkproof.launch import Surroundings
+from forkproof.launch import Shared
 from forkproof.scenario import Loop, LoopStart, Policy, Scenario, Server
 from forkproof.target import Target
 
@@ -23,7 +23,7 @@ from forkproof.target import Target
 class Session:
     """Runs scenarios on one target. Safe to use from several threads; `stop` ends what is under way."""
 
-    around: Surroundings
+    around: Shared
     claims: Collection[str] | None = None
     launched: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
@@ -89,7 +89,7 @@ def open_session(
     try:
         with broker.start(spec, folder) as redis, Control(folder) as control:
             asked = {"target": chosen.executable, "broker": str(spec)}
-            yield Session(Surroundings(chosen, redis, control, out, launch.namespace(), asked), claims)
+            yield Session(Shared(chosen, redis, control, out, launch.namespace(), asked), claims)
     finally:
         launch.remove_folder(folder)
 

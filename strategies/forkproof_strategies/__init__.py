@@ -16,6 +16,7 @@ from forkproof_strategies._scenarios import (
     patches,
     scenarios,
     servers,
+    surroundings,
     yields,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "recipes",
     "scenarios",
     "servers",
+    "surroundings",
     "yields",
 ]

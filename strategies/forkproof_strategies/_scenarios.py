@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from forkproof.scenario import (
     PATCH_FLAGS,
+    BrokerAddress,
     Guard,
     Loop,
     LoopBody,
@@ -18,6 +19,7 @@ from forkproof.scenario import (
     Policy,
     Scenario,
     Server,
+    Surroundings,
     WorkerClass,
     Yield,
     YieldCall,
@@ -46,6 +48,7 @@ FEATURES = (
     "slow yields",
     "not daemon",
     "guards",
+    "other addresses",
 )
 """What a scenario may use beyond the plainest one. Drawing a subset first makes several meet often (swarm testing,
 Groce et al., ISSTA 2012)."""
@@ -161,6 +164,13 @@ def servers(
 
 
 @st.composite
+def surroundings(draw: st.DrawFn, *, using: Collection[str] = FEATURES, needs_redis: bool = True) -> Surroundings:
+    """What is there beside server and loops; how Redis is reached matters where a loop `needs_redis`."""
+    addresses = list(BrokerAddress) if needs_redis and "other addresses" in using else [BrokerAddress.IP]
+    return Surroundings(broker=draw(one_of(*addresses)))
+
+
+@st.composite
 def scenarios(
     draw: st.DrawFn,
     *,
@@ -188,5 +198,6 @@ def scenarios(
         patches=draw(patches(flags=flags, using=using)) if "patches" in using else (),
         loops=tuple(drawn),
         server=server,
+        surroundings=draw(surroundings(using=using, needs_redis=any(loop.needs_redis for loop in drawn))),
         faults=draw(faults(workers=server.workers, max_size=max_faults)) if "faults" in using else (),
     )

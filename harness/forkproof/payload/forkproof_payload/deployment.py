@@ -66,7 +66,7 @@ def start_loops(site):
     for spec in SCENARIO["loops"]:
         if spec["start"] == site:
             channel = "forkproof:{}:{}".format(TOKEN, spec["name"])
-            loop = Loop(spec, site, LAUNCH["redis"], channel)
+            loop = Loop(spec, site, LAUNCH["client"], channel)
             loops.append(loop)
             loop.start()
 
