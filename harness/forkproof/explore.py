@@ -14,7 +14,6 @@ import concurrent.futures
 import itertools
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,8 @@ from hypothesis.strategies import SearchStrategy
 from forkproof import known_issues, scenario
 from forkproof.broker import Broker
 from forkproof.cause import runs_until_sound
+from forkproof.claims import REGISTRY
+from forkproof.coverage import Coverage, Universe, universe
 from forkproof.errors import CouldNotDecide, ForkproofError, ScenarioError
 from forkproof.judge import Judgement, RunReport
 from forkproof.known_issues import KnownIssue
@@ -184,16 +185,17 @@ class Campaign:
     failures: list[Failure] = field(default_factory=list)
     expected_breaks: list[Failure] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    claims: dict[str, Counter[str]] = field(default_factory=dict)
-    values: dict[str, Counter[str]] = field(default_factory=dict)
-    unknown: Counter[str] = field(default_factory=Counter)
     stale: list[Stale] = field(default_factory=list)
+    coverage: Coverage = field(default_factory=Coverage)
+    universe: Universe = field(default_factory=Universe)
+    judged: Sequence[str] = ()
+    """The claims that were asked for."""
 
     def exit_code(self, *, strict: bool = False) -> int:
         """1 for a surprise that is no known issue (`strict`: any, and a stale issue), 3 where nothing was decided."""
         if any(strict or failure.judgement.known_issue is None for failure in self.failures) or self.stale:
             return 1
-        decided = any(counts["held"] + counts["broken"] for counts in self.claims.values())
+        decided = any(counts["held"] + counts["broken"] for counts in self.coverage.claims.values())
         return 0 if decided and not self.interrupted and not self.problems else 3
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,44 +210,9 @@ class Campaign:
             "expected_breaks": [failure.to_dict() for failure in self.expected_breaks],
             "problems": self.problems,
             "stale_issues": [stale.to_dict() for stale in self.stale],
-            "unknown": dict(self.unknown),
-            "coverage": {
-                "claims": {name: dict(counts) for name, counts in self.claims.items()},
-                "values": {name: dict(counts) for name, counts in self.values.items()},
-            },
+            "unknown": dict(self.coverage.unknown()),
+            "coverage": self.coverage.to_dict(self.universe, self.judged),
         }
-
-    def count(self, report: RunReport) -> None:
-        """Add a run to the coverage."""
-        for judgement in report.judgements:
-            finding = judgement.finding
-            self.claims.setdefault(finding.claim, Counter())[finding.verdict.value] += 1
-            if finding.verdict is Verdict.UNKNOWN:
-                self.unknown[f"{finding.claim}: {finding.explanation}"] += 1
-        for name, value in values(report.scenario):
-            self.values.setdefault(name, Counter())[value] += 1
-
-
-def values(what: Scenario) -> Iterator[tuple[str, str]]:
-    """The value that a scenario has in each dimension."""
-    server = what.server
-    yield "worker_class", server.worker_class.value
-    yield "workers", str(server.workers)
-    yield "preload", str(server.preload).lower()
-    for patch in what.patches:
-        yield "patch.site", patch.site.value
-        for flag, on in patch.flags.items():
-            yield "patch.flag", f"{flag}={on}"
-    if not what.patches:
-        yield "patch.site", "none"
-    for loop in what.loops:
-        yield "loop.start", loop.start.value
-        yield "loop.kind", loop.kind.value
-        yield "loop.body", loop.body.value
-        yield "loop.yield", loop.yields.call.value
-        yield "loop.policy", loop.policy.value
-    for fault in what.faults:
-        yield "fault", fault.fault
 
 
 class Explorer:
@@ -299,6 +266,8 @@ class Explorer:
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self.campaign.launched = self.session.launched
+        self.campaign.universe = universe(self.session.target)
+        self.campaign.judged = [name for name in REGISTRY if self.session.claims is None or name in self.session.claims]
         self.campaign.seconds = time.monotonic() - begun
         return self.campaign
 
@@ -330,7 +299,7 @@ class Explorer:
             fill()
 
     def _take(self, report: RunReport) -> None:
-        self.campaign.count(report)
+        self.campaign.coverage.add(report)
         for judgement in report.judgements:
             if judgement.finding.verdict is not Verdict.BROKEN and not judgement.surprise:
                 continue

@@ -68,6 +68,8 @@ class RunReport:
     judgements: Sequence[Judgement]
     loops: Sequence[Mapping[str, Any]] = ()
     folders: Sequence[Path] = field(default=())
+    missed: Collection[str] = ()
+    """What the scenario says and the run did not come to, as `faults.0`, `loops.1`, `patches.0`."""
 
     @property
     def verdict(self) -> Verdict:
@@ -124,7 +126,7 @@ def judge(folder: Path, names: Collection[str] | None = None) -> RunReport:
             issue = known_issues.find(what, finding, versions)
             found = replace(found, known_issue=issue.id if issue else None)
         judgements.append(found)
-    report = RunReport(what, folder, versions, judgements, loops(what, history), (folder,))
+    report = RunReport(what, folder, versions, judgements, loops(what, history), (folder,), missed(what, history))
     try:
         (folder / "verdict.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
@@ -156,6 +158,17 @@ def _worst(found: Sequence[Judgement]) -> Judgement:
 def _rate(verdicts: Sequence[Verdict]) -> tuple[int, int]:
     told = [verdict for verdict in verdicts if verdict in (Verdict.HELD, Verdict.BROKEN)]
     return sum(verdict is Verdict.BROKEN for verdict in told), len(told)
+
+
+def missed(what: Scenario, history: History) -> frozenset[str]:
+    """The patches that were not made, the loops that were not created, and the faults that did not land."""
+    patched = [(event["site"], dict(event["flags"])) for event in history.of("patch")]
+    landed = {event["index"] for event in history.of("fault.ok")}
+    return frozenset(
+        [f"patches.{n}" for n, patch in enumerate(what.patches) if (patch.site.value, patch.flags) not in patched]
+        + [f"loops.{n}" for n, loop in enumerate(what.loops) if not history.births_of(loop.name)]
+        + [f"faults.{n}" for n in range(len(what.faults)) if n not in landed]
+    )
 
 
 def loops(what: Scenario, history: History) -> list[dict[str, Any]]:

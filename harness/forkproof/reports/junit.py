@@ -35,7 +35,7 @@ def of_run(report: RunReport) -> list[Case]:
 def of_campaign(campaign: Campaign) -> list[Case]:
     """The cases of an exploration: each claim passes unless something of it is a surprise that is no known issue."""
     cases: list[Case] = []
-    for claim, counts in campaign.claims.items():
+    for claim, counts in campaign.coverage.claims.items():
         bad = [
             failure
             for failure in campaign.failures

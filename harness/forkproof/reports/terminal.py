@@ -107,11 +107,14 @@ def campaign(found: Campaign, *, seed: int, verbosity: int = 0, quiet: bool = Fa
     """What an exploration came to: counts by claim, then each surprise."""
     parts: list[RenderableType] = []
     if not quiet:
-        parts.append(counts_table(found))
+        parts += [counts_table(found), "", *coverage(found, verbosity=verbosity)]
         for problem in found.problems[:5]:
             parts += ["", f"[yellow]could not decide[/]: {escape(problem)}"]
         if verbosity > 0:
-            parts += ["", *(f"unknown, {times} x: {escape(why)}" for why, times in found.unknown.most_common(10))]
+            parts += [
+                "",
+                *(f"unknown, {times} x: {escape(why)}" for why, times in found.coverage.unknown().most_common(10)),
+            ]
             parts += ["", *(_expected(failure_) for failure_ in found.expected_breaks)]
         for failed in found.failures:
             parts += ["", surprise(failed)]
@@ -131,8 +134,43 @@ def counts_table(found: Campaign) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ("claim", "held", "broken", "unknown", "not applicable"):
         table.add_column(title, no_wrap=True, justify="left" if title == "claim" else "right")
-    for name, counts in found.claims.items():
+    for name, counts in found.coverage.claims.items():
         table.add_row(name, *(str(counts[v]) for v in ("held", "broken", "unknown", "not_applicable")))
+    return table
+
+
+def coverage(found: Campaign, *, verbosity: int = 0) -> list[RenderableType]:
+    """How much of what could be run was run, and what nothing was learnt about; all of it where that is asked for."""
+    counts, universe = found.coverage, found.universe
+    values, missing = counts.vacuous_values(universe), counts.missing_pairs(universe)
+    parts: list[RenderableType] = [
+        f"coverage: {len(universe.values) - len(values)} of {len(universe.values)} values, "
+        f"{len(universe.pairs) - len(missing)} of {len(universe.pairs)} pairs of values"
+    ]
+    for why in sorted({gap.why for gap in values}):
+        gaps = [str(gap) for gap in values if gap.why == why]
+        parts.append(escape(f"  {why}: {_some(gaps, len(gaps) if verbosity else 8)}"))
+    for gap in counts.vacuous_claims(found.judged):
+        parts.append(escape(f"  vacuous: {gap.what[0]}, judged {gap.drawn} x: {gap.why}"))
+    if verbosity > 0:
+        pairs = [" and ".join("=".join(value) for value in pair) for pair in missing]
+        parts.append(escape(f"  pairs not met: {_some(pairs, 20)}"))
+        parts += ["", values_table(found)]
+    return parts
+
+
+def _some(words: Sequence[str], most: int) -> str:
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
+def values_table(found: Campaign) -> Table:
+    """One row for each dimension: how often each of its values was drawn."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("dimension", no_wrap=True)
+    table.add_column("values drawn")
+    for name, counts in found.coverage.values.items():
+        table.add_row(name, escape(", ".join(f"{value} {times}" for value, times in counts.most_common())))
     return table
 
 

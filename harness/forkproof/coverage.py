@@ -1,0 +1,286 @@
+"""What a campaign exercised: values of each dimension, pairs of values, claims; and what was vacuous.
+
+A value counts as exercised where what it says came about (the fault landed, the loop was created, the patch was made)
+in a run that decided some claim. A pair is two values of different dimensions in one run; of two members of one list,
+such as two loops, it takes values of the same one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from forkproof.dimensions import Dimension, at, dimensions, leaves, lists, minimal, name_of
+from forkproof.judge import RunReport
+from forkproof.scenario import Scenario
+from forkproof.target import Target
+from forkproof.verdict import Verdict
+
+MOST_REASONS = 200
+"""How many different reasons are kept; a long campaign must not grow by what its runs say."""
+
+FIRST = 20
+"""How many of the pairs that were not met are named."""
+
+Value = tuple[str, str]
+"""A dimension and one of its values, as reports name them."""
+
+Pair = tuple[Value, Value]
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Vacuous:
+    """A value or a claim that was not exercised, and why."""
+
+    what: Value
+    drawn: int
+    why: str
+
+    def __str__(self) -> str:
+        return "=".join(self.what)
+
+
+@dataclass(frozen=True)
+class Universe:
+    """What a target could be made to run."""
+
+    values: Sequence[Value] = ()
+    pairs: frozenset[Pair] = frozenset()
+
+
+@dataclass
+class Coverage:
+    """Counts over the runs of one campaign."""
+
+    claims: dict[str, Counter[str]] = field(default_factory=dict)
+    values: dict[str, Counter[str]] = field(default_factory=dict)
+    reasons: dict[tuple[str, Verdict], Counter[str]] = field(default_factory=dict)
+    exercised: set[Value] = field(default_factory=set)
+    pairs: set[Pair] = field(default_factory=set)
+
+    def add(self, report: RunReport) -> None:
+        """Count a run."""
+        decided = False
+        for judgement in report.judgements:
+            finding = judgement.finding
+            decided |= finding.verdict in (Verdict.HELD, Verdict.BROKEN)
+            self.claims.setdefault(finding.claim, Counter())[finding.verdict.value] += 1
+            if finding.verdict in (Verdict.UNKNOWN, Verdict.NOT_APPLICABLE):
+                self._reason((finding.claim, finding.verdict), reason(finding.explanation))
+        found = list(values_of(report.scenario))
+        for (name, value), _ in found:
+            self.values.setdefault(name, Counter())[value] += 1
+        if decided:
+            came = [(value, member) for value, member in found if member not in report.missed]
+            self.exercised |= {value for value, _ in came}
+            self.pairs |= set(_pairs(came))
+
+    def _reason(self, key: tuple[str, Verdict], why: str) -> None:
+        known = self.reasons.setdefault(key, Counter())
+        known[why if why in known or len(known) < MOST_REASONS else "other reasons"] += 1
+
+    def unknown(self) -> Counter[str]:
+        """Why claims were not decided, with how often."""
+        return Counter(
+            {
+                f"{claim}: {why}": times
+                for (claim, verdict), reasons in self.reasons.items()
+                if verdict is Verdict.UNKNOWN
+                for why, times in reasons.items()
+            }
+        )
+
+    def vacuous_claims(self, names: Iterable[str]) -> list[Vacuous]:
+        """The claims of `names` that were neither held nor broken in any run, with the most common reason."""
+        found = []
+        for name in names:
+            counts = self.claims.get(name, Counter())
+            if counts["held"] + counts["broken"] == 0:
+                why: Counter[str] = Counter()
+                for verdict in (Verdict.UNKNOWN, Verdict.NOT_APPLICABLE):
+                    for text, times in self.reasons.get((name, verdict), Counter()).items():
+                        why[f"{verdict.value.replace('_', ' ')}: {text}"] += times
+                most = why.most_common(1)
+                found.append(Vacuous((name,) * 2, sum(counts.values()), most[0][0] if most else "never judged"))
+        return found
+
+    def vacuous_values(self, universe: Universe) -> list[Vacuous]:
+        """The values that the target could run and that were not exercised."""
+        found = []
+        for value in universe.values:
+            if value not in self.exercised:
+                drawn = self.values.get(value[0], Counter())[value[1]]
+                why = "drawn, but never came about in a run that decided anything" if drawn else "never drawn"
+                found.append(Vacuous(value, drawn, why))
+        return found
+
+    def missing_pairs(self, universe: Universe) -> list[Pair]:
+        """The pairs of values that could be run and were not, those of values that were exercised alone first."""
+        missing = sorted(universe.pairs - self.pairs)
+        return sorted(missing, key=lambda pair: sum(value not in self.exercised for value in pair))
+
+    def to_dict(self, universe: Universe, names: Iterable[str]) -> dict[str, Any]:
+        """As in the JSON report, schema 1."""
+        missing = self.missing_pairs(universe)
+        return {
+            "claims": {name: dict(counts) for name, counts in self.claims.items()},
+            "values": {name: dict(counts) for name, counts in self.values.items()},
+            "pairs": {
+                "seen": len(universe.pairs) - len(missing),
+                "possible": len(universe.pairs),
+                "missing": [["=".join(one), "=".join(other)] for one, other in missing[:FIRST]],
+            },
+            "vacuous": {
+                "values": [
+                    {"dimension": gap.what[0], "value": gap.what[1], "drawn": gap.drawn, "why": gap.why}
+                    for gap in self.vacuous_values(universe)
+                ],
+                "claims": [
+                    {"claim": gap.what[0], "judged": gap.drawn, "why": gap.why} for gap in self.vacuous_claims(names)
+                ],
+            },
+        }
+
+
+def values_of(what: Scenario) -> Iterator[tuple[Value, str]]:
+    """The values that a scenario has, each with the list member that it belongs to ("" for none).
+
+    >>> dict(value for value, member in values_of(Scenario(loops=[{"name": "a"}])) if member == "loops.0")["loop.kind"]
+    'thread'
+    """
+    plain = what.to_dict()
+    for path, dimension in leaves(plain):
+        member = f"{path[0]}.{path[1]}" if len(path) > 1 and isinstance(path[1], int) else ""
+        yield (dimension.name, _said(dimension, at(plain, path))), member
+    for members in lists():
+        if len(members.path) == 1:
+            count = len(plain[members.path[0]])
+            yield (members.path[0], str(count)), ""
+            if count == 0:
+                yield (_first(members.path), NONE), ""
+
+
+def reason(explanation: str) -> str:
+    """An explanation without what differs from run to run.
+
+    >>> reason("only 12 of 40 turns from +1.20s; birth id 9f3a11c0")
+    'only N of N turns from +Ns; birth id N'
+    """
+    return re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{6,}\b|\d+(?:\.\d+)?", "N", explanation)
+
+
+def universe(target: Target) -> Universe:
+    """The values that a target can run, and the pairs of them; takes a second or two."""
+    return _Builder(target).build()
+
+
+class _Builder:
+    """Finds by trial which values, and which two, some scenario of the target has: no rule is written down twice."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.by_value = {
+            (dimension.name, _said(dimension, value)): (dimension, value)
+            for dimension in dimensions()
+            for value in _listed(dimension)
+        }
+        self.empty = {(_first(members.path), NONE): members.path[0] for members in lists() if len(members.path) == 1}
+
+    def build(self) -> Universe:
+        every = [*self.by_value, *self.empty]
+        alone = {value: () for value in every if self.can_be([value])}
+        needs: dict[Value, tuple[Value, ...]] = dict(alone)
+        for value in every:
+            if value not in needs:
+                found = next((others for others in self.company(value, alone) if self.can_be([*others, value])), None)
+                if found is not None:
+                    needs[value] = found
+        pairs = {
+            tuple(sorted((one, other)))
+            for one, other in itertools.combinations(needs, 2)
+            if one[0] != other[0] and self.meet(one, other, needs)
+        }
+        return Universe(sorted(needs), frozenset(pairs))  # type: ignore[arg-type]
+
+    def company(self, value: Value, alone: Iterable[Value]) -> Iterator[tuple[Value, ...]]:
+        """What may have to be said beside a value: one other thing, or two."""
+        others = [other for other in alone if other[0] != value[0]]
+        yield from ((other,) for other in others)
+        near = [other for other in self.by_value if other[0] != value[0] and self.near(other, value)]
+        yield from itertools.permutations(near, 2)
+
+    def near(self, one: Value, other: Value) -> bool:
+        owner = self.by_value[one][0].owner
+        return owner == "server" or (other in self.by_value and owner == self.by_value[other][0].owner)
+
+    def meet(self, one: Value, other: Value, needs: dict[Value, tuple[Value, ...]]) -> bool:
+        tries = {(), needs[one], needs[other], needs[one] + needs[other], needs[other] + needs[one]}
+        return any(self.can_be([*before, one, other]) for before in tries)
+
+    def can_be(self, values: Sequence[Value]) -> bool:
+        plain: dict[str, Any] = {"loops": [{"name": "a"}]}
+        for value in sorted(values, key=lambda value: value not in self.empty):
+            self.put(plain, value)
+        try:
+            what = Scenario.model_validate(plain)
+        except ValidationError:
+            return False
+        # Whoever says more of a list than that it is empty, fills it.
+        if any(value in self.empty and getattr(what, self.empty[value]) for value in values):
+            return False
+        return self.target.can_run(what)
+
+    def put(self, plain: dict[str, Any], value: Value) -> None:
+        if value in self.empty:
+            plain[self.empty[value]] = []
+            return
+        dimension, wanted = self.by_value[value]
+        inner: Any = plain
+        before: tuple[str, ...] = ()
+        for part in dimension.path[:-1]:
+            before = (*before, part)
+            members = next((members for members in lists() if members.path == before), None)
+            if members is not None:
+                if not inner.get(part):
+                    inner[part] = [minimal(members)]
+                inner = inner[part][0]
+            else:
+                inner[part] = inner.get(part) or {}
+                inner = inner[part]
+        inner[dimension.path[-1]] = wanted
+
+
+def _listed(dimension: Dimension) -> Iterable[Any]:
+    if dimension.path[1:2] == ("flags",):
+        # A keyword matters where it is not at its default, which is True for all but one.
+        return (dimension.path[-1] == "sys",)
+    return dimension.values
+
+
+def _said(dimension: Dimension, value: Any) -> str:
+    if dimension.path[1:2] == ("flags",):
+        return f"{dimension.path[-1]}={value}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return NONE if value is None else str(value)
+
+
+def _first(path: tuple[str, ...]) -> str:
+    """What an empty list is told by: the first field that its members must have."""
+    required = next((one for one in dimensions() if one.path[:-1] == path), None)
+    return name_of(path) if required is None else required.name
+
+
+def _pairs(found: Sequence[tuple[Value, str]]) -> Iterator[Pair]:
+    for (one, here), (other, there) in itertools.combinations(found, 2):
+        apart = here != there and here.partition(".")[0] == there.partition(".")[0] and here and there
+        if one[0] != other[0] and not apart:
+            yield (one, other) if one < other else (other, one)
