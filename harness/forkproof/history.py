@@ -29,6 +29,7 @@ Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
 | `request.invoke`, `.ok`, `.fail`, `.info` (supervisor) | `request`; `slot`, `worker`, `loops`, `threads`; `error` |
 | `publish.invoke`, `publish.ok`, `publish.info` (supervisor) | `message`, `loop`; `receivers` |
 | `bound` (supervisor) | `what`, `seconds`, `stretch`: a bound that passed, and how far it had been stretched |
+| `limit` (supervisor) | `what`, `limit`, `found`: `log` was cut; a `folder` or `processes` ended the run |
 | `stack` (supervisor) | `target` (`pid-start`), `file`: the native stacks of a process that hung |
 | `log` (supervisor) | `line`, `stream`: what the server printed |
 | `exit` (supervisor) | `child`, `status` (as os.waitstatus_to_exitcode): a process that the supervisor reaped |
@@ -146,6 +147,8 @@ class History:
         """Merge all files of a run's `history` folder; lines that are torn or are no event are passed over."""
         events: list[Event] = []
         for path in sorted(folder.glob("*.jsonl")):
+            if path.is_symlink() or not path.is_file():
+                continue  # no doing of ours, and maybe without an end
             for line in path.read_bytes().splitlines():
                 event = _event(line)
                 if event is not None:

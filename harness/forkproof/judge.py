@@ -18,6 +18,9 @@ from forkproof.verdict import Finding, Verdict, merge
 
 SCHEMA = 1
 
+LONGEST_LINE = 2000
+"""Characters of one line of the server's that are shown."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -221,7 +224,7 @@ def server_log(folder: Path, lines: int = 15) -> str:
         text = (folder / "server.log").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "(it left no output)"
-    return "\n".join(text.splitlines()[-lines:]) or "(it printed nothing)"
+    return "\n".join(line[:LONGEST_LINE] for line in text.splitlines()[-lines:]) or "(it printed nothing)"
 
 
 def _launched(folder: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from forkproof import containment, resp
@@ -28,6 +29,12 @@ from forkproof.faults import REGISTRY
 
 SAMPLE_EVERY = 0.02
 MAX_LOG_LINES = 5000
+LIMITS = {"log": 8 << 20, "folder": 256 << 20, "processes": 256}
+"""What one run may take: bytes of output that are kept, bytes of its folder, processes. An ordinary run has 20 KB of
+output, 2 MB in its folder and 10 processes."""
+LONGEST_LINE = 1 << 16
+_LIMITS_EVERY = 25
+"""Samples between two looks at what is slow to look at."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Why a run folder cannot be written to any more; the supervisor then exits with that number."""
 _IN_MODIFY, _IN_CREATE, _IN_CLOEXEC, _IN_NONBLOCK = 0x2, 0x100, 0o2000000, 0o4000
@@ -40,7 +47,7 @@ class _Process:
     key: str
     pid: int
     start: int
-    ticks: memoryview | None = None
+    ticks: _Cells | None = None
     counts: dict[int, int] = field(default_factory=dict)  # by cell, as last sampled
     role: str = "child"
     slot: int | None = None
@@ -70,6 +77,9 @@ class Supervisor:
         self._readers: dict[str, _Tail] = {}
         self._log = _Tail(folder / "server.log")
         self._log_lines = 0
+        self._log_cut = False
+        self.over_limit = False
+        """Whether the run was ended because it took more than it may."""
         self._pending_gone: list[str] = []
         self._requests = 0
         self._messages = 0
@@ -100,11 +110,28 @@ class Supervisor:
             for line in reader.lines():
                 with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                     self._note(name.removesuffix(".jsonl"), json.loads(line))
-        for line in self._log.lines():
-            self._log_lines += 1
-            if self._log_lines <= MAX_LOG_LINES:
+        while self._log_lines < MAX_LOG_LINES and (lines := self._log.lines()):
+            for line in lines[: MAX_LOG_LINES - self._log_lines]:
                 self.record("log", line=line.decode(errors="replace")[:2000], stream="stderr")
+            self._log_lines += len(lines)
         self._changed.set()
+
+    def _within_limits(self) -> bool:
+        """Whether the run takes no more than it may; output alone is cut, and goes on."""
+        log = self.folder / "server.log"
+        if log.exists() and log.stat().st_size > LIMITS["log"]:
+            # Opened for appending, so the server goes on writing at the new end.
+            os.truncate(log, LIMITS["log"] // 2)
+            if not self._log_cut:
+                self._log_cut = True
+                self.record("limit", what="log", limit=LIMITS["log"], found=None)
+        if self.turn % _LIMITS_EVERY:
+            return True
+        for what, found in (("folder", _size_of(self.folder)), ("processes", len(self._living()))):
+            if found > LIMITS[what]:
+                self.record("limit", what=what, limit=LIMITS[what], found=found)
+                return False
+        return True
 
     def _note(self, key: str, event: dict[str, Any]) -> None:
         kind = event["event"]
@@ -168,10 +195,11 @@ class Supervisor:
     def _moved(self, process: _Process) -> dict[str, int]:
         if process.ticks is None:
             try:
-                with open(self.folder / "ticks" / process.key, "rb") as file:
-                    process.ticks = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)).cast("Q")
+                process.ticks = _Cells(self.folder / "ticks" / process.key)
             except (OSError, ValueError):
                 return {}
+        if not process.ticks.whole:
+            return {}
         moved = {}
         for cell, before in process.counts.items():
             count = process.ticks[cell]
@@ -181,9 +209,11 @@ class Supervisor:
         return moved
 
     async def _sampling(self) -> None:
-        while True:
+        """Sample until the run takes more than it may."""
+        while not self.over_limit:
             self.observe()
             self.sample()
+            self.over_limit = not self._within_limits()
             await asyncio.sleep(SAMPLE_EVERY)
 
     def _reap(self) -> None:
@@ -508,19 +538,23 @@ class Supervisor:
         self.record("launch", command=command, arbiter=self.arbiter_pid, namespace=os.getpid() == 1)
 
     @contextlib.asynccontextmanager
-    async def watching(self) -> AsyncIterator[None]:
-        """Watch the history folder, child exits and the clock."""
+    async def watching(self, abandon: Callable[[], object]) -> AsyncIterator[None]:
+        """Watch the history folder, child exits and the clock; `abandon` ends a run that takes too much."""
         loop = asyncio.get_running_loop()
         inotify = _watch_folder(self.folder / "history")
         loop.add_reader(inotify, self._woken, inotify)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         sampling = asyncio.create_task(self._sampling())
+        sampling.add_done_callback(lambda task: abandon())
         try:
             yield
         finally:
             sampling.cancel()
             loop.remove_reader(inotify)
             os.close(inotify)
+            # What ended the sampling ended the run: without it nothing is seen.
+            with contextlib.suppress(asyncio.CancelledError):
+                await sampling
 
     def _woken(self, inotify: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -528,25 +562,65 @@ class Supervisor:
         self.observe()
 
 
+class _Cells:
+    """A process's tick counters, as it maps them."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        try:
+            cells = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError):
+            self._file.close()
+            raise
+        self._size = len(cells)
+        self._cells = memoryview(cells).cast("Q")
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is there: to read where the server has cut it would end this process (SIGBUS)."""
+        return os.fstat(self._file.fileno()).st_size >= self._size
+
+    def __getitem__(self, cell: int) -> int:
+        return self._cells[cell]
+
+
 class _Tail:
-    """Whole new lines of a growing file."""
+    """Whole new lines of a growing file; of one that is too long, its beginning."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
         self._rest = b""
+        self._plain = True
 
     def lines(self) -> list[bytes]:
         if self._descriptor is None:
             try:
-                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                # A server's doing may be a link or a pipe, which has no end or makes one wait.
+                opened = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             except OSError:
                 return []
+            self._descriptor = opened
+            self._plain = S_ISREG(os.fstat(opened).st_mode)
+        if not self._plain:
+            return []
         data = os.read(self._descriptor, 1 << 20)
         if not data:
             return []
-        *whole, self._rest = (self._rest + data).split(b"\n")
+        *whole, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[:LONGEST_LINE]
         return whole
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes that a folder takes on disk, with what is below it."""
+    size = 0
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                inside = entry.is_dir(follow_symlinks=False)
+                size += _size_of(Path(entry.path)) if inside else entry.stat(follow_symlinks=False).st_blocks * 512
+    return size
 
 
 def _watch_folder(folder: Path) -> int:
@@ -591,8 +665,8 @@ async def _http_get(host: str, port: int) -> tuple[int, bytes]:
 async def _supervise(folder: Path, lifeline: int) -> None:
     supervisor = Supervisor(folder)
     loop = asyncio.get_running_loop()
-    async with supervisor.watching():
-        course = asyncio.create_task(supervisor.run())
+    course = asyncio.create_task(supervisor.run())
+    async with supervisor.watching(course.cancel):
 
         def abandon() -> None:
             loop.remove_reader(lifeline)
@@ -601,7 +675,11 @@ async def _supervise(folder: Path, lifeline: int) -> None:
         loop.add_reader(lifeline, abandon)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, abandon)
-        await course
+        try:
+            await course
+        except asyncio.CancelledError:
+            if not supervisor.over_limit:  # then it ended as a run does, and is judged
+                raise
 
 
 def main(folder: str, lifeline: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,24 @@ def _run(claim: Claim, scenario: Scenario, history: History) -> list[Finding]:
         return [_defect(claim, f"the check returned {type(answer).__name__}, not a list of findings")]
     if not answer:
         return [_defect(claim, "the check returned no finding")]
+    answer = [_cut_short(item, history) for item in answer]
     loops = {loop.name for loop in scenario.loops}
     good = [item for item in answer if not _defects(claim, item, loops)]
     defects = [defect for item in answer for defect in _defects(claim, item, loops)]
     return [*good, _defect(claim, f"the check returned {'; '.join(defects)}")] if defects else good
+
+
+def _cut_short(item: Any, history: History) -> Any:
+    """What held in a run that was ended at a limit has not been seen to hold through it."""
+    ended = [event for event in history.of("limit") if event["what"] != "log"]
+    if not ended or not isinstance(item, Finding) or item.verdict is not Verdict.HELD:
+        return item
+    limit = ended[0]
+    told = f"{item.explanation}; but the run was ended, since it had come to {limit['found']} {_UNITS[limit['what']]}"
+    return replace(item, verdict=Verdict.UNKNOWN, explanation=told, evidence=(*item.evidence, limit))
+
+
+_UNITS = {"folder": "bytes in its folder", "processes": "processes"}
 
 
 def _defects(claim: Claim, answer: object, loops: set[str]) -> list[str]:

@@ -131,6 +131,9 @@ def no_window(history: History) -> str:
     """Why there is nothing to judge, in a history without windows."""
     for event in arbiter_exits(history):
         return f"no window was opened: the arbiter ended at {clock(history, event.t)} with status {event['status']}"
+    for event in history.of("limit"):
+        if event["what"] != "log":
+            return f"no window was opened: the run came to more {event['what']} than it may, and was ended"
     for event in history.of("bound"):
         bound = f"the bound for {event['what']!r} ({event['seconds']:.1f}s) had passed at {clock(history, event.t)}"
         return f"no window was opened: {bound}"
