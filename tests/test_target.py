@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,8 @@ def scenario(server: str = "sync", patches: tuple[dict[str, object], ...] = (), 
         (scenario("gevent"), "gevent", "worker_class 'gevent'"),
         (scenario("geventwebsocket"), "gevent", "worker_class 'geventwebsocket'"),
         (scenario(kind="greenlet"), "gevent", "loop 'a'"),
+        (scenario(kind="gevent_threadpool"), "gevent", "loop 'a'"),
+        (scenario(kind="native_thread"), "gevent", "loop 'a'"),
         (scenario(yields={"call": "gevent.sleep"}), "gevent", "loop 'a'"),
         (scenario(patches=({"site": "post_fork"},)), "gevent", "patches"),
         (scenario(body="listen"), "redis", "loop 'a'"),
@@ -159,3 +162,11 @@ def test_a_keyword_that_patch_all_lacks() -> None:
     with pytest.raises(TargetError) as caught:
         old.require(scenario(patches=({"site": "post_fork", "flags": {"queue": False}},)))
     assert "patch_all of gevent 1.0 has no keyword 'queue'; it has socket, dns. Leave it out" in str(caught.value)
+
+
+def test_a_python_without_fork_hooks() -> None:
+    old = replace(known(), python="3.6.15")
+    with pytest.raises(TargetError, match=r"Python 3\.6\.15 has no os.register_at_fork, which loop 'a' needs"):
+        old.require(scenario(start="fork_hook"))
+    replace(old, python="3.7.0").require(scenario(start="fork_hook"))
+    old.require(PLAIN)

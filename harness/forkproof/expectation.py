@@ -15,6 +15,8 @@ Sources, by the letter that the code gives:
      https://docs.gunicorn.org/en/stable/settings.html
  [T] Python, "os.fork": a fork beside running threads may deadlock the child.
      https://docs.python.org/3/library/os.html#os.fork
+ [E] Python, "concurrent.futures": the threads of an executor are joined before the interpreter can exit.
+     https://docs.python.org/3/library/concurrent.futures.html
  [P] Python, "multiprocessing": a daemonic process is ended by its parent's exit; a killed parent ends nothing.
      https://docs.python.org/3/library/multiprocessing.html
  [R] Redis, "Distributed locks": a key that is set if it is not there has one holder, until it expires.
@@ -61,6 +63,12 @@ class Sure(enum.IntEnum):
     YES = 2
 
 
+_GREEN = frozenset({LoopKind.GREENLET})
+_NATIVE = frozenset({LoopKind.GEVENT_THREADPOOL, LoopKind.NATIVE_THREAD})
+_JOBS = frozenset({LoopKind.EXECUTOR, LoopKind.GEVENT_THREADPOOL})
+"""What always is a greenlet, what never is, and what is asked through a handle that is mere data."""
+
+
 @dataclass
 class _Unit:
     """One loop in one process: the original, or a copy that a fork made."""
@@ -70,6 +78,8 @@ class _Unit:
     native: bool
     copied: bool = False
     repatched: bool = False
+    mid_fork: bool = False
+    """Whether it was started by a hook of `os.fork`, in a process that gevent had yet to prepare."""
 
 
 @dataclass
@@ -80,6 +90,8 @@ class _Process:
     queue_patched_early: bool = False
     poller_patched_early: bool = False
     units: list[_Unit] = field(default_factory=list)
+    orphaned: list[Loop] = field(default_factory=list)
+    """Loops whose handle was copied by a fork, and whose native thread was not."""
     body: _Unit | None = None
     """What a child's main runs; None in the arbiter and in workers."""
     in_request: bool = False
@@ -87,7 +99,8 @@ class _Process:
     def fork(self, place: Place) -> _Process:
         """A child: what is patched is inherited, native threads are not [F], greenlets are copied [G]."""
         copies = [replace(unit, copied=True) for unit in self.units if not unit.native]
-        return replace(self, place=place, patched=set(self.patched), units=copies)
+        orphaned = [*self.orphaned, *(unit.loop for unit in self.units if unit.native)]
+        return replace(self, place=place, patched=set(self.patched), units=copies, orphaned=orphaned)
 
 
 _MODULES = frozenset({"socket", "time", "select", "thread", "os", "queue"})
@@ -132,7 +145,7 @@ class _Model:
 
     def _spawn(self, slot: int) -> None:
         self._start(self.arbiter, LoopStart.PRE_FORK)
-        worker = self.arbiter.fork(Place("worker", slot))
+        worker = self._fork(self.arbiter, Place("worker", slot))
         self.workers[slot] = worker
         self._patch(worker, PatchSite.POST_FORK)
         self._start(worker, LoopStart.POST_FORK)
@@ -147,6 +160,11 @@ class _Model:
         self._start(worker, LoopStart.POST_WORKER_INIT)
         worker.in_request = True
         self._start(worker, LoopStart.FIRST_REQUEST)
+
+    def _fork(self, parent: _Process, place: Place) -> _Process:
+        child = parent.fork(place)
+        self._start(child, LoopStart.FORK_HOOK)
+        return child
 
     def _import_app(self, process: _Process) -> None:
         for site in (PatchSite.APP_FIRST_LINE, PatchSite.APP_AFTER_IMPORTS, PatchSite.IN_THREAD):
@@ -173,10 +191,10 @@ class _Model:
     def _start(self, process: _Process, site: LoopStart) -> None:
         for loop in self.scenario.loops:
             if loop.start is site:
-                native = loop.kind is LoopKind.THREAD and "thread" not in process.patched
-                unit = _Unit(loop, next(self.births), native)
-                if loop.kind is LoopKind.PROCESS:
-                    child = process.fork(Place("child", process.place.slot))
+                native = loop.kind in _NATIVE or (loop.kind not in _GREEN and "thread" not in process.patched)
+                unit = _Unit(loop, next(self.births), native, mid_fork=site is LoopStart.FORK_HOOK)
+                if loop.kind.is_process:
+                    child = self._fork(process, Place("child", process.place.slot))
                     child.body = unit
                     self.children.append(child)
                 else:
@@ -208,6 +226,8 @@ class _Model:
     def gives_way(self, unit: _Unit, process: _Process) -> Sure:
         """Whether a greenlet lets the others of its process run [C]."""
         yields = unit.loop.yields
+        if unit.loop.kind is LoopKind.TIMER:
+            return Sure.YES  # it is a greenlet because a timer waits cooperatively here
         waits_for_redis = unit.loop.hears_redis and "socket" in process.patched and "select" in process.patched
         if yields.call is YieldCall.GEVENT_SLEEP or waits_for_redis:
             return Sure.YES
@@ -232,13 +252,14 @@ class _Model:
         if unit.native and self.talks_at_fork(process):
             return Sure.MAYBE
         if unit.native:
-            # A thread that talks through sockets which were patched under it: not documented.
-            unsettled = unit.loop.needs_redis and bool(process.patched)
+            # A thread that talks through sockets which were patched under it, or that is started while gevent has
+            # yet to prepare the child: not documented.
+            unsettled = (unit.loop.needs_redis or unit.mid_fork) and bool(process.patched)
             return Sure.MAYBE if unsettled or (unit.repatched and process.odd) else Sure.YES
         sure = self.cooperative(process)
         if process.body is not None:
             sure = min(sure, self._child_advances(process))
-        if self.talks_at_fork(process) or (unit.copied and unit.loop.needs_redis):
+        if unit.mid_fork or self.talks_at_fork(process) or (unit.copied and unit.loop.needs_redis):
             # A copy may wait for what only its parent has, such as a look-up in gevent's thread pool [F].
             sure = min(sure, Sure.MAYBE)
         if self.hogs(process) is not Sure.NO:
@@ -253,12 +274,14 @@ class _Model:
     def talks_at_fork(self, process: _Process) -> bool:
         """Whether a native thread that does more than sleep runs in the parent while a process is forked [T]."""
         return process.place.role == "worker" and any(
-            unit.native and (unit.loop.needs_redis or self.enters_a_hub(unit, self.arbiter))
+            unit.native and (unit.loop.needs_redis or self.enters_a_hub(unit, self.arbiter) or _starts_threads(unit))
             for unit in self.arbiter.units
         )
 
     def enters_a_hub(self, unit: _Unit, process: _Process) -> bool:
         """Whether a native thread sleeps through gevent: its first sleep makes a hub of its own, and imports for it."""
+        if unit.loop.kind is LoopKind.TIMER:
+            return False
         call = unit.loop.yields.call
         return call is YieldCall.GEVENT_SLEEP or (call is YieldCall.TIME_SLEEP and "time" in process.patched)
 
@@ -279,6 +302,10 @@ class _Model:
         """Whether nothing is documented of how this deployment patches, or whether the arbiter itself is held up."""
         everywhere = [process for window in self.windows for process in window]
         return any(process.odd for process in everywhere) or self.hogs(self.arbiter) is not Sure.NO
+
+
+def _starts_threads(unit: _Unit) -> bool:
+    return unit.loop.kind is LoopKind.TIMER
 
 
 Answer = tuple[Expectation, str]
@@ -347,9 +374,9 @@ def _fits(loop: Loop, places: Sequence[Place], workers: int) -> bool:
         case Policy.ONCE_PER_SERVICE:
             return len(places) == 1
         case Policy.ARBITER_ONLY:
-            return list(places) == [Place("child" if loop.kind is LoopKind.PROCESS else "arbiter")]
+            return list(places) == [Place("child" if loop.kind.is_process else "arbiter")]
         case Policy.ONCE_PER_WORKER:
-            role = "child" if loop.kind is LoopKind.PROCESS else "worker"
+            role = "child" if loop.kind.is_process else "worker"
             return sorted(places, key=str) == [Place(role, slot) for slot in range(workers)]
         case Policy.INHERIT_ALLOWED:
             return bool(places)
@@ -374,6 +401,12 @@ def _copied(model: _Model, loop: Loop) -> Answer:
 
 def _dead(model: _Model, loop: Loop) -> Answer:
     one = _one_listener(model, loop)
+    everyone = [process for window in model.windows for process in window]
+    lies = [process.place for process in everyone if process.place.role == "worker" and loop in process.orphaned]
+    if lies and loop.kind in _JOBS:
+        if loop.kind is LoopKind.EXECUTOR and _answers(model, loop)[0] is Expectation.MUST_HOLD:
+            return Expectation.MUST_BREAK, f"a fork copies the future into {lies[0]}, and not the thread [F]"
+        return Expectation.MAY_BREAK, f"a fork copies what is asked into {lies[0]}, and not the thread [F]"
     for window in model.windows:
         units = model.units_of(loop.name, window)
         if any(unit.copied or advances is Sure.MAYBE for unit, _, advances in units):
@@ -447,10 +480,14 @@ def _plain(model: _Model) -> bool:
     loops = model.scenario.loops
     return (
         not model.unsettled
-        and all(loop.daemon and loop.kind is not LoopKind.PROCESS for loop in loops)
+        and all(loop.daemon and loop.kind in _DAEMONS for loop in loops)
         and all(model.hogs(process) is Sure.NO for window in model.windows for process in window)
         and not any(model.talks_at_fork(process) for window in model.windows for process in window)
     )
+
+
+_DAEMONS = frozenset({LoopKind.THREAD, LoopKind.TIMER, LoopKind.GREENLET, LoopKind.NATIVE_THREAD})
+"""Kinds that nothing waits for at the end of a process, where they are daemons. An executor's threads are joined."""
 
 
 def _shutdown(model: _Model, loop: Loop) -> Answer:

@@ -84,9 +84,11 @@ def abilities(target: Target, broker: Broker | None = None) -> tuple[list[Worker
     if broker is not None and broker.socket is None:
         lacks.append("other addresses")
     if "gevent" not in target.versions:
-        lacks += ["patches", "greenlets", "gevent sleeps"]
+        lacks += ["patches", "greenlets", "native threads", "gevent sleeps"]
     if "redis" not in target.versions:
         lacks.append("redis")
+    if not target.has_fork_hooks:
+        lacks.append("fork hooks")
     classes = [
         worker_class
         for worker_class in WorkerClass

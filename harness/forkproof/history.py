@@ -52,6 +52,7 @@ from typing import Any
 from forkproof.scenario import Guard, Loop, LoopKind, Scenario
 
 SUPERVISOR = "supervisor.jsonl"
+_PROCESSES = frozenset(kind.value for kind in LoopKind if kind.is_process)
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,11 @@ class Birth:
     site: str
     process: str
     t: float
+
+    @property
+    def in_child(self) -> bool:
+        """Whether it runs in a process of its own, below the one that created it."""
+        return self.kind in _PROCESSES
 
 
 @dataclass(frozen=True)
@@ -306,7 +312,7 @@ def decisive_turns(scenario: Scenario) -> int:
 
 def runs_in_child(loop: Loop) -> bool:
     """Whether the loop is a process of its own, below the one that created it."""
-    return loop.kind is LoopKind.PROCESS
+    return loop.kind.is_process
 
 
 def _event(line: bytes) -> Event | None:

@@ -213,7 +213,7 @@ def _row(process: Process, birth: str, creator: str, history: History, alive: bo
         "birth": birth,
         "alive": alive,
         "ticks": history.count(birth, process.key, float("inf")),
-        "copied": process.key != creator and history.births[birth].kind != "process",
+        "copied": process.key != creator and not history.births[birth].in_child,
         "thread": begun[-1].get("thread") if begun else None,
     }
 

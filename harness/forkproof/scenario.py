@@ -73,14 +73,34 @@ class LoopStart(Word):
     POST_FORK = "post_fork"
     POST_WORKER_INIT = "post_worker_init"
     FIRST_REQUEST = "first_request"
+    FORK_HOOK = "fork_hook"
 
 
 class LoopKind(Word):
     """What runs the loop's body."""
 
     THREAD = "thread"
+    TIMER = "timer"
+    EXECUTOR = "executor"
     GREENLET = "greenlet"
+    GEVENT_THREADPOOL = "gevent_threadpool"
+    NATIVE_THREAD = "native_thread"
     PROCESS = "process"
+
+    @property
+    def is_process(self) -> bool:
+        """Whether the body runs in a process of its own, below the one that created it."""
+        return self is LoopKind.PROCESS
+
+    @property
+    def needs_gevent(self) -> bool:
+        """Whether it is gevent that starts it."""
+        return self in (LoopKind.GREENLET, LoopKind.GEVENT_THREADPOOL, LoopKind.NATIVE_THREAD)
+
+    @property
+    def may_be_daemon(self) -> bool:
+        """Whether its owner chooses if it is a daemon."""
+        return self in (LoopKind.THREAD, LoopKind.TIMER) or self.is_process
 
 
 class LoopBody(Word):
@@ -208,6 +228,17 @@ class Loop(_Frozen):
     def hears_redis(self) -> bool:
         """Whether the body handles messages of its own channel."""
         return self.body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Loop:
+        if self.kind is LoopKind.TIMER and self.yields.call is not YieldCall.TIME_SLEEP:
+            raise ValueError(
+                f"yields.call: {self.yields.call.value!r} is not allowed: a timer waits by itself, for yields.seconds, "
+                f"so leave it at {YieldCall.TIME_SLEEP.value!r}"
+            )
+        if self.kind is LoopKind.PROCESS and self.start is LoopStart.FORK_HOOK:
+            raise ValueError("start: 'fork_hook' is not allowed for a 'process': each fork would fork again")
+        return self
 
 
 class Server(_Frozen):

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from forkproof.errors import MissingPackage, TargetError
-from forkproof.scenario import LoopKind, Scenario, YieldCall
+from forkproof.scenario import LoopStart, Scenario, YieldCall
 
 OLDEST = (3, 6)
 PACKAGES = ("gunicorn", "gevent", "greenlet", "flask", "redis", "gevent-websocket")
@@ -68,6 +70,11 @@ class Target:
         """The versions as JSON reports give them; null for what is not installed."""
         return {"python": self.python, **{name: self.versions.get(name) for name in PACKAGES}}
 
+    @property
+    def has_fork_hooks(self) -> bool:
+        """Whether it has `os.register_at_fork`, which came with Python 3.7."""
+        return Version(self.python) >= Version("3.7")
+
     def require(self, scenario: Scenario) -> None:
         """Raise where the target cannot run a scenario: MissingPackage, or TargetError for a keyword it lacks."""
         for name, why in needs(scenario).items():
@@ -80,6 +87,12 @@ class Target:
                 raise MissingPackage(
                     f"{self.executable}: gevent {self.versions[name]}, which {why} needs, cannot be imported: "
                     f"{self.gevent_error}. Install it again there, or choose another --target."
+                )
+        for loop in scenario.loops:
+            if loop.start is LoopStart.FORK_HOOK and not self.has_fork_hooks:
+                raise TargetError(
+                    f"{self.executable}: Python {self.python} has no os.register_at_fork, which loop {loop.name!r} "
+                    "needs. Start it elsewhere, or choose another --target."
                 )
         for patch in scenario.patches:
             for flag in patch.flags:
@@ -109,7 +122,7 @@ def needs(scenario: Scenario) -> dict[str, str]:
     if scenario.patches:
         found["gevent"] = "patches"
     for loop in scenario.loops:
-        if loop.kind is LoopKind.GREENLET or loop.yields.call is YieldCall.GEVENT_SLEEP:
+        if loop.kind.needs_gevent or loop.yields.call is YieldCall.GEVENT_SLEEP:
             found["gevent"] = f"loop {loop.name!r}"
         if loop.needs_redis:
             found["redis"] = f"loop {loop.name!r}"

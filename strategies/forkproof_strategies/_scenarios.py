@@ -41,7 +41,11 @@ FEATURES = (
     "cpu",
     "spinning",
     "greenlets",
+    "timers",
+    "executors",
+    "native threads",
     "processes",
+    "fork hooks",
     "gevent sleeps",
     "native sleeps",
     "rare yields",
@@ -96,15 +100,19 @@ def patches(
 
 
 @st.composite
-def yields(draw: st.DrawFn, *, using: Collection[str] = FEATURES, body: LoopBody = LoopBody.CPU) -> Yield:
-    """How a loop with that body gives way; one that waits for Redis may leave it at that."""
+def yields(
+    draw: st.DrawFn,
+    *,
+    using: Collection[str] = FEATURES,
+    kind: LoopKind = LoopKind.THREAD,
+    body: LoopBody = LoopBody.CPU,
+) -> Yield:
+    """How a loop of that kind and body gives way; one that waits for Redis may leave it at that."""
     calls = [YieldCall.TIME_SLEEP]
-    if "gevent sleeps" in using:
-        calls.append(YieldCall.GEVENT_SLEEP)
-    if "native sleeps" in using:
-        calls.append(YieldCall.NATIVE_SLEEP)
-    if body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE) or (body is LoopBody.CPU and "spinning" in using):
-        calls.append(YieldCall.NONE)
+    if kind is not LoopKind.TIMER:
+        calls += [call for feature, call in _CALLS.items() if feature in using]
+        if body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE) or (body is LoopBody.CPU and "spinning" in using):
+            calls.append(YieldCall.NONE)
     seconds = [0.01, 0.001, 0.05]
     if "spinning" in using:
         seconds.append(0.0)
@@ -117,14 +125,25 @@ def yields(draw: st.DrawFn, *, using: Collection[str] = FEATURES, body: LoopBody
     )
 
 
+_CALLS = {"gevent sleeps": YieldCall.GEVENT_SLEEP, "native sleeps": YieldCall.NATIVE_SLEEP}
+_KINDS = {
+    "greenlets": (LoopKind.GREENLET,),
+    "timers": (LoopKind.TIMER,),
+    "executors": (LoopKind.EXECUTOR,),
+    "native threads": (LoopKind.GEVENT_THREADPOOL, LoopKind.NATIVE_THREAD),
+    "processes": (LoopKind.PROCESS,),
+}
+"""What each feature brings beside threads."""
+
+
 @st.composite
 def loops(draw: st.DrawFn, *, name: str = "a", using: Collection[str] = FEATURES) -> Loop:
     """One loop called `name`."""
-    kinds = [LoopKind.THREAD]
-    if "greenlets" in using:
-        kinds.append(LoopKind.GREENLET)
-    if "processes" in using:
-        kinds.append(LoopKind.PROCESS)
+    more = (kind for feature, kinds in _KINDS.items() if feature in using for kind in kinds)
+    kind = draw(one_of(LoopKind.THREAD, *more))
+    starts = [LoopStart.APP_IMPORT, *(start for start in LoopStart if start is not LoopStart.APP_IMPORT)]
+    if "fork hooks" not in using or kind is LoopKind.PROCESS:
+        starts.remove(LoopStart.FORK_HOOK)
     bodies = [LoopBody.SLEEP]
     if "redis" in using:
         bodies += [LoopBody.LISTEN, LoopBody.GET_MESSAGE]
@@ -133,11 +152,11 @@ def loops(draw: st.DrawFn, *, name: str = "a", using: Collection[str] = FEATURES
     body = draw(one_of(*bodies))
     return Loop(
         name=name,
-        start=draw(one_of(LoopStart.APP_IMPORT, *(s for s in LoopStart if s is not LoopStart.APP_IMPORT))),
-        kind=draw(one_of(*kinds)),
-        daemon=not ("not daemon" in using and draw(BOOLEANS)),
+        start=draw(one_of(*starts)),
+        kind=kind,
+        daemon=not ("not daemon" in using and kind.may_be_daemon and draw(BOOLEANS)),
         body=body,
-        yields=draw(yields(using=using, body=body)),
+        yields=draw(yields(using=using, kind=kind, body=body)),
         policy=draw(one_of(Policy.ONCE_PER_WORKER, *(p for p in Policy if p is not Policy.ONCE_PER_WORKER))),
         guard=draw(one_of(*Guard)) if {"guards", "redis"} <= set(using) else Guard.NONE,
     )
@@ -192,8 +211,7 @@ def scenarios(
     drawn = [draw(loops(name=name, using=using)) for name in "abc"[:count]]
     if "loops alike" in using:
         # Loops meet where they share a process, which they seldom do by chance.
-        shared = {"start": drawn[0].start, "kind": drawn[0].kind}
-        drawn = [loop.model_copy(update=shared) for loop in drawn]
+        drawn = [_alike(loop, drawn[0]) for loop in drawn]
     return Scenario(
         patches=draw(patches(flags=flags, using=using)) if "patches" in using else (),
         loops=tuple(drawn),
@@ -201,3 +219,13 @@ def scenarios(
         surroundings=draw(surroundings(using=using, needs_redis=any(loop.needs_redis for loop in drawn))),
         faults=draw(faults(workers=server.workers, max_size=max_faults)) if "faults" in using else (),
     )
+
+
+def _alike(loop: Loop, first: Loop) -> Loop:
+    """A loop, started where and as `first` is."""
+    shared: dict[str, object] = {"start": first.start, "kind": first.kind}
+    if first.kind is LoopKind.TIMER:
+        shared["yields"] = first.yields
+    if not first.kind.may_be_daemon:
+        shared["daemon"] = True
+    return loop.model_copy(update=shared)

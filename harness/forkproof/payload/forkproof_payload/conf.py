@@ -69,4 +69,5 @@ def on_exit(server):
     deployment.hook("on_exit")
 
 
+deployment.register_fork_hook()
 deployment.hook("config_import")

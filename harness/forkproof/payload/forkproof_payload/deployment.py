@@ -78,6 +78,12 @@ def hook(name, **fields):
     start_loops(name)
 
 
+def register_fork_hook():
+    """Have `os.fork` run the hook "fork_hook" in every child from now on, where the scenario starts a loop there."""
+    if any(spec["start"] == "fork_hook" for spec in SCENARIO["loops"]):
+        os.register_at_fork(after_in_child=lambda: hook("fork_hook"))
+
+
 def request():
     """Answer for this process: who it is, and what it believes of its loops."""
     try:

@@ -1,11 +1,7 @@
-"""Background loops, as users write them: what runs a body, the body, and how it gives way."""
-
-import sys
-import time
+"""Background loops, as users write them: what runs a body, and what its owner can ask of it."""
 
 from forkproof_payload import guards, probe
-
-WORK = 20000
+from forkproof_payload.bodies import BODIES, CALLS, pause
 
 
 class Loop(object):
@@ -15,39 +11,49 @@ class Loop(object):
         self.spec = spec
         self.broker = broker
         self.channel = channel
-        self.ticker = probe.Ticker(spec["name"], spec["kind"], site, _defined_at(BODIES[spec["body"]]))
-        self.handle = None
-        # Imported and looked up by the creator, as a module's first lines would: an import that a fork catches in
-        # another thread is a fault of its own.
-        self.give_way = pause(spec["yields"])
+        body = BODIES[spec["body"]]
+        self.ticker = probe.Ticker(spec["name"], spec["kind"], site, _defined_at(body.turn))
+        # A timer waits by itself.
+        self.give_way = (lambda: None) if spec["kind"] == "timer" else pause(spec["yields"])
+        self.body = body(self)
         self.guard = None
-        if spec["body"] in ("listen", "get_message") or spec["guard"] != "none":
-            import redis  # noqa: F401
         if spec["guard"] != "none":
+            import redis  # noqa: F401
+
             call = "time.sleep" if spec["yields"]["call"] == "none" else spec["yields"]["call"]
             self.guard = guards.Guard(spec["guard"], broker, channel, CALLS[call](guards.TRY_EVERY))
+        self._alive = None
 
     def start(self):
-        """Create the thread, greenlet or process, and start it."""
-        self.handle = KINDS[self.spec["kind"]](self)
+        """Create what runs the body, and start it."""
+        self._alive = KINDS[self.spec["kind"]](self)
 
     def run(self):
-        """The body, until it ends or raises."""
+        """Turn after turn, until one raises."""
         try:
-            give_way = self.give_way
-            if self.guard is not None:
-                self.guard.wait()
-                give_way = self.guard.renewing(give_way)
-            BODIES[self.spec["body"]](self, give_way)
+            self.begin()
+            while True:
+                self.body.turn()
+                self.give_way()
         except BaseException as error:
-            self.ticker.event("loop.end", error=repr(error))
+            self.ended(error)
             raise
-        self.ticker.event("loop.end", error=None)
+
+    def begin(self):
+        """What comes before the first turn, where the loop runs."""
+        if self.guard is not None:
+            self.guard.wait()
+            self.give_way = self.guard.renewing(self.give_way)
+        self.body.begin()
+
+    def ended(self, error):
+        """Record that the loop ends here by an exception."""
+        self.ticker.event("loop.end", error=repr(error))
 
     def alive(self):
         """What the loop's owner would be told in this process; None where it cannot be asked."""
         try:
-            return ALIVE[self.spec["kind"]](self.handle)
+            return self._alive()
         except Exception:
             return None
 
@@ -64,18 +70,87 @@ def _defined_at(function):
     return "{}:{}".format("/".join(code.co_filename.split("/")[-2:]), code.co_firstlineno)
 
 
+# Each kind starts the loop, and returns the question that its owner would ask whether it still runs.
+
+
 def _thread(loop):
     import threading
 
     thread = threading.Thread(target=loop.run, name=loop.spec["name"], daemon=loop.spec["daemon"])
     thread.start()
-    return thread
+    return thread.is_alive
+
+
+class _Timers(object):
+    """A `threading.Timer` whose function sets the next one, after as many turns as the scenario has between yields."""
+
+    def __init__(self, loop):
+        import threading
+
+        self._new = threading.Timer
+        self._loop = loop
+        self._begun = False
+        # While one timer's function sets the next, the next is not alive yet.
+        self._latest = ()
+        self._arm()
+
+    def _arm(self):
+        timer = self._new(self._loop.spec["yields"]["seconds"], self._fire)
+        timer.daemon = self._loop.spec["daemon"]
+        self._latest = self._latest[-1:] + (timer,)
+        timer.start()
+
+    def _fire(self):
+        loop = self._loop
+        try:
+            if not self._begun:
+                loop.begin()
+                self._begun = True
+            for _ in range(loop.spec["yields"]["every"]):
+                loop.body.turn()
+                loop.give_way()
+            self._arm()
+        except BaseException as error:
+            loop.ended(error)
+            raise
+
+    def is_alive(self):
+        return any(timer.is_alive() for timer in self._latest)
+
+
+def _timer(loop):
+    return _Timers(loop).is_alive
+
+
+def _executor(loop):
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(max_workers=1)
+    job = pool.submit(loop.run)
+    # An executor that nobody holds is shut down.
+    return lambda pool=pool: not job.done()
 
 
 def _greenlet(loop):
     import gevent
 
-    return gevent.spawn(loop.run)
+    greenlet = gevent.spawn(loop.run)
+    return lambda: not greenlet.dead
+
+
+def _gevent_threadpool(loop):
+    import gevent
+
+    job = gevent.get_hub().threadpool.spawn(loop.run)
+    return lambda: not job.ready()
+
+
+def _native_thread(loop):
+    from gevent import monkey
+
+    monkey.get_original("_thread", "start_new_thread")(loop.run, ())
+    # A thread that was started so has no handle.
+    return lambda: None
 
 
 def _process(loop):
@@ -84,89 +159,15 @@ def _process(loop):
     process = multiprocessing.get_context("fork").Process(target=loop.run, name=loop.spec["name"])
     process.daemon = loop.spec["daemon"]
     process.start()
-    return process
+    return process.is_alive
 
 
-KINDS = {"thread": _thread, "greenlet": _greenlet, "process": _process}
-ALIVE = {
-    "thread": lambda handle: handle.is_alive(),
-    "greenlet": lambda handle: not handle.dead,
-    "process": lambda handle: handle.is_alive(),
+KINDS = {
+    "thread": _thread,
+    "timer": _timer,
+    "executor": _executor,
+    "greenlet": _greenlet,
+    "gevent_threadpool": _gevent_threadpool,
+    "native_thread": _native_thread,
+    "process": _process,
 }
-
-
-def pause(yields):
-    """The call that ends a turn, counting the turns that have none."""
-    call = CALLS[yields["call"]](yields["seconds"])
-    every = yields["every"]
-    if every == 1:
-        return call
-    turns = [0]
-
-    def sometimes():
-        turns[0] += 1
-        if turns[0] % every == 0:
-            call()
-
-    return sometimes
-
-
-def _gevent_sleep(seconds):
-    import gevent
-
-    return lambda: gevent.sleep(seconds)
-
-
-def _native_sleep(seconds):
-    monkey = sys.modules.get("gevent.monkey")
-    sleep = monkey.get_original("time", "sleep") if monkey else time.sleep
-    return lambda: sleep(seconds)
-
-
-CALLS = {
-    "gevent.sleep": _gevent_sleep,
-    "time.sleep": lambda seconds: lambda: time.sleep(seconds),
-    "native_sleep": _native_sleep,
-    "none": lambda seconds: lambda: None,
-}
-
-
-def _sleep(loop, give_way):
-    while True:
-        loop.ticker.tick()
-        give_way()
-
-
-def _cpu(loop, give_way):
-    while True:
-        loop.ticker.tick()
-        sum(range(WORK))
-        give_way()
-
-
-def _subscribe(loop):
-    import redis
-
-    pubsub = redis.Redis(**loop.broker).pubsub()
-    pubsub.subscribe(loop.channel)
-    return pubsub
-
-
-def _listen(loop, give_way):
-    for message in _subscribe(loop).listen():
-        loop.ticker.tick()
-        loop.hear(message)
-        give_way()
-
-
-def _get_message(loop, give_way):
-    pubsub = _subscribe(loop)
-    while True:
-        message = pubsub.get_message(timeout=0.05)
-        loop.ticker.tick()
-        if message is not None:
-            loop.hear(message)
-        give_way()
-
-
-BODIES = {"sleep": _sleep, "cpu": _cpu, "listen": _listen, "get_message": _get_message}
