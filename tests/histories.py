@@ -143,3 +143,25 @@ def fault(kind: str, t: float, **facts: Any) -> Events:
 
 def exited(pid: int, t: float, status: int) -> Events:
     return seen(t, "exit", child=pid, status=status)
+
+
+def numsub(count: int, t: float = 1.95, *, loop: str = "listen") -> Events:
+    """What Redis counts of subscriptions."""
+    return seen(t, "numsub.ok", loop=loop, count=count)
+
+
+def connection(inode: int, *, state: str = "connected", t: float = 1.1) -> Events:
+    ends = {"local": "127.0.0.1:40000", "peer": "127.0.0.1:6379"}
+    return seen(t, "socket", inode=inode, family="tcp", state=state, **ends)
+
+
+def has(pid: int, *inodes: int, t: float = 1.95, fds: int = 12, threads: int = 1) -> Events:
+    """What a process was seen to have, from outside."""
+    sockets = {str(7 + n): inode for n, inode in enumerate(inodes)}
+    return seen(t, "resources", target=key(pid), fds=fds, threads=threads, sockets=sockets)
+
+
+def look(on: dict[int, list[int]], t: float = 1.5, *, blind: dict[int, str] | None = None) -> Events:
+    """On which sockets the main task of each process was blocked."""
+    tasks = {key(pid): {str(pid): inodes} for pid, inodes in on.items()}
+    return seen(t, "waits", on=tasks, blind={key(pid): why for pid, why in (blind or {}).items()})

@@ -12,6 +12,8 @@ VICTIM = {"name": "victim", "kind": "greenlet", "start": "post_worker_init", "yi
 GEVENT = {"worker_class": "gevent"}
 IN_CONFIG = {"name": "a", "start": "config_import", "policy": "once_per_service"}
 HEARS = {"name": "a", "body": "listen", "start": "post_worker_init", "policy": "once_per_service"}
+READS_IN_ARBITER = {"name": "a", "body": "listen", "start": "on_starting", "policy": "inherit_allowed"}
+KILLS = {"fault": "kill_worker", "slot": 0}
 STOPS = {"faults": [{"fault": "term"}]}
 
 
@@ -41,6 +43,11 @@ PLANTED: dict[str, tuple[Scenario, str, Scenario]] = {
         "doubled",
         _scenario(HEARS, server={"workers": 1}),
     ),
+    "subscriptions_match": (
+        _scenario(HEARS, server={"workers": 2}),
+        "too many",
+        _scenario(HEARS, server={"workers": 1}),
+    ),
     "no_starved_greenlet": (
         _scenario(VICTIM, HOG, server=GEVENT),
         "beside a busy loop",
@@ -64,6 +71,17 @@ PLANTED: dict[str, tuple[Scenario, str, Scenario]] = {
         _scenario({"name": "a", "daemon": False}, **STOPS),
         "killed",
         _scenario({"name": "a", "daemon": True}, **STOPS),
+    ),
+    "no_socket_shared_across_fork": (
+        # The successor of the killed worker is forked when the listener has surely subscribed.
+        _scenario(READS_IN_ARBITER, patches=[{"site": "config_first_line"}], faults=[KILLS], server=GEVENT),
+        "waited on by two",
+        _scenario(
+            READS_IN_ARBITER,
+            patches=[{"site": "config_first_line", "flags": {"thread": False}}],
+            faults=[KILLS],
+            server=GEVENT,
+        ),
     ),
     "quiet_runtime": (
         _scenario({"name": "a", "kind": "process", "start": "first_request"}, server=GEVENT),

@@ -73,6 +73,8 @@ ALLOWED = {
     "forkproof.containment": set[str](),
     "forkproof.control": set[str](),
     "forkproof.resp": set[str](),
+    "forkproof.proc": set[str](),
+    "forkproof.outside": {"forkproof.proc", "forkproof.containment"},
     "forkproof.faults": {"forkproof.faults"},
     "forkproof.scenario": {"forkproof.faults", "forkproof.errors"},
     "forkproof.target": {"forkproof.scenario", "forkproof.errors"},
@@ -86,7 +88,7 @@ ALLOWED = {
     "forkproof.dimensions": {"forkproof.scenario", "forkproof.faults"},
     "forkproof.simplify": {"forkproof.dimensions", "forkproof.scenario", "forkproof.errors"},
     "forkproof.supervisor": {
-        "forkproof.containment", "forkproof.control", "forkproof.resp", "forkproof.faults",
+        "forkproof.containment", "forkproof.control", "forkproof.resp", "forkproof.faults", "forkproof.outside",
     },
     "forkproof_strategies": {"forkproof_strategies", "forkproof.scenario", "forkproof.faults"},
 }  # fmt: skip
@@ -113,7 +115,15 @@ def test_judging_launches_nothing() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["forkproof.supervisor", "forkproof.containment", "forkproof.control", "forkproof.resp", "forkproof.faults"],
+    [
+        "forkproof.supervisor",
+        "forkproof.containment",
+        "forkproof.control",
+        "forkproof.resp",
+        "forkproof.faults",
+        "forkproof.outside",
+        "forkproof.proc",
+    ],
 )
 def test_what_the_supervisor_imports_is_the_standard_library(name: str) -> None:
     for module, path in below(name).items():

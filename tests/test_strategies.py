@@ -22,6 +22,7 @@ from forkproof.scenario import (
     LoopStart,
     PatchSite,
     Policy,
+    Requests,
     Scenario,
     WorkerClass,
     YieldCall,
@@ -68,6 +69,7 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
     yield "workers", what.server.workers
     yield "preload", what.server.preload
     yield "threads", what.server.threads > 1
+    yield "requests", what.surroundings.requests
     yield "patches", len(what.patches)
     yield "loops", len(what.loops)
     yield "faults", len(what.faults)
@@ -91,6 +93,7 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
         ("workers", (1, 2, 3, 4)),
         ("preload", (False, True)),
         ("threads", (False, True)),
+        ("requests", Requests),
         ("patches", (0, 1, 2, 3)),
         ("loops", (1, 2, 3)),
         ("faults", (0, 1, 2, 3)),
@@ -130,6 +133,7 @@ def test_few_are_drawn_twice(many: list[Scenario]) -> None:
         ({"without": ["redis", "cpu"]}, "body", {LoopBody.SLEEP}),
         ({"without": ["other addresses"]}, "broker", {"ip"}),
         ({"without": ["greenlets", "timers", "executors", "native threads", "processes"]}, "kind", {LoopKind.THREAD}),
+        ({"without": ["requests one by one"]}, "requests", {Requests.BURSTS}),
         ({"without": ["fork hooks"]}, "start", set(LoopStart) - {LoopStart.FORK_HOOK}),
         ({"without": ["preload"]}, "preload", {False}),
         ({"max_workers": 2}, "workers", {1, 2}),

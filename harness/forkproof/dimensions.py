@@ -91,7 +91,7 @@ def name_of(path: Sequence[str]) -> str:
     ('preload', 'loop.kind', 'patch.flag')
     """
     first, *rest = path
-    if first == "server" and rest:
+    if first in ("server", "surroundings") and rest:
         return ".".join(rest)
     singular = {"patches": "patch"}.get(first, first.removesuffix("s"))
     if not rest:

@@ -435,6 +435,22 @@ def _hurries_nobody(model: _Model, loop: Loop) -> bool:
     return not any(other.body is LoopBody.CPU or other.yields.every >= 50 for other in model.scenario.loops)
 
 
+def _subscriptions(model: _Model, loop: Loop) -> Answer:
+    if len(model.windows) > 1 and (model.children or loop.guard is not Guard.NONE):
+        # A child keeps what it inherited when its parent is killed [F]; who lost a lease stays subscribed.
+        return Expectation.MAY_BREAK, "a subscription may outlive the process or the lease that it was made in [F]"
+    return _messages(model, loop)
+
+
+def _shared_sockets(model: _Model, loop: Loop) -> Answer:
+    everyone = [process for window in model.windows for process in window]
+    if any(unit.copied and unit.loop.needs_redis for process in everyone for unit in process.units):
+        return Expectation.MAY_BREAK, "a copied greenlet goes on with the connection of the original [G]"
+    if model.unsettled or any(process.in_request and process.body is not None for process in everyone):
+        return Expectation.MAY_BREAK, "which greenlets a child goes on with is not promised [G]"
+    return Expectation.MUST_HOLD, "a child has descriptors of its parent's connections, and nothing that reads them [F]"
+
+
 def _starved(model: _Model, loop: Loop) -> Answer:
     answers: list[Answer] = []
     for window in model.windows:
@@ -511,9 +527,11 @@ _RULES: dict[str, Callable[[_Model, Loop], Answer]] = {
     "no_copied_thread": _copied,
     "no_dead_listener": _dead,
     "every_message_handled_once": _messages,
+    "subscriptions_match": _subscriptions,
     "no_starved_greenlet": _starved,
     "server_answers": _answers,
     "workers_boot": _boot,
     "clean_shutdown": _shutdown,
+    "no_socket_shared_across_fork": _shared_sockets,
     "quiet_runtime": _quiet,
 }

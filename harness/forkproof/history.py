@@ -28,6 +28,10 @@ Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
 | `fault.invoke`, `fault.ok`, `fault.fail`, `fault.healed` (supervisor) | `fault`, `index`; then its facts; `healed` |
 | `request.invoke`, `.ok`, `.fail`, `.info` (supervisor) | `request`; `slot`, `worker`, `loops`, `threads`; `error` |
 | `publish.invoke`, `publish.ok`, `publish.info` (supervisor) | `message`, `loop`; `receivers` |
+| `numsub.invoke`, `numsub.ok`, `numsub.info` (supervisor) | `loop`; `count` of subscribed connections; `error` |
+| `waits` (supervisor) | `on` {`pid-start`: {task: [inode of a socket it is blocked on]}}, `blind` {`pid-start`: why} |
+| `resources` (supervisor) | `target` (`pid-start`), `fds`, `threads`, `sockets` {descriptor: inode}; or `error` |
+| `socket` (supervisor) | `inode`, `family`, `state`, `local`, `peer`: when it is new or has changed |
 | `bound` (supervisor) | `what`, `seconds`, `stretch`: a bound that passed, and how far it had been stretched |
 | `limit` (supervisor) | `what`, `limit`, `found`: `log` was cut; a `folder` or `processes` ended the run |
 | `stack` (supervisor) | `target` (`pid-start`), `file`: the native stacks of a process that hung |

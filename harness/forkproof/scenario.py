@@ -162,6 +162,13 @@ class BrokerAddress(Word):
     UNIX_SOCKET = "unix_socket"
 
 
+class Requests(Word):
+    """How the supervisor asks: several requests at once, or each after the answer to the one before."""
+
+    BURSTS = "bursts"
+    ONE_BY_ONE = "one_by_one"
+
+
 class AnchorEvent(Word):
     """What a fault waits for."""
 
@@ -225,6 +232,11 @@ class Loop(_Frozen):
         return self.hears_redis or self.guard is not Guard.NONE
 
     @property
+    def subscribes(self) -> bool:
+        """Whether the body subscribes to its own channel."""
+        return self.body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE)
+
+    @property
     def hears_redis(self) -> bool:
         """Whether the body handles messages of its own channel."""
         return self.body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE)
@@ -256,6 +268,7 @@ class Surroundings(_Frozen):
     """What is there beside server and loops."""
 
     broker: BrokerAddress = BrokerAddress.IP
+    requests: Requests = Requests.BURSTS
 
 
 class After(_Frozen):

@@ -26,8 +26,11 @@ from typing import Any
 from forkproof import containment, resp
 from forkproof.control import Budget, Gauge
 from forkproof.faults import REGISTRY
+from forkproof.outside import Outside
 
 SAMPLE_EVERY = 0.02
+LOOKS = 6
+"""How often in each window one looks who waits on what: a reader that now and then does something else is met."""
 MAX_LOG_LINES = 5000
 LIMITS = {"log": 8 << 20, "folder": 256 << 20, "processes": 256}
 """What one run may take: bytes of output that are kept, bytes of its folder, processes. An ordinary run has 20 KB of
@@ -86,6 +89,7 @@ class Supervisor:
         self._open_requests: set[asyncio.Task[None]] = set()
         self._answered: set[str] = set()
         self._redis: resp.Client | None = None
+        self._outside = Outside(self.record)
         self._start = containment.read_stat(os.getpid())
         self._history = os.open(
             folder / "history" / "supervisor.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
@@ -269,16 +273,17 @@ class Supervisor:
         return await self.ask_every_slot()
 
     async def ask_every_slot(self) -> bool:
-        """Send requests in bursts until the current worker of each slot has answered, or the bound has passed."""
+        """Send requests until the current worker of each slot has answered, or the bound has passed."""
         self._answered.clear()
         budget = Budget(self.gauge, self.launch["bounds"]["answer"])
+        at_once = 2 * self.workers if self.scenario["surroundings"]["requests"] == "bursts" else 1
 
         def silent() -> list[int]:
             workers = self.current_workers()
             return [n for n in range(self.workers) if n not in workers or workers[n].key not in self._answered]
 
         while silent() and not budget.expired and not self.arbiter_ended:
-            for _ in range(2 * self.workers - len(self._open_requests)):
+            for _ in range(at_once - len(self._open_requests)):
                 task = asyncio.create_task(self._request())
                 self._open_requests.add(task)
                 task.add_done_callback(self._open_requests.discard)
@@ -343,7 +348,7 @@ class Supervisor:
             return min(self.turn - first_turn, self.gauge.turns - first_control)
 
         publishing = asyncio.create_task(self._publish(lambda: turns() < 0.6 * needed))
-        tasks: list[asyncio.Task[Any]] = [publishing]
+        tasks: list[asyncio.Task[Any]] = [publishing, asyncio.create_task(self._look(turns, needed))]
         try:
             await self._turns(turns, needed // 3)
             asking = asyncio.create_task(self.ask_every_slot())
@@ -354,6 +359,8 @@ class Supervisor:
         finally:
             for task in tasks:
                 task.cancel()
+        await self._count_subscriptions()
+        self._outside.resources(self._living())
         self.observe()
         self.sample()
         self.record(
@@ -369,6 +376,14 @@ class Supervisor:
         latest = time.monotonic() + self.launch["bounds"]["window"]
         while turns() < needed and not self.arbiter_ended and time.monotonic() < latest:
             await asyncio.sleep(SAMPLE_EVERY / 2)
+
+    async def _look(self, turns: Callable[[], int], needed: int) -> None:
+        """Look what the processes have, and several times who waits on what, while messages and requests come."""
+        living = self._living()
+        self._outside.resources(living)
+        for look in range(LOOKS):
+            await self._turns(turns, needed * look // LOOKS)
+            self._outside.waits(living)
 
     def _counts(self) -> dict[tuple[str, int | None], int]:
         return {
@@ -386,10 +401,13 @@ class Supervisor:
             )
         ]
 
+    @property
+    def _hearing(self) -> list[str]:
+        return [loop["name"] for loop in self.scenario["loops"] if loop["body"] in ("listen", "get_message")]
+
     async def _publish(self, going_on: Callable[[], bool]) -> None:
-        hearing = [loop["name"] for loop in self.scenario["loops"] if loop["body"] in ("listen", "get_message")]
-        while hearing and going_on() and not self.arbiter_ended:
-            for name in hearing:
+        while self._hearing and going_on() and not self.arbiter_ended:
+            for name in self._hearing:
                 await self._publish_one(name)
             await asyncio.sleep(self.launch["message_gap"])
 
@@ -398,16 +416,36 @@ class Supervisor:
         message = f"{loop}-{self._messages}"
         self.record("publish.invoke", message=message, loop=loop)
         try:
+            receivers = await self._ask_redis("PUBLISH", self._channel(loop), message)
+        except OSError as error:
+            self.record("publish.info", message=message, loop=loop, error=str(error))
+        else:
+            self.record("publish.ok", message=message, loop=loop, receivers=receivers)
+
+    async def _count_subscriptions(self) -> None:
+        """Ask Redis how many connections have subscribed to each loop's channel."""
+        for name in self._hearing:
+            self.record("numsub.invoke", loop=name)
+            try:
+                answer = await self._ask_redis("PUBSUB", "NUMSUB", self._channel(name))
+            except OSError as error:
+                self.record("numsub.info", loop=name, error=str(error))
+            else:
+                self.record("numsub.ok", loop=name, count=int(answer[1]))
+
+    def _channel(self, loop: str) -> str:
+        return f"forkproof:{self.launch['token']}:{loop}"
+
+    async def _ask_redis(self, *words: str) -> Any:
+        """Redis' reply; OSError, with the error's name in its words, where it gives none."""
+        try:
             if self._redis is None:
                 redis = self.launch["redis"]
                 self._redis = await resp.Client.connect(redis["host"], redis["port"], timeout=5)
-            channel = f"forkproof:{self.launch['token']}:{loop}"
-            receivers = await asyncio.wait_for(self._redis.command("PUBLISH", channel, message), 5)
+            return await self._redis.command(*words)
         except (OSError, EOFError, asyncio.TimeoutError, resp.ReplyError) as error:
             self._redis = None
-            self.record("publish.info", message=message, loop=loop, error=f"{type(error).__name__}: {error}")
-        else:
-            self.record("publish.ok", message=message, loop=loop, receivers=receivers)
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
     async def collect_stacks(self, processes: list[_Process]) -> None:
         """Ask processes for their native stacks; those that cannot hear the signal are left alone."""

@@ -17,6 +17,7 @@ from forkproof.scenario import (
     Patch,
     PatchSite,
     Policy,
+    Requests,
     Scenario,
     Server,
     Surroundings,
@@ -48,6 +49,7 @@ FEATURES = (
     "fork hooks",
     "gevent sleeps",
     "native sleeps",
+    "requests one by one",
     "rare yields",
     "slow yields",
     "not daemon",
@@ -186,7 +188,8 @@ def servers(
 def surroundings(draw: st.DrawFn, *, using: Collection[str] = FEATURES, needs_redis: bool = True) -> Surroundings:
     """What is there beside server and loops; how Redis is reached matters where a loop `needs_redis`."""
     addresses = list(BrokerAddress) if needs_redis and "other addresses" in using else [BrokerAddress.IP]
-    return Surroundings(broker=draw(one_of(*addresses)))
+    styles = list(Requests) if "requests one by one" in using else [Requests.BURSTS]
+    return Surroundings(broker=draw(one_of(*addresses)), requests=draw(one_of(*styles)))
 
 
 @st.composite

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forkproof.claims import liveness, logs, messages, placement, server
+from forkproof.claims import connections, liveness, logs, messages, placement, server
 from forkproof.claims.base import Claim
 from forkproof.errors import UsageError
 from forkproof.history import Event, History
@@ -21,16 +21,22 @@ from forkproof.verdict import Finding, Verdict
 
 __all__ = ["REGISTRY", "Claim", "judge", "page"]
 
-_BY_NAME = {claim.name: claim for family in (placement, liveness, messages, server, logs) for claim in family.CLAIMS}
+_BY_NAME = {
+    claim.name: claim
+    for family in (placement, liveness, messages, connections, server, logs)
+    for claim in family.CLAIMS
+}
 _ORDER = (
     "exactly_one_listener",
     "no_copied_thread",
     "no_dead_listener",
     "every_message_handled_once",
+    "subscriptions_match",
     "no_starved_greenlet",
     "server_answers",
     "workers_boot",
     "clean_shutdown",
+    "no_socket_shared_across_fork",
     "quiet_runtime",
 )
 

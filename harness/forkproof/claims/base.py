@@ -7,7 +7,17 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from forkproof.history import Birth, Event, History, Process, Window, decisive_turns, runs_in_child
+from forkproof.history import (
+    CONTROL_TURN,
+    Birth,
+    Event,
+    History,
+    Process,
+    Window,
+    decisive_turns,
+    message_gap,
+    runs_in_child,
+)
 from forkproof.scenario import Guard, Loop, Policy, Scenario
 from forkproof.verdict import Finding, Verdict, merge
 
@@ -149,6 +159,21 @@ def published(history: History, loop: Loop, window: Window) -> list[Event]:
     """The messages for a loop that Redis took during a window."""
     sent = history.between("publish.ok", window.opened, window.closed)
     return [event for event in sent if event["loop"] == loop.name]
+
+
+def sent_after_subscribing(history: History, loop: Loop, window: Window) -> list[Event]:
+    """Of those messages, the ones that were surely sent after the loop's last subscription, if it ever had one."""
+    heard = [event.t for event in history.of("loop.subscribed") if event["loop"] == loop.name]
+    last = max((t for t in heard if t <= window.closed), default=-math.inf)
+    # Redis took a message some time between invoke and ok, so only one invoked later was sent after it.
+    invoked = {event["message"]: event.t for event in history.of("publish.invoke")}
+    return [event for event in published(history, loop, window) if invoked.get(event["message"], event.t) > last]
+
+
+def last_call(scenario: Scenario, window: Window) -> float:
+    """Up to when a message must have come to be handled in a window: a later one may be under way still."""
+    slowness = (window.closed - window.opened) / (max(window.control, 1) * CONTROL_TURN)
+    return window.closed - message_gap(scenario) * max(1.0, slowness)
 
 
 def idle(history: History, loop: Loop, window: Window) -> str:

@@ -10,18 +10,20 @@ from forkproof.claims.base import (
     Say,
     decides,
     fate,
+    last_call,
     listing,
     meant,
     no_window,
     number,
     published,
+    sent_after_subscribing,
     span,
     too_few,
     traces,
     who,
     worst,
 )
-from forkproof.history import CONTROL_TURN, Event, History, Window, message_gap
+from forkproof.history import Event, History, Window
 from forkproof.scenario import Loop, Policy, Scenario
 from forkproof.verdict import Finding, Verdict
 
@@ -57,12 +59,10 @@ def _handled_once(scenario: Scenario, history: History, loop: Loop) -> Finding:
 
 
 def _in_window(say: Say, scenario: Scenario, history: History, loop: Loop, window: Window) -> Finding:
-    heard = [e.t for e in history.of("loop.subscribed") if e["loop"] == loop.name and e.t <= window.closed]
-    sent = published(history, loop, window)
-    # Redis took a message some time between invoke and ok, so only one invoked later was surely sent to the loop.
-    invoked = {event["message"]: event.t for event in history.of("publish.invoke")}
-    messages = [event for event in sent if not heard or invoked.get(event["message"], event.t) > max(heard)]
+    heard = any(e["loop"] == loop.name and e.t <= window.closed for e in history.of("loop.subscribed"))
+    messages = sent_after_subscribing(history, loop, window)
     if not messages:
+        sent = published(history, loop, window)
         reason = f"{number(len(sent), 'message')}, none after the loop had subscribed" if sent else "no message"
         return say.not_applicable(f"{reason} {span(history, window)}")
     tally = _tally(scenario, history, loop, window, messages)
@@ -99,16 +99,14 @@ def _tally(scenario: Scenario, history: History, loop: Loop, window: Window, mes
         if event["loop"] == loop.name and event.t <= window.closed:
             handled.setdefault(event["message"], []).append(event)
     slots = [slot for slot, worker in history.live_workers(window).items() if worker.first <= window.opened]
-    # A message that came just before the close may be under way still: it is no loss yet.
-    slowness = (window.closed - window.opened) / (max(window.control, 1) * CONTROL_TURN)
-    last_call = window.closed - message_gap(scenario) * max(1.0, slowness)
+    until = last_call(scenario, window)
     tally = _Tally()
     for message in messages:
         handlings = handled.get(message["message"], [])
         missing, extra = _compare(history, loop, sorted(slots), handlings)
         if extra:
             tally.doubled.append((message, extra + [event for event in handlings if event not in extra]))
-        if missing and message.t <= last_call:
+        if missing and message.t <= until:
             tally.lost.append((message, missing))
         wanted = slots or loop.policy is not Policy.ONCE_PER_WORKER
         if wanted and not missing:
