@@ -43,14 +43,7 @@ def until(condition: Callable[[], object], seconds: float = 30) -> bool:
 
 def ours(mark: str) -> list[str]:
     """The processes, on the whole machine, that carry the run folder in their command or environment."""
-    found = []
-    for stat in containment.all_processes():
-        with contextlib.suppress(OSError):
-            for name in ("cmdline", "environ"):
-                if stat.pid != os.getpid() and mark.encode() in Path(f"/proc/{stat.pid}/{name}").read_bytes():
-                    found.append(f"{stat.pid} {containment.command_of(stat.pid)}")
-                    break
-    return found
+    return [f"{stat.pid} {containment.command_of(stat.pid)}" for stat in containment.carrying(mark)]
 
 
 def listens(port: int) -> bool:

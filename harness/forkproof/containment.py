@@ -71,6 +71,22 @@ def descendants(pid: int) -> list[Stat]:
     return found
 
 
+def carrying(mark: str) -> list[Stat]:
+    """The processes on the whole machine, save this one, with `mark` in their command, first environment or folder."""
+    return [stat for stat in all_processes() if stat.pid != os.getpid() and _carries(stat.pid, mark)]
+
+
+def _carries(pid: int, mark: str) -> bool:
+    with contextlib.suppress(OSError):
+        if mark in os.readlink(f"/proc/{pid}/cwd"):
+            return True
+        for name in ("cmdline", "environ"):
+            with open(f"/proc/{pid}/{name}", "rb") as file:
+                if os.fsencode(mark) in file.read():
+                    return True
+    return False
+
+
 def become_subreaper() -> None:
     """Make this process the parent of what its descendants leave behind (prctl(2)); OSError where refused."""
     libc = ctypes.CDLL(None, use_errno=True)

@@ -704,12 +704,15 @@ async def _supervise(folder: Path, lifeline: int) -> None:
     supervisor = Supervisor(folder)
     loop = asyncio.get_running_loop()
     course = asyncio.create_task(supervisor.run())
-    async with supervisor.watching(course.cancel):
 
-        def abandon() -> None:
-            loop.remove_reader(lifeline)
+    def abandon() -> None:
+        loop.remove_reader(lifeline)
+        # Said until it is heard: before 3.12 wait_for may swallow it, https://github.com/python/cpython/issues/86296
+        if not course.done():
             course.cancel()
+            loop.call_later(SAMPLE_EVERY, abandon)
 
+    async with supervisor.watching(abandon):
         loop.add_reader(lifeline, abandon)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, abandon)
