@@ -111,8 +111,8 @@ def test_what_a_target_lacks_is_not_possible(everything: Universe) -> None:
 
 
 def test_what_cannot_be_is_not_possible(everything: Universe) -> None:
-    assert (("fault.slot", "3"), ("workers", "4")) in everything.pairs
-    assert (("fault.slot", "3"), ("workers", "2")) not in everything.pairs
+    assert (("fault.slot", "3"), ("workers", "2")) in everything.pairs
+    assert (("fault", "term"), ("fault.slot", "0")) not in everything.pairs
     assert (("fault", "none"), ("fault.slot", "0")) not in everything.pairs
     assert (("loop.yield", "gevent.sleep"), ("preload", "true")) in everything.pairs
 

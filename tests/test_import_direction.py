@@ -83,10 +83,14 @@ ALLOWED = {
     "forkproof.claims": {
         "forkproof.claims", "forkproof.scenario", "forkproof.history", "forkproof.verdict", "forkproof.errors",
     },
-    "forkproof.expectation": {"forkproof.history", "forkproof.scenario", "forkproof.errors"},
+    "forkproof.expectation": {
+        "forkproof.history", "forkproof.scenario", "forkproof.faults", "forkproof.errors",
+    },
     "forkproof.known_issues": {"forkproof.scenario", "forkproof.verdict", "forkproof.errors"},
     "forkproof.dimensions": {"forkproof.scenario", "forkproof.faults"},
-    "forkproof.simplify": {"forkproof.dimensions", "forkproof.scenario", "forkproof.errors"},
+    "forkproof.simplify": {
+        "forkproof.dimensions", "forkproof.scenario", "forkproof.faults", "forkproof.errors",
+    },
     "forkproof.supervisor": {
         "forkproof.containment", "forkproof.control", "forkproof.resp", "forkproof.faults", "forkproof.outside",
     },

@@ -144,7 +144,7 @@ IMPOSSIBLE: list[tuple[object, str]] = [
     (with_patches({**START, "flags": {"dsn": False}}), "patches.0.flags: 'dsn' is no keyword of patch_all; allowed:"),
     (with_patches({**START, "flags": {"dns": 0}}), "patches.0.flags.dns: 0 is not allowed: input should be a valid"),
     (with_faults({"fault": "flood"}), "faults.0: 'flood' is no fault; allowed: term"),
-    (with_faults({"fault": "term"}, {"fault": "term"}), "faults.0: 'term' ends the server, so it must be the last"),
+    (with_faults({"fault": "term"}, {"fault": "term"}), "faults.1: comes after 'term', which ends the server"),
     (with_faults({"fault": "term", "slot": 0}), "faults.0: 'term' takes no slot, so not 0"),
     (with_faults({"fault": "kill_worker"}), "faults.0: 'kill_worker' needs a slot, a whole number"),
     (with_faults({"fault": "term", "options": {"hard": 1}}), "faults.0: 'term' has no option 'hard'; allowed: none"),

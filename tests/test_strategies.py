@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, find, given, seed, settings
 from hypothesis import strategies as st
 
-from forkproof.faults import REGISTRY
+from forkproof.faults import REGISTRY, Life
 from forkproof.scenario import (
     PATCH_FLAGS,
     AnchorEvent,
@@ -30,6 +30,7 @@ from forkproof.scenario import (
 from forkproof_strategies import faults, scenarios
 
 QUIET = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
+FOUR = Life(workers=4, timeout=6, slots=(0, 1, 2, 3))
 PLAINEST = Scenario(loops=(Loop(name="a"),))
 
 
@@ -59,7 +60,11 @@ def test_the_plainest_scenario_is_what_shrinking_ends_at() -> None:
 
 
 def test_shrinking_keeps_what_matters_alone() -> None:
-    smallest = find(faults(workers=4), lambda some: any(fault.fault == "kill_worker" for fault in some), settings=QUIET)
+    smallest = find(
+        faults(life=FOUR),
+        lambda some: any(fault.fault == "kill_worker" for fault in some),
+        settings=QUIET,
+    )
     assert smallest == (Fault(fault="kill_worker", slot=0),)
 
 
@@ -82,7 +87,12 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
         yield "seconds", loop.yields.seconds
     yield "broker", what.surroundings.broker
     for fault in what.faults:
-        yield from (("fault", fault.fault), ("slot", fault.slot), ("anchor", fault.after.event))
+        yield from (
+            ("fault", fault.fault),
+            ("slot", fault.slot),
+            ("slot", fault.after.slot),
+            ("anchor", fault.after.event),
+        )
         yield "delay", fault.after.delay
 
 
@@ -150,7 +160,7 @@ def test_narrowed(narrow: dict[str, Any], dimension: str, allowed: set[object]) 
 @pytest.mark.parametrize("max_size", [0, 1, 2])
 @pytest.mark.parametrize("allow", [{"term"}, {"kill_worker"}, set(REGISTRY), set()])
 def test_faults_are_those_allowed(allow: set[str], max_size: int) -> None:
-    for some in drawn(faults(workers=2, allow=frozenset(allow), max_size=max_size), 10):
+    for some in drawn(faults(life=FOUR, allow=frozenset(allow), max_size=max_size), 10):
         assert len(some) <= max_size
         assert {fault.fault for fault in some} <= allow
 

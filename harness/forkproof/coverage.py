@@ -17,6 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from forkproof.dimensions import Dimension, at, dimensions, leaves, lists, minimal, name_of
+from forkproof.faults import REGISTRY
+from forkproof.faults.life import MOST
 from forkproof.judge import RunReport
 from forkproof.scenario import Scenario
 from forkproof.target import Target
@@ -229,6 +231,9 @@ class _Builder:
         plain: dict[str, Any] = {"loops": [{"name": "a"}]}
         for value in sorted(values, key=lambda value: value not in self.empty):
             self.put(plain, value)
+        return any(self.is_one(variant, values) for variant in _variants(plain))
+
+    def is_one(self, plain: dict[str, Any], values: Sequence[Value]) -> bool:
         try:
             what = Scenario.model_validate(plain)
         except ValidationError:
@@ -256,6 +261,20 @@ class _Builder:
                 inner[part] = inner.get(part) or {}
                 inner = inner[part]
         inner[dimension.path[-1]] = wanted
+
+
+def _variants(plain: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A scenario, and it with what its fault may need beside it: more workers than it began with, or more yet."""
+    yield plain
+    for fault in plain.get("faults", ())[:1]:
+        for workers in range(MOST):
+            scene = REGISTRY[fault["fault"]].scene
+            yield {
+                **plain,
+                "loops": [*plain["loops"], *scene.get("loops", ())],
+                "server": {**scene.get("server", {}), **plain.get("server", {})},
+                "faults": [{"fault": "ttin"}] * workers + plain["faults"],
+            }
 
 
 def _listed(dimension: Dimension) -> Iterable[Any]:

@@ -15,6 +15,8 @@ Sources, by the letter that the code gives:
      https://docs.gunicorn.org/en/stable/settings.html
  [T] Python, "os.fork": a fork beside running threads may deadlock the child.
      https://docs.python.org/3/library/os.html#os.fork
+ [S] gunicorn, "signal handling": what the master does at HUP, TTIN, TTOU and USR2.
+     https://docs.gunicorn.org/en/stable/signals.html
  [E] Python, "concurrent.futures": the threads of an executor are joined before the interpreter can exit.
      https://docs.python.org/3/library/concurrent.futures.html
  [P] Python, "multiprocessing": a daemonic process is ended by its parent's exit; a killed parent ends nothing.
@@ -27,13 +29,15 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from packaging.version import Version
 
+from forkproof.faults import REGISTRY, Life
 from forkproof.history import Place
 from forkproof.scenario import (
+    Fault,
     Guard,
     Loop,
     LoopBody,
@@ -95,6 +99,8 @@ class _Process:
     body: _Unit | None = None
     """What a child's main runs; None in the arbiter and in workers."""
     in_request: bool = False
+    there: Sure = Sure.YES
+    """MAYBE for one that was told to go and may have reasons to stay."""
 
     def fork(self, place: Place) -> _Process:
         """A child: what is patched is inherited, native threads are not [F], greenlets are copied [G]."""
@@ -103,9 +109,21 @@ class _Process:
         return replace(self, place=place, patched=set(self.patched), units=copies, orphaned=orphaned)
 
 
+PATIENCE = 2.0
+"""Seconds before timeout within which a worker that stands still may be taken for dead."""
+
 _MODULES = frozenset({"socket", "time", "select", "thread", "os", "queue"})
 
-Snapshot = list[_Process]
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The processes of a window, and the slots that ought to have a worker."""
+
+    processes: list[_Process]
+    slots: tuple[int, ...]
+
+    def __iter__(self) -> Iterator[_Process]:
+        return iter(self.processes)
 
 
 class _Model:
@@ -120,8 +138,12 @@ class _Model:
         self.arbiter = _Process(Place("arbiter"))
         self.children: list[_Process] = []
         self.workers: dict[int, _Process] = {}
+        self.leavers: list[_Process] = []
         self.windows: list[Snapshot] = []
+        self.unknown = ""
+        """Why nothing is written down of what becomes of this server."""
         self._boot()
+        self._live_on()
 
     def _boot(self) -> None:
         for site in (PatchSite.INTERPRETER_START, PatchSite.CONFIG_FIRST_LINE, PatchSite.CONFIG_AFTER_IMPORTS):
@@ -134,14 +156,63 @@ class _Model:
         self._start(self.arbiter, LoopStart.WHEN_READY)
         for slot in range(self.server.workers):
             self._spawn(slot)
-        self._window()
-        for fault in self.scenario.faults:
-            if fault.fault == "kill_worker" and fault.slot is not None:
-                self._spawn(fault.slot)
-                self._window()
 
-    def _window(self) -> None:
-        self.windows.append([self.arbiter, *self.workers.values(), *self.children])
+    def _live_on(self) -> None:
+        before = self.scenario.booted()
+        self._window(before)
+        for fault, (_, after) in zip(self.scenario.faults, self.scenario.lives(), strict=True):
+            if after.ended_by:
+                return
+            self._suffer(fault, before, after)
+            self._window(after)
+            before = after
+
+    def _window(self, life: Life) -> None:
+        everyone = [self.arbiter, *self.workers.values(), *self.children, *self.leavers]
+        found = [replace(process, units=list(process.units)) for process in everyone]
+        self.windows.append(Snapshot(found, tuple(sorted(life.slots))))
+
+    def _suffer(self, fault: Fault, before: Life, after: Life) -> None:
+        """What a fault does to the processes [S]."""
+        match fault.fault:
+            case "kill_worker":
+                self._spawn(after.slots[-1])
+            case "hup":
+                for _ in range(int(REGISTRY["hup"].option(fault.model_dump(), "times"))):
+                    self._reload()
+            case "ttin":
+                self._spawn(after.slots[-1])
+            case "ttou":
+                self._leave(before.slots[0])
+            case "stop_worker" | "stop_arbiter":
+                seconds = REGISTRY[fault.fault].option(fault.model_dump(), "seconds")
+                if seconds + PATIENCE >= self.server.timeout:
+                    self.unknown = "a worker may be replaced that was stopped for longer than timeout"
+            case "usr1":
+                pass
+            case other:
+                self.unknown = f"nothing is written down of what {other} does to a loop"
+
+    def _reload(self) -> None:
+        """The configuration runs again in the arbiter, a preloaded app does not; every worker is another one [H, S]."""
+        if len(self.scenario.patches) > 1:  # gevent passes over a patch that is the same as the last one [G]
+            for site in (PatchSite.CONFIG_FIRST_LINE, PatchSite.CONFIG_AFTER_IMPORTS):
+                self._patch(self.arbiter, site)
+        self._start(self.arbiter, LoopStart.CONFIG_IMPORT)
+        for slot in list(self.workers):
+            self._leave(slot)
+        for slot in range(self.server.workers):
+            self._spawn(slot)
+
+    def _leave(self, slot: int) -> None:
+        """A worker is told to go; what it waits for may keep it, and its processes hear a signal as it would [P]."""
+        worker = self.workers.pop(slot)
+        own = [child for child in self.children if child.place.slot == slot]
+        for child in own:
+            child.there = Sure.MAYBE
+        if own or self.hogs(worker) is not Sure.NO or not all(unit.loop.daemon for unit in worker.units):
+            worker.there = Sure.MAYBE
+            self.leavers.append(worker)
 
     def _spawn(self, slot: int) -> None:
         self._start(self.arbiter, LoopStart.PRE_FORK)
@@ -294,7 +365,7 @@ class _Model:
             body = [process.body] if process.body is not None else []
             for unit in [*process.units, *body]:
                 if unit.loop.name == name:
-                    found.append((unit, process, self.advances(unit, process)))
+                    found.append((unit, process, min(process.there, self.advances(unit, process))))
         return found
 
     @property
@@ -319,6 +390,8 @@ def expect(scenario: Scenario, claim: str, loop: str | None, versions: Mapping[s
     rule = _RULES.get(claim)
     if rule is None:
         return Expectation.MAY_BREAK, "nothing is written down about it"
+    if model.unknown:
+        return Expectation.MAY_BREAK, model.unknown
     return rule(model, scenario.loop(loop) if loop is not None else scenario.loops[0])
 
 
@@ -341,7 +414,7 @@ def _one_listener_in(model: _Model, loop: Loop, window: Snapshot) -> Answer:
     if len(open_) > 8:
         return Expectation.MAY_BREAK, "where it runs is not documented"
     answers = {
-        _fits(loop, [*sure, *more], model.server.workers)
+        _fits(loop, [*sure, *more], window.slots)
         for count in range(len(open_) + 1)
         for more in itertools.combinations(open_, count)
     }
@@ -369,7 +442,7 @@ def _named(places: Iterable[Place]) -> str:
     return ", ".join(sorted(map(str, places))) or "no process"
 
 
-def _fits(loop: Loop, places: Sequence[Place], workers: int) -> bool:
+def _fits(loop: Loop, places: Sequence[Place], slots: Sequence[int]) -> bool:
     match loop.policy:
         case Policy.ONCE_PER_SERVICE:
             return len(places) == 1
@@ -377,7 +450,7 @@ def _fits(loop: Loop, places: Sequence[Place], workers: int) -> bool:
             return list(places) == [Place("child" if loop.kind.is_process else "arbiter")]
         case Policy.ONCE_PER_WORKER:
             role = "child" if loop.kind.is_process else "worker"
-            return sorted(places, key=str) == [Place(role, slot) for slot in range(workers)]
+            return sorted(places, key=str) == [Place(role, slot) for slot in slots]
         case Policy.INHERIT_ALLOWED:
             return bool(places)
         case Policy.BEST_EFFORT:

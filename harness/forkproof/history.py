@@ -24,15 +24,18 @@ Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
 | `listening` (probe) | `address` |
 | `launch` (supervisor) | `command`, `arbiter`, `namespace` |
 | `sample` (supervisor) | `turn`, `control` (turns), `ticks` {`pid-start`: {cell: count}}, `gone` [`pid-start`] |
-| `window.open`, `window.close` (supervisor) | `window`, `after`, `healed`; on close `turns`, `control` |
-| `fault.invoke`, `fault.ok`, `fault.fail`, `fault.healed` (supervisor) | `fault`, `index`; then its facts; `healed` |
+| `window.open` (supervisor) | `window`, `after`, `healed`, `slots` that ought to have a worker, `arbiter` (its pid) |
+| `window.close` (supervisor) | `window`, `turns`, `control` |
+| `fault.invoke`, `fault.ok`, `fault.fail` (supervisor) | `fault`, `index`; then its facts, mostly a `target` (pid) |
+| `fault.heal` (supervisor) | `fault`, `index`; what was done to take it back |
+| `fault.healed` (supervisor) | `fault`, `index`, `healed`: whether the server has come through it |
 | `request.invoke`, `.ok`, `.fail`, `.info` (supervisor) | `request`; `slot`, `worker`, `loops`, `threads`; `error` |
 | `publish.invoke`, `publish.ok`, `publish.info` (supervisor) | `message`, `loop`; `receivers` |
 | `numsub.invoke`, `numsub.ok`, `numsub.info` (supervisor) | `loop`; `count` of subscribed connections; `error` |
 | `waits` (supervisor) | `on` {`pid-start`: {task: [inode of a socket it is blocked on]}}, `blind` {`pid-start`: why} |
 | `resources` (supervisor) | `target` (`pid-start`), `fds`, `threads`, `sockets` {descriptor: inode}; or `error` |
 | `socket` (supervisor) | `inode`, `family`, `state`, `local`, `peer`: when it is new or has changed |
-| `bound` (supervisor) | `what`, `seconds`, `stretch`: a bound that passed, and how far it had been stretched |
+| `bound` (supervisor) | `what`, `seconds`, `stretch` (how far a bound that passed had been stretched), `slots` |
 | `limit` (supervisor) | `what`, `limit`, `found`: `log` was cut; a `folder` or `processes` ended the run |
 | `stack` (supervisor) | `target` (`pid-start`), `file`: the native stacks of a process that hung |
 | `log` (supervisor) | `line`, `stream`: what the server printed |
@@ -47,7 +50,7 @@ from __future__ import annotations
 import bisect
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -132,7 +135,10 @@ class Birth:
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch with no fault or boot under way. `turns` are the supervisor's, `control` the control process's."""
+    """A stretch with no fault or boot under way. `turns` are the supervisor's, `control` the control process's.
+
+    `slots` are those that ought to have a worker, None in a history that does not tell; `arbiter` is its pid.
+    """
 
     index: int
     opened: float
@@ -141,6 +147,8 @@ class Window:
     healed: bool
     turns: int
     control: int
+    slots: tuple[int, ...] | None = None
+    arbiter: int | None = None
 
 
 class History:
@@ -220,17 +228,7 @@ class History:
         """The windows, in order."""
         opened = {event["window"]: event for event in self.of("window.open")}
         return [
-            Window(
-                close["window"],
-                opened[close["window"]].t,
-                close.t,
-                opened[close["window"]]["after"],
-                opened[close["window"]]["healed"],
-                close["turns"],
-                close["control"],
-            )
-            for close in self.of("window.close")
-            if close["window"] in opened
+            _window(opened[close["window"]], close) for close in self.of("window.close") if close["window"] in opened
         ]
 
     @cached_property
@@ -288,6 +286,24 @@ class History:
     def arbiter(self) -> Process | None:
         """The first process that named itself the arbiter."""
         return next((p for p in self.processes.values() if p.place.role == "arbiter"), None)
+
+    def arbiter_in(self, window: Window) -> Process | None:
+        """The arbiter that a window is about: after a re-exec it is another one."""
+        named = (p for p in self.processes.values() if p.place.role == "arbiter" and p.pid == window.arbiter)
+        return next(named, self.arbiter)
+
+
+def slots_in(scenario: Scenario, window: Window) -> Sequence[int]:
+    """The slots that ought to have a worker in a window."""
+    return range(scenario.server.workers) if window.slots is None else window.slots
+
+
+def _window(opened: Event, closed: Event) -> Window:
+    slots = opened.get("slots")
+    return Window(
+        closed["window"], opened.t, closed.t, opened["after"], opened["healed"], closed["turns"], closed["control"],
+        None if slots is None else tuple(slots), opened.get("arbiter"),
+    )  # fmt: skip
 
 
 def message_gap(scenario: Scenario) -> float:

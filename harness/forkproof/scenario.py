@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +33,7 @@ from pydantic import (
 
 from forkproof import faults as fault_registry
 from forkproof.errors import ScenarioError
+from forkproof.faults import Life
 
 SCHEMA = 1
 
@@ -288,7 +289,7 @@ class Fault(_Frozen):
     fault: str
     slot: StrictInt | None = Field(default=None, ge=0, le=3)
     after: After = After()
-    options: dict[str, StrictInt | Seconds | str] = Field(default_factory=dict)
+    options: dict[str, StrictInt | Seconds] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known(self) -> Fault:
@@ -298,10 +299,17 @@ class Fault(_Frozen):
         if kind.needs_slot != (self.slot is not None):
             wanted = "needs a slot, a whole number" if kind.needs_slot else f"takes no slot, so not {self.slot}"
             raise ValueError(f"{self.fault!r} {wanted}")
-        for name in self.options:
-            if name not in kind.options:
+        for name, value in self.options.items():
+            option = kind.options.get(name)
+            if option is None:
                 allowed = ", ".join(kind.options) or "none"
                 raise ValueError(f"{self.fault!r} has no option {name!r}; allowed: {allowed}")
+            whole = isinstance(option.default, int)
+            if not option.least <= value <= option.most or (whole and not isinstance(value, int)):
+                kind_of = "a whole number" if whole else "a number"
+                raise ValueError(
+                    f"options.{name}: {value} is not allowed: {kind_of} from {option.least} to {option.most} is"
+                )
         return self
 
 
@@ -322,21 +330,24 @@ class Scenario(_Frozen):
             raise ValueError(f"loops: the names {names} must differ")
         if sum(patch.site is PatchSite.INTERPRETER_START for patch in self.patches) > 1:
             raise ValueError("patches: an interpreter starts once: 'interpreter_start' may stand once only")
-        for index, fault in enumerate(self.faults):
-            for slot in (fault.slot, fault.after.slot):
-                if slot is not None and slot >= self.server.workers:
-                    raise ValueError(
-                        f"faults.{index}: slot {slot} is not allowed: there are {self.server.workers} workers, "
-                        f"so slots 0 to {self.server.workers - 1}"
-                    )
-            if fault_registry.REGISTRY[fault.fault].ends_the_run and index < len(self.faults) - 1:
-                raise ValueError(f"faults.{index}: {fault.fault!r} ends the server, so it must be the last fault")
+        for index, (problem, _) in enumerate(self.lives()):
+            if problem:
+                raise ValueError(f"faults.{index}: {problem}")
         if self.server.threads > 1 and self.server.worker_class is not WorkerClass.GTHREAD:
             raise ValueError(
                 f"server.threads: {self.server.threads} is not allowed: more than 1 needs worker_class 'gthread', "
                 f"not {self.server.worker_class.value!r}"
             )
         return self
+
+    def lives(self) -> Iterator[tuple[str, Life]]:
+        """For each fault why it cannot be done, if so, and the server that it leaves."""
+        faults = [fault.model_dump(mode="json") for fault in self.faults]
+        return fault_registry.walk(self.booted(), faults)
+
+    def booted(self) -> Life:
+        """The server before the first fault."""
+        return Life.begin({"server": dict(self.server)})
 
     def to_json(self) -> str:
         """Every field, one per line, ready to be edited and run again."""

@@ -10,15 +10,19 @@ To leave a field out is to have its default, so whatever a scenario may say is m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from forkproof.dimensions import Path, at
 from forkproof.errors import ScenarioError
-from forkproof.scenario import Scenario, from_dict
+from forkproof.faults import Life, walk
+from forkproof.scenario import Fault, Scenario, Server, from_dict
 
 DROP = object()
 """In place of a value: leave it out."""
+
+_SERVER = Server().model_dump(mode="json")
+_FAULT = Fault(fault="term").model_dump(mode="json")
 
 # A loop's policy is what the user wants of it, so it is not the harness's to simplify.
 _KEPT = ("name", "policy")
@@ -88,9 +92,24 @@ def _fields(plain: Any, path: Path) -> Iterator[Path]:
 def _fit(plain: dict[str, Any]) -> None:
     """Let what hangs on another field follow it."""
     server = plain.get("server", {})
-    last = server.get("workers", 1) - 1
     if server.get("worker_class") != "gthread":
         server.pop("threads", None)
-    for place in [part for fault in plain.get("faults", ()) for part in (fault, fault.get("after"))]:
-        if place and place.get("slot") is not None:
-            place["slot"] = min(place["slot"], last)
+    if "faults" in plain:
+        plain["faults"] = list(_still_possible(plain["faults"], Life.begin({"server": {**_SERVER, **server}})))
+
+
+def _still_possible(faults: list[dict[str, Any]], life: Life) -> Iterator[dict[str, Any]]:
+    """A sequence of faults without those that cannot be any more, each in a slot that there is."""
+    for fault in faults:
+        for place in (fault, fault.get("after", {})):
+            if place.get("slot") is not None:
+                place["slot"] = _nearest(place["slot"], life.slots)
+        whole = {**_FAULT, **fault, "after": {**_FAULT["after"], **fault.get("after", {})}}
+        ((problem, after),) = walk(life, [whole])
+        if not problem:
+            life = after
+            yield fault
+
+
+def _nearest(slot: int, slots: Sequence[int]) -> int:
+    return min(slots, key=lambda other: (abs(other - slot), other), default=slot)

@@ -17,15 +17,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
 from forkproof import containment, resp
 from forkproof.control import Budget, Gauge
-from forkproof.faults import REGISTRY
+from forkproof.faults import REGISTRY, Life
 from forkproof.outside import Outside
 
 SAMPLE_EVERY = 0.02
@@ -50,6 +50,7 @@ class _Process:
     key: str
     pid: int
     start: int
+    first: float
     ticks: _Cells | None = None
     counts: dict[int, int] = field(default_factory=dict)  # by cell, as last sampled
     role: str = "child"
@@ -69,7 +70,7 @@ class Supervisor:
         self.folder = folder
         self.scenario: dict[str, Any] = json.loads((folder / "scenario.json").read_bytes())
         self.launch: dict[str, Any] = json.loads((folder / "launch.json").read_bytes())
-        self.workers: int = self.scenario["server"]["workers"]
+        self.life = Life.begin(self.scenario)
         self.gauge = Gauge(Path(self.launch["control"]))
         self.processes: dict[str, _Process] = {}
         self.address: tuple[str, int] | None = None
@@ -141,7 +142,7 @@ class Supervisor:
         kind = event["event"]
         process = self.processes.get(key)
         if process is None:
-            process = self.processes[key] = _Process(key, int(event["pid"]), int(event["start"]))
+            process = self.processes[key] = _Process(key, int(event["pid"]), int(event["start"]), float(event["t"]))
             self._watch_exit(process)
         if kind == "role":
             process.role, process.slot = event["role"], event["slot"]
@@ -232,7 +233,8 @@ class Supervisor:
         budget = Budget(self.gauge, seconds)
         while not condition():
             if budget.expired:
-                self.record("bound", what=what, seconds=seconds, stretch=round(budget.stretch, 2))
+                slots = sorted(self.life.slots)
+                self.record("bound", what=what, seconds=seconds, stretch=round(budget.stretch, 2), slots=slots)
                 return False
             self._changed.clear()
             with contextlib.suppress(asyncio.TimeoutError):
@@ -241,13 +243,18 @@ class Supervisor:
 
     # Asking
 
+    def _live_workers(self) -> list[_Process]:
+        """Every live worker, the oldest first."""
+        live = (process for process in self.processes.values() if process.role == "worker" and not process.gone)
+        return sorted(live, key=lambda process: process.first)
+
+    def workers(self) -> list[str]:
+        """The keys of all live workers."""
+        return [process.key for process in self._live_workers()]
+
     def current_workers(self) -> dict[int, _Process]:
         """The newest live worker of each slot."""
-        workers: dict[int, _Process] = {}
-        for process in self.processes.values():
-            if process.role == "worker" and not process.gone and process.slot is not None:
-                workers[process.slot] = process
-        return workers
+        return {process.slot: process for process in self._live_workers() if process.slot is not None}
 
     def worker_pid(self, slot: int) -> int | None:
         """The pid of the newest live worker in `slot`."""
@@ -260,27 +267,49 @@ class Supervisor:
 
     async def all_slots_answered(self) -> bool:
         """Whether each slot's newest worker has booted and answered, within the boot bound."""
+        return await self._answered_by_others_than(())
 
+    async def _answered_by_others_than(self, old: Collection[str]) -> bool:
         def booted() -> bool:
             workers = self.current_workers()
-            return self.arbiter_ended or (
-                all(slot in workers for slot in range(self.workers))
-                and all("post_worker_init" in process.hooks for process in workers.values())
+            return self.arbiter_ended or all(
+                slot in workers and workers[slot].key not in old and "post_worker_init" in workers[slot].hooks
+                for slot in self.life.slots
             )
 
         if not await self.until(booted, self.launch["bounds"]["boot"], "boot") or self.arbiter_ended:
             return False
         return await self.ask_every_slot()
 
+    async def replaced(self, old: Collection[str]) -> bool:
+        """Whether workers other than `old` answer in each slot and those are gone, within the bounds."""
+        answered = await self._answered_by_others_than(old)
+        return await self._until_ended(lambda: all(self.processes[key].gone for key in old)) and answered
+
+    async def thinned_out(self) -> bool:
+        """Whether no more workers are alive than there are slots, within the bound of a graceful end."""
+        if not await self._until_ended(lambda: len(self._live_workers()) <= len(self.life.slots)):
+            return False
+        # Which of them had to go is gunicorn's choice.
+        left = self.current_workers()
+        expected = [slot for slot in self.life.slots if slot in left]
+        self.life = replace(self.life, slots=(*expected, *(slot for slot in left if slot not in expected)))
+        return True
+
+    async def _until_ended(self, gone: Callable[[], bool]) -> bool:
+        """Whether workers that were told to go have gone, within graceful_timeout and a margin."""
+        bound = self.scenario["server"]["graceful_timeout"] + self.launch["bounds"]["stop_slack"]
+        return await self.until(lambda: gone() or self.arbiter_ended, bound, "end of workers")
+
     async def ask_every_slot(self) -> bool:
         """Send requests until the current worker of each slot has answered, or the bound has passed."""
         self._answered.clear()
         budget = Budget(self.gauge, self.launch["bounds"]["answer"])
-        at_once = 2 * self.workers if self.scenario["surroundings"]["requests"] == "bursts" else 1
+        at_once = 2 * len(self.life.slots) if self.scenario["surroundings"]["requests"] == "bursts" else 1
 
         def silent() -> list[int]:
             workers = self.current_workers()
-            return [n for n in range(self.workers) if n not in workers or workers[n].key not in self._answered]
+            return [n for n in self.life.slots if n not in workers or workers[n].key not in self._answered]
 
         while silent() and not budget.expired and not self.arbiter_ended:
             for _ in range(at_once - len(self._open_requests)):
@@ -341,7 +370,8 @@ class Supervisor:
         self.observe()
         self.sample()
         first_turn, first_control = self.turn, self.gauge.turns
-        self.record("window.open", window=index, after=after, healed=healed)
+        slots = sorted(self.life.slots)
+        self.record("window.open", window=index, after=after, healed=healed, slots=slots, arbiter=self.arbiter_pid)
         before = self._counts()
 
         def turns() -> int:
@@ -503,9 +533,13 @@ class Supervisor:
         except OSError as error:
             self.record("fault.fail", fault=kind.name, index=index, error=str(error))
             return True
+        self.life = kind.effect(self.life, fault)
         self.record("fault.ok", fault=kind.name, index=index, **facts)
+        undone = await kind.heal(self, fault, facts)
+        if undone:
+            self.record("fault.heal", fault=kind.name, index=index, **undone)
         if kind.ends_the_run:
-            await self._stop()
+            await self._stop(kind.orphans_workers)
             return True
         healed = await kind.healed(self, fault, facts)
         self.record("fault.healed", fault=kind.name, index=index, healed=healed)
@@ -529,9 +563,13 @@ class Supervisor:
     def _living(self) -> list[containment.Stat]:
         return containment.descendants(os.getpid())
 
-    async def _stop(self) -> None:
+    async def _stop(self, orphans: bool) -> None:
+        """Wait until everything is gone; orphaned workers look for their parent every timeout / 2 or each second."""
         begun = time.monotonic()
-        bound = self.scenario["server"]["graceful_timeout"] + self.launch["bounds"]["stop_slack"]
+        server = self.scenario["server"]
+        bound = server["graceful_timeout"] + self.launch["bounds"]["stop_slack"]
+        if orphans:
+            bound += max(1.0, server["timeout"] / 2)
 
         def ended() -> bool:
             return self.arbiter_ended and not self._living()

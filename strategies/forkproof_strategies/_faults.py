@@ -1,4 +1,8 @@
-"""What happens to a server while it runs."""
+"""What happens to a server while it runs, as a state machine whose rules are drawn first, as data.
+
+Each rule is a kind of fault with its precondition on a model of the server (`forkproof.faults.life`). A subset of the
+kinds is drawn before the sequence (swarm testing), so that long runs of a few kinds are met as well.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +11,78 @@ from collections.abc import Collection
 
 from hypothesis import strategies as st
 
-from forkproof.faults import REGISTRY
+from forkproof.faults import REGISTRY, FaultKind, Life, Option, problem, walk
 from forkproof.scenario import After, AnchorEvent, Fault
 from forkproof_strategies._choices import BOOLEANS, integers, one_of
 
+PATIENT = 8
+"""With a longer timeout the workers of a killed arbiter are not waited for: sync ones look every timeout / 2."""
+
 
 @functools.cache
-def afters(*, workers: int = 1) -> st.SearchStrategy[After]:
-    """When a fault lands: after an observed event, in any slot or in one of `workers`, and up to 0.2 s later."""
+def afters(*, slots: tuple[int, ...] = (0,)) -> st.SearchStrategy[After]:
+    """When a fault lands: after an observed event, in any slot or in one of `slots`, and up to 0.2 s later."""
     return st.builds(
         After,
         event=one_of(*AnchorEvent),
-        slot=one_of(None, *range(workers)),
+        slot=one_of(None, *slots),
         delay=one_of(0.0, 0.05, 0.2),
     )
 
 
+ONE_WORKER = Life(workers=1, timeout=30, slots=(0,))
+
+
 @st.composite
 def faults(
-    draw: st.DrawFn, *, workers: int = 1, allow: Collection[str] = frozenset(REGISTRY), max_size: int = 3
+    draw: st.DrawFn, *, life: Life = ONE_WORKER, allow: Collection[str] = frozenset(REGISTRY), max_size: int = 3
 ) -> tuple[Fault, ...]:
-    """A sequence of faults of the kinds in `allow`; one that ends the server comes last."""
-    lasting = [name for name, kind in REGISTRY.items() if name in allow and not kind.ends_the_run]
-    ending = [name for name, kind in REGISTRY.items() if name in allow and kind.ends_the_run]
+    """What may happen to a server, of the kinds in `allow`; one that ends it comes last."""
+    kinds = [kind for name, kind in REGISTRY.items() if name in allow]
+    lasting = [kind for kind in kinds if not kind.ends_the_run]
     count = draw(integers(0, max_size)) if lasting else 0
-    chosen = [draw(one_of(*lasting)) for _ in range(count)]
+    favourites = draw(st.lists(one_of(*lasting), min_size=1, max_size=4, unique=True)) if count else []
+    found: list[Fault] = []
+    while len(found) < count and (possible := _possible(life, favourites) or _possible(life, lasting)):
+        found.append(draw(_faults_of(draw(one_of(*possible)), life)))
+        life = _after(life, found[-1])
+    ending = _possible(life, [kind for kind in kinds if kind.ends_the_run])
     stops = draw(BOOLEANS)
-    if ending and stops and len(chosen) < max_size:
-        chosen.append(draw(one_of(*ending)))
-    return tuple(
-        Fault(
-            fault=name,
-            slot=draw(integers(0, workers - 1)) if REGISTRY[name].needs_slot else None,
-            after=draw(afters(workers=workers)),
-        )
-        for name in chosen
+    if ending and stops and len(found) < max_size:
+        found.append(draw(_faults_of(draw(one_of(*ending)), life)))
+    return tuple(found)
+
+
+def _possible(life: Life, kinds: Collection[FaultKind]) -> list[FaultKind]:
+    return [kind for kind in kinds if _can_be(life, kind)]
+
+
+@functools.cache
+def _can_be(life: Life, kind: FaultKind) -> bool:
+    if kind.orphans_workers and life.timeout > PATIENT:
+        return False
+    plainest = Fault(fault=kind.name, slot=min(life.slots) if kind.needs_slot else None)
+    return not problem(life, plainest.model_dump(mode="json"))
+
+
+def _after(life: Life, fault: Fault) -> Life:
+    ((_, after),) = walk(life, [fault.model_dump(mode="json")])
+    return after
+
+
+@functools.cache
+def _faults_of(kind: FaultKind, life: Life) -> st.SearchStrategy[Fault]:
+    slots = tuple(sorted(life.slots))
+    return st.builds(
+        Fault,
+        fault=st.just(kind.name),
+        slot=one_of(*slots) if kind.needs_slot else st.none(),
+        after=afters(slots=slots),
+        options=st.fixed_dictionaries({}, optional={name: _values(option) for name, option in kind.options.items()}),
     )
+
+
+def _values(option: Option) -> st.SearchStrategy[float]:
+    if isinstance(option.default, int):
+        return integers(int(option.least), int(option.most))
+    return one_of(option.default / 2, option.default * 2)

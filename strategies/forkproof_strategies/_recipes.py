@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from forkproof.faults import REGISTRY
+from forkproof.faults import REGISTRY, Life
 from forkproof.scenario import (
     Fault,
     Guard,
@@ -145,6 +145,13 @@ def _cooked(
     workers = draw(integers(1, max_workers))
     worker_class = draw(one_of(*(one for one in recipe.worker_classes if one in worker_classes)))
     preload = draw(BOOLEANS) if recipe.preload is None else recipe.preload
+    server = Server(
+        worker_class=worker_class,
+        workers=workers,
+        threads=draw(one_of(1, 2, 4)) if worker_class is WorkerClass.GTHREAD else 1,
+        preload=preload,
+    )
+    life = Life.begin({"server": dict(server)})
     return Scenario(
         patches=recipe.patches,
         loops=(
@@ -158,15 +165,10 @@ def _cooked(
                 guard=recipe.guard,
             ),
         ),
-        server=Server(
-            worker_class=worker_class,
-            workers=workers,
-            threads=draw(one_of(1, 2, 4)) if worker_class is WorkerClass.GTHREAD else 1,
-            preload=preload,
-        ),
+        server=server,
         faults=tuple(
             _after_any(fault)
-            for fault in draw(faults(workers=workers, allow=set(recipe.faults) & REGISTRY.keys(), max_size=2))
+            for fault in draw(faults(life=life, allow=set(recipe.faults) & REGISTRY.keys(), max_size=2))
         ),
     )
 

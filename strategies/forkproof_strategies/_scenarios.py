@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from hypothesis import strategies as st
 
+from forkproof.faults import Life
 from forkproof.scenario import (
     PATCH_FLAGS,
     BrokerAddress,
@@ -38,6 +39,7 @@ FEATURES = (
     "several workers",
     "preload",
     "faults",
+    "short timeout",
     "redis",
     "cpu",
     "spinning",
@@ -180,6 +182,7 @@ def servers(
         workers=draw(integers(min(2, most), most)) if "several workers" in using else 1,
         threads=draw(one_of(1, 2, 4)) if worker_class is WorkerClass.GTHREAD else 1,
         preload="preload" in using,
+        timeout=6 if "short timeout" in using else 30,
         graceful_timeout=3,
     )
 
@@ -215,12 +218,13 @@ def scenarios(
     if "loops alike" in using:
         # Loops meet where they share a process, which they seldom do by chance.
         drawn = [_alike(loop, drawn[0]) for loop in drawn]
+    life = Life.begin({"server": dict(server)})
     return Scenario(
         patches=draw(patches(flags=flags, using=using)) if "patches" in using else (),
         loops=tuple(drawn),
         server=server,
         surroundings=draw(surroundings(using=using, needs_redis=any(loop.needs_redis for loop in drawn))),
-        faults=draw(faults(workers=server.workers, max_size=max_faults)) if "faults" in using else (),
+        faults=draw(faults(life=life, max_size=max_faults)) if "faults" in using else (),
     )
 
 

@@ -291,7 +291,8 @@ def absence(scenario: Scenario, history: History, loop: Loop, window: Window) ->
     elif heard:
         places = []
     elif loop.policy is Policy.ARBITER_ONLY:
-        places = [who(history, history.arbiter.key) if history.arbiter else "the arbiter"]
+        arbiter = history.arbiter_in(window)
+        places = [who(history, arbiter.key) if arbiter else "the arbiter"]
     else:
         places = ["any process"]
     if not places and not late:

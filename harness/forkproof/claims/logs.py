@@ -27,15 +27,21 @@ def quiet_runtime(scenario: Scenario, history: History) -> list[Finding]:
     say = Say("quiet_runtime")
     # What is printed once the supervisor has killed processes is the killing's doing.
     end = min((event.t for event in history.of("killed")), default=float("inf"))
-    noise = [event for event in history.of("log") if event.t <= end and _NOISE.search(event["line"])]
+    printed = [event for event in history.of("log") if event.t <= end]
+    noise = [event for event in printed if _NOISE.search(event["line"]) and not _is_the_faults_doing(history, event)]
     if noise:
         first = _NOISE.search(noise[0]["line"])
         return [say.broken(_told(history, noise), noise, how=first.group(0) if first else "")]
     if not history.windows:
         return [say.unknown(f"nothing bad was printed, but {no_window(history)}")]
-    printed = sum(event.t <= end for event in history.of("log"))
-    told = f"none of {number(printed, 'line')} of output tells of an exception that nobody handles"
+    told = f"none of {number(len(printed), 'line')} of output tells of an exception that nobody handles"
     return [say.held(told, edges(history, history.windows[-1]))]
+
+
+def _is_the_faults_doing(history: History, line: Event) -> bool:
+    """Whether workers tell that the arbiter is gone after we killed it."""
+    killed = (event for event in history.of("fault.ok") if event["fault"] == "kill_arbiter")
+    return "Parent changed" in line["line"] and any(event.t <= line.t for event in killed)
 
 
 def _told(history: History, noise: list[Event]) -> str:

@@ -24,7 +24,7 @@ from forkproof.claims.base import (
     who,
     worst,
 )
-from forkproof.history import Event, History, Process, Window
+from forkproof.history import Event, History, Process, Window, slots_in
 from forkproof.scenario import Scenario
 from forkproof.verdict import Finding
 
@@ -43,7 +43,8 @@ def _answers(say: Say, scenario: Scenario, history: History, window: Window) -> 
     ]
     good = history.between("request.ok", window.opened, window.closed)
     answered = {event.get("slot") for event in good}
-    silent = [f"worker {slot}" for slot in range(scenario.server.workers) if slot not in answered]
+    slots = slots_in(scenario, window)
+    silent = [f"worker {slot}" for slot in slots if slot not in answered]
     problems = []
     if failed:
         of_all = f"{len(failed)} of {number(len(failed) + len(good), 'request')} {span(history, window)}"
@@ -56,7 +57,7 @@ def _answers(say: Say, scenario: Scenario, history: History, window: Window) -> 
         told = f"no answer from {listing(silent)} was seen, but {too_few(scenario, history, window)}"
         return say.unknown(told, edges(history, window))
     windows = number(len(history.windows), "window")
-    return say.held(f"every slot of {number(scenario.server.workers, 'worker')} answered in {windows}", good)
+    return say.held(f"every slot of {number(len(slots), 'worker')} answered in {windows}", good)
 
 
 def _outcome(history: History, event: Event) -> str:
@@ -71,14 +72,14 @@ def _outcome(history: History, event: Event) -> str:
 def workers_boot(scenario: Scenario, history: History) -> list[Finding]:
     """One finding for the server."""
     say = Say("workers_boot")
-    slots = range(scenario.server.workers)
     hooks = booted(history)
     found = _arbiter_gave_up(say, history) or _died_in_boot(say, history, hooks)
-    found = found or _bound_passed(say, history, hooks, slots) or _never_came_back(say, history, hooks, slots)
+    found = found or _bound_passed(say, scenario, history, hooks) or _never_came_back(say, scenario, history, hooks)
     if found is not None:
         return [found]
     up = {history.processes[key].place.slot for key in hooks}
-    missing = [f"worker {slot}" for slot in slots if slot not in up]
+    slots = {*range(scenario.server.workers), *(n for window in history.windows for n in slots_in(scenario, window))}
+    missing = [f"worker {slot}" for slot in sorted(slots) if slot not in up]
     if missing:
         reason = "" if history.windows else f": {no_window(history)}"
         return [say.unknown(f"{listing(missing)} was not seen to boot, but no bound had passed{reason}")]
@@ -131,9 +132,10 @@ def _said_by(history: History, processes: list[Process]) -> list[Event]:
     return [event for event in history.of("log") if pids & pids_in(event)][:10]
 
 
-def _bound_passed(say: Say, history: History, hooks: dict[str, Event], slots: range) -> Finding | None:
+def _bound_passed(say: Say, scenario: Scenario, history: History, hooks: dict[str, Event]) -> Finding | None:
     for bound in history.of("bound"):
         up = {history.processes[key].place.slot for key, hook in hooks.items() if hook.t <= bound.t}
+        slots = bound.get("slots", range(scenario.server.workers))
         missing = [f"worker {slot}" for slot in slots if slot not in up]
         if bound["what"] == "boot" and missing:
             told = f"{listing(missing)} had not booted when the bound of {bound['seconds']:.1f}s passed"
@@ -142,11 +144,13 @@ def _bound_passed(say: Say, history: History, hooks: dict[str, Event], slots: ra
     return None
 
 
-def _never_came_back(say: Say, history: History, hooks: dict[str, Event], slots: range) -> Finding | None:
+def _never_came_back(say: Say, scenario: Scenario, history: History, hooks: dict[str, Event]) -> Finding | None:
     for window in history.windows:
         faults = [event for event in history.of("fault.ok") if event.t <= window.opened]
         live = history.live_workers(window)
-        missing = [f"worker {slot}" for slot in slots if slot not in live or live[slot].key not in hooks]
+        missing = [
+            f"worker {slot}" for slot in slots_in(scenario, window) if slot not in live or live[slot].key not in hooks
+        ]
         if faults and not window.healed and missing:
             told = f"{listing(missing)} did not come back after {faults[-1]['fault']} at {clock(history, faults[-1].t)}"
             told += f": no booted worker there at {clock(history, window.closed)}"

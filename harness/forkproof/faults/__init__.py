@@ -1,12 +1,68 @@
 """Things done to a server while it runs: one file a fault, one line here.
 
-A fault's module holds `FAULT`: what it is called, whether it names a worker slot, how it is injected and how one sees
-that the server has come through it. The supervisor imports these modules, so they use the standard library alone.
+A fault's module holds `FAULT`: what it is called, what it takes, to which servers it can be done, how it is injected
+and healed and how one sees that the server has come through it. The supervisor imports these modules, so they use the
+standard library alone.
 """
 
 from __future__ import annotations
 
-from forkproof.faults import kill_worker, term
-from forkproof.faults.base import FaultKind
+from collections.abc import Iterable, Iterator
 
-REGISTRY: dict[str, FaultKind] = {kind.name: kind for kind in (term.FAULT, kill_worker.FAULT)}
+from forkproof.faults import (
+    hup,
+    interrupt,
+    kill_arbiter,
+    kill_worker,
+    stop_arbiter,
+    stop_worker,
+    term,
+    ttin,
+    ttou,
+    usr1,
+)
+from forkproof.faults.base import Fault, FaultKind, Option
+from forkproof.faults.life import Life
+
+__all__ = ["REGISTRY", "FaultKind", "Life", "Option", "problem", "walk"]
+
+REGISTRY: dict[str, FaultKind] = {
+    kind.name: kind
+    for kind in (
+        term.FAULT,
+        interrupt.FAULT,
+        kill_worker.FAULT,
+        hup.FAULT,
+        ttin.FAULT,
+        ttou.FAULT,
+        usr1.FAULT,
+        stop_worker.FAULT,
+        stop_arbiter.FAULT,
+        kill_arbiter.FAULT,
+    )
+}
+
+
+def problem(life: Life, fault: Fault) -> str:
+    """Why a fault cannot be done to such a server; empty where it can."""
+    if life.ended_by:
+        return f"comes after {life.ended_by!r}, which ends the server"
+    for slot in (fault["slot"], fault["after"]["slot"]):
+        if slot is not None and slot not in life.slots:
+            slots = ", ".join(map(str, sorted(life.slots)))
+            return f"slot {slot} is not allowed: there are {len(life.slots)} workers by then, in slots {slots}"
+    kind = REGISTRY[fault["fault"]]
+    why = "it names no slot" if kind.needs_slot and fault["slot"] is None else kind.refuses(life, fault)
+    return f"{fault['fault']!r} is not possible here: {why}" if why else ""
+
+
+def walk(life: Life, faults: Iterable[Fault]) -> Iterator[tuple[str, Life]]:
+    """For each fault in turn its problem, if any, and the server that it leaves."""
+    for fault in faults:
+        found = problem(life, fault)
+        kind = REGISTRY[fault["fault"]]
+        if not found:
+            life = kind.effect(life, fault)
+            if kind.ends_the_run:
+                life = life.ended(kind.name)
+        yield found, life

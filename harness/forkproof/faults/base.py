@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+import errno
+import signal
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from forkproof.faults.life import Life
+
 
 class Server(Protocol):
-    """What a fault may do to, and ask of, the server under test."""
+    """What a fault may do to, and ask of, the server under test. A process is named by its key, `pid-start`."""
 
     @property
     def arbiter_pid(self) -> int:
@@ -17,29 +22,114 @@ class Server(Protocol):
     def worker_pid(self, slot: int) -> int | None:
         """The pid of the newest live worker in `slot`."""
 
+    def workers(self) -> list[str]:
+        """Every live worker."""
+
     def signal(self, pid: int, number: int) -> None:
         """Send a signal; OSError where the process is gone."""
 
     async def all_slots_answered(self) -> bool:
         """Ask until each slot's newest worker has answered, or the calibrated bound has passed."""
 
+    async def replaced(self, old: Collection[str]) -> bool:
+        """Whether workers other than `old` answer in each slot and those are gone, within the bounds."""
 
-Inject = Callable[[Server, Mapping[str, Any]], Awaitable[dict[str, Any]]]
-Healed = Callable[[Server, Mapping[str, Any], Mapping[str, Any]], Awaitable[bool]]
+    async def thinned_out(self) -> bool:
+        """Whether no more workers are alive than there are slots, within the bound of a graceful end."""
+
+
+Fault = Mapping[str, Any]
+"""A fault as the scenario has it, in plain data."""
+Facts = Mapping[str, Any]
+"""What an injection tells of itself: goes into the history, and to the steps after it."""
+
+Inject = Callable[[Server, Fault], Awaitable[dict[str, Any]]]
+Heal = Callable[[Server, Fault, Facts], Awaitable[dict[str, Any]]]
+Healed = Callable[[Server, Fault, Facts], Awaitable[bool]]
 
 
 @dataclass(frozen=True)
+class Option:
+    """A number that a fault takes, and what it means; it is whole where its default is."""
+
+    default: float
+    least: float
+    most: float
+    meaning: str
+
+
+async def _no_heal(server: Server, fault: Fault, facts: Facts) -> dict[str, Any]:
+    return {}
+
+
+async def answers(server: Server, fault: Fault, facts: Facts) -> bool:
+    """A `healed` for faults after which the same slots answer as before."""
+    return await server.all_slots_answered()
+
+
+async def ends(server: Server, fault: Fault, facts: Facts) -> bool:
+    """A `healed` for faults that end the server: the supervisor's own stop phase waits for the processes."""
+    return True
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FaultKind:
     """One kind of fault.
 
     `inject(server, fault)` does it and returns facts for the history; OSError means that it did not land.
+    `heal(server, fault, facts)` takes it back where that is ours to do, and returns facts as well.
     `healed(server, fault, facts)` waits until the server has come through, or says False at its bound.
+    `refuses(life, fault)` says why it cannot be done to such a server; empty where it can.
+    `effect(life, fault)` is the server that is left.
+    `scene` is what a scenario has to say beside it, where the plainest one will not do.
     """
 
     name: str
     label: str
     inject: Inject
-    healed: Healed
+    healed: Healed = answers
+    heal: Heal = _no_heal
+    refuses: Callable[[Life, Fault], str] = lambda life, fault: ""
+    effect: Callable[[Life, Fault], Life] = lambda life, fault: life
     needs_slot: bool = False
     ends_the_run: bool = False
-    options: Mapping[str, str] = field(default_factory=dict)
+    orphans_workers: bool = False
+    """Whether workers are left that have to find out by themselves."""
+    scene: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def option(self, fault: Fault, name: str) -> Any:
+        """The value of an option in a fault."""
+        return fault["options"].get(name, self.options[name].default)
+
+
+def to_arbiter(number: int) -> Inject:
+    """An `inject` that sends a signal to the master."""
+
+    async def inject(server: Server, fault: Fault) -> dict[str, Any]:
+        pid = server.arbiter_pid
+        server.signal(pid, number)
+        return {"target": pid}
+
+    return inject
+
+
+def worker_in(server: Server, slot: int) -> int:
+    """The pid of the worker in a slot; OSError where none is alive."""
+    pid = server.worker_pid(slot)
+    if pid is None:
+        raise OSError(errno.ESRCH, f"no live worker in slot {slot}")
+    return pid
+
+
+async def resume(server: Server, fault: Fault, facts: Facts) -> dict[str, Any]:
+    """A `heal` for a stopped process: SIGCONT after `seconds`."""
+    await asyncio.sleep(facts["seconds"])
+    try:
+        server.signal(facts["target"], signal.SIGCONT)
+    except ProcessLookupError:  # the arbiter may have lost patience with its worker
+        return {"continued": False}
+    return {"continued": True}

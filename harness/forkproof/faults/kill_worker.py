@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import signal
-from collections.abc import Mapping
 from typing import Any
 
-from forkproof.faults.base import FaultKind, Server
+from forkproof.faults.base import Fault, FaultKind, Server, worker_in
 
 
-async def _inject(server: Server, fault: Mapping[str, Any]) -> dict[str, Any]:
-    pid = server.worker_pid(fault["slot"])
-    if pid is None:
-        raise OSError(errno.ESRCH, f"no live worker in slot {fault['slot']}")
+async def _inject(server: Server, fault: Fault) -> dict[str, Any]:
+    pid = worker_in(server, fault["slot"])
     server.signal(pid, signal.SIGKILL)
     return {"target": pid}
 
 
-async def _healed(server: Server, fault: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-    return await server.all_slots_answered()
-
-
-FAULT = FaultKind(name="kill_worker", label="kill -9 of a worker", inject=_inject, healed=_healed, needs_slot=True)
+FAULT = FaultKind(
+    name="kill_worker", label="kill -9 of a worker", inject=_inject, needs_slot=True,
+    effect=lambda life, fault: life.respawned(fault["slot"]),
+)  # fmt: skip

@@ -3,20 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
-from typing import Any
 
-from forkproof.faults.base import FaultKind, Server
+from forkproof.faults.base import FaultKind, ends, to_arbiter
 
-
-async def _inject(server: Server, fault: Mapping[str, Any]) -> dict[str, Any]:
-    pid = server.arbiter_pid
-    server.signal(pid, signal.SIGTERM)
-    return {"target": pid}
-
-
-async def _healed(server: Server, fault: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-    return True  # the supervisor's own stop phase waits for the processes
-
-
-FAULT = FaultKind(name="term", label="TERM", inject=_inject, healed=_healed, ends_the_run=True)
+FAULT = FaultKind(name="term", label="TERM", inject=to_arbiter(signal.SIGTERM), healed=ends, ends_the_run=True)

@@ -38,6 +38,11 @@ def when_ready(server):
     deployment.hook("when_ready")
 
 
+def on_reload(server):
+    deployment.give_slots_back(server)
+    deployment.hook("on_reload")
+
+
 def pre_fork(server, worker):
     worker.forkproof_slot = deployment.free_slot(server)
     deployment.hook("pre_fork", slot=worker.forkproof_slot)
@@ -62,6 +67,7 @@ def worker_abort(worker):
 
 
 def child_exit(server, worker):
+    deployment.vacate(server, worker)
     deployment.hook("child_exit", slot=worker.forkproof_slot, child=worker.pid)
 
 

@@ -119,13 +119,36 @@ def become_arbiter():
     probe.event("role", role="arbiter", slot=None)
 
 
+def give_slots_back(server):
+    """What a reload does: those who come now take the places of the workers that there are."""
+    for worker in server.WORKERS.values():
+        worker.forkproof_leaves = True
+
+
+_vacant = []
+
+
+def vacate(server, worker):
+    """Note the slot of a worker that is gone, where another one is to have it; TTOU and a reload give it to none."""
+    if len(server.WORKERS) < server.num_workers and not hasattr(worker, "forkproof_leaves"):
+        _vacant.append(worker.forkproof_slot)
+
+
 def free_slot(server):
-    """The lowest worker position that no live worker of this arbiter holds."""
-    taken = set(getattr(worker, "forkproof_slot", None) for worker in server.WORKERS.values())
+    """The slot of a worker that is gone, else the lowest that no worker of this arbiter holds."""
+    staying = (worker for worker in server.WORKERS.values() if not hasattr(worker, "forkproof_leaves"))
+    taken = set(getattr(worker, "forkproof_slot", None) for worker in staying)
+    while _vacant:
+        number = _vacant.pop(0)
+        if number not in taken:
+            return number
     number = 0
     while number in taken:
         number += 1
     return number
+
+
+_dumping = []
 
 
 def dump_stacks_on_signal():
@@ -136,6 +159,9 @@ def dump_stacks_on_signal():
     """
     import faulthandler
 
+    if _dumping and _dumping[-1] == os.getpid():
+        return  # a reload runs the configuration again
+    _dumping.append(os.getpid())
     path = os.path.join(os.environ["FORKPROOF_RUN"], "stacks", probe.key() + ".txt")
     faulthandler.register(LAUNCH["stack_signal"], file=_StackFile(path), all_threads=True, chain=False)
 

@@ -1,0 +1,58 @@
+"""A small model of a server's life: which slots there are before each fault, so that a sequence of faults can be.
+
+It is drawn from, validated against, and walked along while the server runs; what it says of gunicorn is what gunicorn
+documents of its signals, and that TTOU ends the oldest worker (`Arbiter.manage_workers`, all versions).
+
+>>> life = Life(workers=2, timeout=30, slots=(0, 1))
+>>> life.fewer().slots, life.fewer().more().slots, life.respawned(0).fewer().slots
+((1,), (1, 0), (0,))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+MOST = 4
+"""Slots that a scenario can name."""
+
+
+@dataclass(frozen=True)
+class Life:
+    """A server between two faults. `workers` and `timeout` are gunicorn's settings.
+
+    `slots` are those that have a worker, the oldest worker's first.
+    """
+
+    workers: int
+    timeout: int
+    slots: tuple[int, ...]
+    ended_by: str = ""
+    """The fault that ended the server."""
+
+    @classmethod
+    def begin(cls, scenario: Mapping[str, Any]) -> Life:
+        """A server that has just booted, from the plain data of a scenario."""
+        server = scenario["server"]
+        return cls(server["workers"], server["timeout"], tuple(range(server["workers"])))
+
+    def respawned(self, slot: int) -> Life:
+        """A worker has died and another one has its slot: it is the youngest."""
+        return replace(self, slots=(*(other for other in self.slots if other != slot), slot))
+
+    def reloaded(self) -> Life:
+        """All workers are new, and as many as the configuration says."""
+        return replace(self, slots=tuple(range(self.workers)))
+
+    def more(self) -> Life:
+        """One worker more, in the lowest free slot."""
+        return replace(self, slots=(*self.slots, min(set(range(MOST + 1)) - set(self.slots))))
+
+    def fewer(self) -> Life:
+        """One worker less, the oldest."""
+        return replace(self, slots=self.slots[1:])
+
+    def ended(self, fault: str) -> Life:
+        """No server any more."""
+        return replace(self, ended_by=fault)

@@ -1,0 +1,22 @@
+"""SIGTTOU to the master: one worker less, the oldest."""
+
+from __future__ import annotations
+
+import signal
+
+from forkproof.faults.base import Facts, Fault, FaultKind, Server, to_arbiter
+from forkproof.faults.life import Life
+
+
+async def _healed(server: Server, fault: Fault, facts: Facts) -> bool:
+    return await server.thinned_out() and await server.all_slots_answered()
+
+
+def _refuses(life: Life, fault: Fault) -> str:
+    return "gunicorn keeps the last worker" if len(life.slots) == 1 else ""
+
+
+FAULT = FaultKind(
+    name="ttou", label="TTOU", inject=to_arbiter(signal.SIGTTOU), healed=_healed, refuses=_refuses,
+    effect=lambda life, fault: life.fewer(),
+)  # fmt: skip

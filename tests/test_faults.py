@@ -1,0 +1,91 @@
+"""Faults: what each may be done to, what it leaves, and that drawn sequences can be and stay so when they shrink."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from few import FEW
+from hypothesis import given
+
+from forkproof.errors import ScenarioError
+from forkproof.faults import REGISTRY, Life
+from forkproof.scenario import from_dict
+from forkproof.simplify import changed
+from forkproof_strategies import faults
+
+TWO = Life(workers=2, timeout=30, slots=(0, 1))
+
+
+def outcome(*some: Any, workers: int = 2) -> list[tuple[int, ...]]:
+    """The slots that each of these faults leaves, the oldest worker's first."""
+    named = [fault if isinstance(fault, dict) else {"fault": fault} for fault in some]
+    what = from_dict({"loops": [{"name": "a"}], "server": {"workers": workers}, "faults": named})
+    return [life.slots for _, life in what.lives()]
+
+
+KILL_0 = {"fault": "kill_worker", "slot": 0}
+
+
+def test_ttou_ends_the_oldest_worker() -> None:
+    assert outcome("ttou") == [(1,)]
+    assert outcome(KILL_0, "ttou") == [(1, 0), (0,)]
+    assert outcome("ttin", "ttou", "ttou", "ttin") == [(0, 1, 2), (1, 2), (2,), (2, 0)]
+
+
+def test_a_reload_goes_back_to_what_is_configured() -> None:
+    assert outcome("ttin", "ttin", "hup") == [(0, 1, 2), (0, 1, 2, 3), (0, 1)]
+    assert outcome("ttou", "hup", {"fault": "kill_worker", "slot": 0}) == [(1,), (0, 1), (1, 0)]
+
+
+def test_what_leaves_the_slots_alone() -> None:
+    stop = {"fault": "stop_worker", "slot": 1, "options": {"seconds": 1}}
+    assert outcome("usr1", stop, "stop_arbiter", "kill_arbiter") == [(0, 1)] * 4
+
+
+@pytest.mark.parametrize(
+    ("some", "problem"),
+    [
+        (["ttou", KILL_0], "faults.1: slot 0 is not allowed: there are 1 workers by then, in slots 1"),
+        (["ttou", "ttou"], "faults.1: 'ttou' is not possible here: gunicorn keeps the last worker"),
+        (["ttin", "ttin", "ttin"], "faults.2: 'ttin' is not possible here: there are 4 workers by then"),
+        (["int", "usr1"], "faults.1: comes after 'int', which ends the server"),
+        ([{"fault": "hup", "options": {"times": 6}}], "options.times: 6 is not allowed: a whole number from 1 to 5 is"),
+        ([{"fault": "hup", "options": {"times": 1.5}}], "options.times: 1.5 is not allowed: a whole number from 1"),
+        ([{"fault": "stop_arbiter", "options": {"seconds": -1}}], "options.seconds: -1 is not allowed: a number from"),
+        ([{"fault": "stop_arbiter", "options": {"times": 2}}], "has no option 'times'; allowed: seconds"),
+    ],
+)
+def test_what_cannot_be_done(some: list[Any], problem: str) -> None:
+    with pytest.raises(ScenarioError) as told:
+        outcome(*some)
+    assert problem in str(told.value)
+
+
+def test_every_kind_says_what_it_is() -> None:
+    for name, kind in REGISTRY.items():
+        assert kind.name == name
+        assert kind.label
+        for option in kind.options.values():
+            assert option.least <= option.default <= option.most
+            assert option.meaning
+
+
+@FEW
+@given(faults(life=TWO, max_size=5))
+def test_drawn_sequences_can_be(some: tuple[Any, ...]) -> None:
+    outcome(*(fault.model_dump(mode="json") for fault in some))
+
+
+def test_a_sequence_stays_possible_without_one_of_its_faults() -> None:
+    some = ["ttin", {"fault": "kill_worker", "slot": 2}, "ttou", {"fault": "stop_worker", "slot": 2}, "term"]
+    named = [fault if isinstance(fault, dict) else {"fault": fault} for fault in some]
+    what = from_dict({"loops": [{"name": "a"}], "server": {"workers": 2}, "faults": named})
+    shorter = changed(what, ("faults",), [fault.model_dump(mode="json") for fault in what.faults[1:]])
+    assert shorter is not None
+    assert [(fault.fault, fault.slot) for fault in shorter.faults] == [
+        ("kill_worker", 1), ("ttou", None), ("stop_worker", 1), ("term", None),
+    ]  # fmt: skip
+    fewer = changed(what, ("server", "workers"), 1)
+    assert fewer is not None
+    assert len(fewer.faults) == 5
