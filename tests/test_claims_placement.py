@@ -338,6 +338,20 @@ def other_loop(pid: int) -> Events:
     return life + ended("dd", pid, 2.0, error="OSError: x", loop="other")
 
 
+def test_a_child_of_a_fork_server_belongs_to_the_process_that_started_it() -> None:
+    afresh = {**WORKERS, "kind": "process_forkserver"}
+    child = process(120, ppid=95, t=0.6) + created("aa", 110, kind="process_forkserver") + ran("aa", 120)
+    assert judged(ONE, scenario(afresh), server(1), child, window()).verdict is Verdict.HELD
+
+
+def test_nothing_is_copied_into_a_new_interpreter() -> None:
+    spawned = process(120, ppid=WORKER, t=0.6) + created("bb", 110, loop="other", kind="process_spawn")
+    spawned += begin("bb", 120, loop="other")
+    what = scenario(WORKERS, loops=[{"name": "other", "kind": "process_spawn"}])
+    found = judged(COPY, what, server(1), spawned, created("aa", 110), ran("aa", 110), window())
+    assert found.verdict is Verdict.NOT_APPLICABLE
+
+
 def test_another_loop_is_not_taken_for_this_one() -> None:
     two = scenario(SERVICE, loops=[{"name": "other"}])
     found = judged(ONE, two, server(1), window(), created("aa", 100), other_loop(WORKER))

@@ -47,6 +47,7 @@ THREAD_FALSE = deployment({"policy": SERVICE}, NATIVE, preload=True)
 CHILD = {"kind": "process", "start": "on_starting"}
 INIT = {"start": "post_worker_init", "policy": WORKER}
 GREENLET = {"kind": "greenlet", "start": "post_worker_init", "yields": {"call": "gevent.sleep"}}
+FROM_SERVER = {**INIT, "kind": "process_forkserver"}
 STUBBORN = {"kind": "greenlet", "start": "post_worker_init", "body": "cpu", "yields": {"call": "none"}}
 
 TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
@@ -84,6 +85,9 @@ TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
     ("fork hook, patched", deployment({"start": "fork_hook"}, EARLY), {ONE: MAY, COPY: HOLD}),
     ("fork hook and process", with_second({"start": "fork_hook"}, {**CHILD, "name": "b"}, **SYNC), {ONE: BREAK}),
     ("process, on_starting", deployment({**CHILD, "policy": SERVICE}), {ONE: HOLD, COPY: HOLD}),
+    ("new process", deployment({**CHILD, "kind": "process_spawn", "policy": ARBITER}, EARLY), {ONE: HOLD, COPY: HOLD}),
+    ("new process, in each worker", deployment({**INIT, "kind": "process_forkserver"}), {ONE: HOLD, ANSWERS: HOLD}),
+    ("fork server of the arbiter", with_second({**CHILD, "kind": "process_forkserver"}, FROM_SERVER), {BOOT: MAY}),
     ("process, in each worker", deployment({"kind": "process", "policy": SERVICE}, **SYNC), {ONE: BREAK}),
     ("process, arbiter_only", deployment({**CHILD, "policy": ARBITER}), {ONE: HOLD}),
     ("greenlet, gevent worker", deployment(GREENLET), {ONE: HOLD, STARVED: HOLD, ANSWERS: HOLD, DEAD: HOLD}),

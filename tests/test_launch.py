@@ -16,7 +16,7 @@ PLAIN = Scenario(loops=(Loop(name="a"),))
 def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("PYTHONPATH", "PYTHONSTARTUP", "GUNICORN_CMD_ARGS", "HTTP_PROXY", "SECRET", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(name, "of the host")
-    environment = launch.environment(tmp_path)
+    environment = launch.environment(tmp_path, PLAIN)
     assert "of the host" not in environment.values()
     own = {"FORKPROOF_RUN", "HOME", "TMPDIR", "PYTHONPATH", "PYTHONNOUSERSITE", "PYTHONDONTWRITEBYTECODE"}
     assert own <= environment.keys() <= own | set(launch.ENVIRONMENT)

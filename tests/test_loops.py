@@ -25,10 +25,13 @@ PROGRAM = """
     folder = os.path.join(os.environ["FORKPROOF_RUN"], "ticks")
 
     def ticks():
-        files = [open(os.path.join(folder, name), "rb") for name in os.listdir(folder)]
-        return sum(int.from_bytes(file.read(8), sys.byteorder) for file in files)
+        counts = []
+        for name in os.listdir(folder):
+            with open(os.path.join(folder, name), "rb") as file:
+                counts.append(int.from_bytes(file.read(8), sys.byteorder))
+        return sum(counts)
 
-    answers = set()
+    answers = {{loop.alive()}}
     deadline = time.time() + 30
     while ticks() < 20 and time.time() < deadline:
         answers.add(loop.alive())
@@ -99,6 +102,18 @@ WHERE: dict[str, tuple[dict[str, Any], set[str]]] = {
             "server": {"preload": True},
         },
         {"arbiter"},
+    ),
+    "processes of all kinds": (
+        {"loops": loops("process", "process_spawn", "process_forkserver"), "server": {"worker_class": "gthread"}},
+        {"child 0"},
+    ),
+    "processes of all kinds, below a patched arbiter": (
+        {
+            "loops": loops("process", "process_spawn", "process_forkserver", start="when_ready", policy="arbiter_only"),
+            "server": {"worker_class": "gevent"},
+            "patches": [{"site": "interpreter_start"}],
+        },
+        {"child"},
     ),
     "a hook of os.fork runs in each worker": (
         {"loops": loops("thread", "timer", "native_thread", start="fork_hook"), "server": {"workers": 2}},

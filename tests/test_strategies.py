@@ -142,7 +142,11 @@ def test_few_are_drawn_twice(many: list[Scenario]) -> None:
         ({"without": ["several patches"]}, "patches", {0, 1}),
         ({"without": ["redis", "cpu"]}, "body", {LoopBody.SLEEP}),
         ({"without": ["other addresses"]}, "broker", {"ip"}),
-        ({"without": ["greenlets", "timers", "executors", "native threads", "processes"]}, "kind", {LoopKind.THREAD}),
+        (
+            {"without": ["greenlets", "timers", "executors", "native threads", "processes", "new processes"]},
+            "kind",
+            {LoopKind.THREAD},
+        ),
         ({"without": ["requests one by one"]}, "requests", {Requests.BURSTS}),
         ({"without": ["fork hooks"]}, "start", set(LoopStart) - {LoopStart.FORK_HOOK}),
         ({"without": ["preload"]}, "preload", {False}),

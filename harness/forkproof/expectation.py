@@ -96,6 +96,8 @@ class _Process:
     units: list[_Unit] = field(default_factory=list)
     orphaned: list[Loop] = field(default_factory=list)
     """Loops whose handle was copied by a fork, and whose native thread was not."""
+    fork_server: Place | None = None
+    """Where multiprocessing's fork server was started that a fork server's child would come from."""
     body: _Unit | None = None
     """What a child's main runs; None in the arbiter and in workers."""
     in_request: bool = False
@@ -140,6 +142,8 @@ class _Model:
         self.workers: dict[int, _Process] = {}
         self.leavers: list[_Process] = []
         self.windows: list[Snapshot] = []
+        self.fork_hooks = 1
+        """How often the configuration has registered the hook of `os.fork`."""
         self.unknown = ""
         """Why nothing is written down of what becomes of this server."""
         self._boot()
@@ -198,6 +202,7 @@ class _Model:
         if len(self.scenario.patches) > 1:  # gevent passes over a patch that is the same as the last one [G]
             for site in (PatchSite.CONFIG_FIRST_LINE, PatchSite.CONFIG_AFTER_IMPORTS):
                 self._patch(self.arbiter, site)
+        self.fork_hooks += 1
         self._start(self.arbiter, LoopStart.CONFIG_IMPORT)
         for slot in list(self.workers):
             self._leave(slot)
@@ -234,7 +239,8 @@ class _Model:
 
     def _fork(self, parent: _Process, place: Place) -> _Process:
         child = parent.fork(place)
-        self._start(child, LoopStart.FORK_HOOK)
+        for _ in range(self.fork_hooks):
+            self._start(child, LoopStart.FORK_HOOK)
         return child
 
     def _import_app(self, process: _Process) -> None:
@@ -265,7 +271,13 @@ class _Model:
                 native = loop.kind in _NATIVE or (loop.kind not in _GREEN and "thread" not in process.patched)
                 unit = _Unit(loop, next(self.births), native, mid_fork=site is LoopStart.FORK_HOOK)
                 if loop.kind.is_process:
-                    child = self._fork(process, Place("child", process.place.slot))
+                    place = Place("child", process.place.slot)
+                    child = _Process(place) if loop.kind.starts_afresh else self._fork(process, place)
+                    if loop.kind is LoopKind.PROCESS_FORKSERVER:
+                        process.fork_server = process.fork_server or process.place
+                        # Whether a forked process may use the server of its parent is not documented.
+                        process.odd |= process.fork_server != process.place
+                        child.odd |= process.odd
                     child.body = unit
                     self.children.append(child)
                 else:

@@ -60,6 +60,7 @@ from forkproof.scenario import Guard, Loop, LoopKind, Scenario
 
 SUPERVISOR = "supervisor.jsonl"
 _PROCESSES = frozenset(kind.value for kind in LoopKind if kind.is_process)
+_AFRESH = frozenset(kind.value for kind in LoopKind if kind.starts_afresh)
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,8 @@ class History:
     def processes(self) -> dict[str, Process]:
         """Every process that wrote an event, by key. A process that never named its role is a child."""
         roles = {event.process: Place(event["role"], event.get("slot")) for event in self.of("role")}
+        created = {event["birth"]: event.process for event in self.of("loop.created") if event["kind"] in _PROCESSES}
+        creators = {e.process: created[e["birth"]] for e in self.of("loop.begin") if e["birth"] in created}
         gone: dict[str, float] = {}
         for sample in self.of("sample"):
             for key in sample.get("gone", ()):
@@ -203,7 +206,8 @@ class History:
         for event in self.of("process"):
             place = roles.get(event.process)
             if place is None:
-                parent = found.get(by_pid.get(event["ppid"], ""))
+                # The parent of a child may be a process that nobody knows, as with multiprocessing's forkserver.
+                parent = found.get(creators.get(event.process, by_pid.get(event["ppid"], "")))
                 place = Place("child", parent.place.slot if parent else None)
             found[event.process] = Process(
                 event.process, event.pid, event["ppid"], place, event.t, gone.get(event.process)
@@ -217,6 +221,14 @@ class History:
         return {
             event["birth"]: Birth(event["birth"], event["loop"], event["kind"], event["site"], event.process, event.t)
             for event in self.of("loop.created")
+        }
+
+    @cached_property
+    def afresh(self) -> set[str]:
+        """The processes that began as a new interpreter for a loop: nothing was copied into them."""
+        own = {birth.birth: birth for birth in self.births.values() if birth.kind in _AFRESH}
+        return {begin.process for begin in self.of("loop.begin") if begin["birth"] in own} - {
+            birth.process for birth in own.values()
         }
 
     def births_of(self, loop: str) -> list[Birth]:

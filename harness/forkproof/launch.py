@@ -25,7 +25,7 @@ from forkproof import containment, history
 from forkproof.broker import LONGEST_SOCKET, Broker
 from forkproof.control import Control
 from forkproof.errors import CouldNotDecide, RunFolderError, UsageError
-from forkproof.scenario import PatchSite, Scenario
+from forkproof.scenario import LoopKind, PatchSite, Scenario
 from forkproof.supervisor import NO_ROOM
 from forkproof.target import Target
 
@@ -123,7 +123,7 @@ def _plan(scenario: Scenario, around: Shared, folder: Path, client: Mapping[str,
         "token": secrets.token_hex(8),
         "target": around.target.to_dict(),
         "command": command(scenario, around.target.executable),
-        "environment": environment(folder),
+        "environment": environment(folder, scenario),
         "redis": {"host": around.broker.host, "port": around.broker.port, "db": around.broker.db},
         "client": client,
         "broker": around.broker.description,
@@ -150,14 +150,16 @@ def command(scenario: Scenario, python: str) -> list[str]:
 _CONFIG = str(PAYLOAD / "forkproof_payload" / "conf.py")
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, scenario: Scenario) -> dict[str, str]:
     """The server's whole environment."""
     passed = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    # A fork server's socket lies deep below the folder for temporary files: by its short name the kernel takes it.
+    fork_server = any(loop.kind is LoopKind.PROCESS_FORKSERVER for loop in scenario.loops)
     return {
         **passed,
         "FORKPROOF_RUN": str(folder),
         "HOME": str(folder / "home"),
-        "TMPDIR": str(folder / "tmp"),
+        "TMPDIR": "/proc/self/cwd" if fork_server else str(folder / "tmp"),
         "PYTHONPATH": str(PAYLOAD),
         "PYTHONNOUSERSITE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -87,11 +87,18 @@ class LoopKind(Word):
     GEVENT_THREADPOOL = "gevent_threadpool"
     NATIVE_THREAD = "native_thread"
     PROCESS = "process"
+    PROCESS_SPAWN = "process_spawn"
+    PROCESS_FORKSERVER = "process_forkserver"
 
     @property
     def is_process(self) -> bool:
         """Whether the body runs in a process of its own, below the one that created it."""
-        return self is LoopKind.PROCESS
+        return self is LoopKind.PROCESS or self.starts_afresh
+
+    @property
+    def starts_afresh(self) -> bool:
+        """Whether the body runs in an interpreter that has nothing of its creator's."""
+        return self in (LoopKind.PROCESS_SPAWN, LoopKind.PROCESS_FORKSERVER)
 
     @property
     def needs_gevent(self) -> bool:

@@ -40,6 +40,7 @@ _LIMITS_EVERY = 25
 """Samples between two looks at what is slow to look at."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Why a run folder cannot be written to any more; the supervisor then exits with that number."""
+_FRESH = ("process_spawn", "process_forkserver")
 _IN_MODIFY, _IN_CREATE, _IN_CLOEXEC, _IN_NONBLOCK = 0x2, 0x100, 0o2000000, 0o4000
 
 
@@ -89,6 +90,7 @@ class Supervisor:
         self._messages = 0
         self._open_requests: set[asyncio.Task[None]] = set()
         self._answered: set[str] = set()
+        self._expected: dict[str, _Process] = {}  # creator of each birth that a new interpreter has yet to begin
         self._redis: resp.Client | None = None
         self._outside = Outside(self.record)
         self._start = containment.read_stat(os.getpid())
@@ -152,7 +154,10 @@ class Supervisor:
             self.address = (event["address"][0], event["address"][1])
         elif kind == "loop.created":
             process.waiting.setdefault(event["birth"], None)
+            if event["kind"] in _FRESH:
+                self._expected[event["birth"]] = process
         elif kind == "loop.begin":
+            self._expected.pop(event["birth"], None)
             process.waiting[event["birth"]] = event["cell"]
             process.counts.setdefault(event["cell"], 0)
         elif kind == "loop.end":
@@ -367,6 +372,7 @@ class Supervisor:
     async def window(self, index: int, after: str, healed: bool) -> None:
         """Let the server run undisturbed until absence can be told, with messages and requests."""
         needed = self.launch["decisive_turns"]
+        await self._new_interpreters_begun()
         self.observe()
         self.sample()
         first_turn, first_control = self.turn, self.gauge.turns
@@ -400,6 +406,18 @@ class Supervisor:
             await self.collect_stacks(self._standing_still(before))
         else:
             await self.collect_stacks(list(self.processes.values()))
+
+    async def _new_interpreters_begun(self) -> None:
+        """Wait for processes that loops were started in as new interpreters: these boot as long as a server, or never.
+
+        Each is waited for once.
+        """
+
+        def begun() -> bool:
+            return self.arbiter_ended or all(creator.gone for creator in self._expected.values())
+
+        await self.until(begun, self.launch["bounds"]["boot"], "process")
+        self._expected.clear()
 
     async def _turns(self, turns: Callable[[], int], needed: int) -> None:
         # A control that is never run (a frozen machine) must not keep a run for ever.

@@ -48,6 +48,7 @@ FEATURES = (
     "executors",
     "native threads",
     "processes",
+    "new processes",
     "fork hooks",
     "gevent sleeps",
     "native sleeps",
@@ -136,6 +137,7 @@ _KINDS = {
     "executors": (LoopKind.EXECUTOR,),
     "native threads": (LoopKind.GEVENT_THREADPOOL, LoopKind.NATIVE_THREAD),
     "processes": (LoopKind.PROCESS,),
+    "new processes": (LoopKind.PROCESS_SPAWN, LoopKind.PROCESS_FORKSERVER),
 }
 """What each feature brings beside threads."""
 

@@ -154,7 +154,7 @@ def _one_birth(say: Say, scenario: Scenario, history: History, loop: Loop, birth
         return say.broken(told, copies, traces(history, [birth.birth]), how="copied")
     bodies = {event.process for event in begins} if runs_in_child(loop) else set()
     forked = _forked_after(history, birth, {birth.process, *bodies})
-    heirs = [process for process in forked if process.key not in bodies]
+    heirs = [process for process in forked if process.key not in bodies | history.afresh]
     if not heirs:
         return say.not_applicable(f"nothing was forked by {creator} after it was created, so nothing could copy it")
     if not ticked:

@@ -1,5 +1,6 @@
-"""What `python -m gunicorn` does, as a script, so that `python -m gevent.monkey` can run it too."""
+"""What the script `gunicorn` does: `python -m gevent.monkey` runs it; multiprocessing imports it in its children."""
 
 from gunicorn.app.wsgiapp import run
 
-run()
+if __name__ == "__main__":
+    run()

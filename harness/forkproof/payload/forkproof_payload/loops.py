@@ -7,12 +7,12 @@ from forkproof_payload.bodies import BODIES, CALLS, pause
 class Loop(object):
     """One loop of the scenario, from its creation on."""
 
-    def __init__(self, spec, site, broker, channel):
+    def __init__(self, spec, site, broker, channel, birth=None):
         self.spec = spec
         self.broker = broker
         self.channel = channel
         body = BODIES[spec["body"]]
-        self.ticker = probe.Ticker(spec["name"], spec["kind"], site, _defined_at(body.turn))
+        self.ticker = probe.Ticker(spec["name"], spec["kind"], site, _defined_at(body.turn), birth)
         # A timer waits by itself.
         self.give_way = (lambda: None) if spec["kind"] == "timer" else pause(spec["yields"])
         self.body = body(self)
@@ -153,13 +153,29 @@ def _native_thread(loop):
     return lambda: None
 
 
-def _process(loop):
-    import multiprocessing
+def _process(method):
+    def start(loop):
+        import multiprocessing
 
-    process = multiprocessing.get_context("fork").Process(target=loop.run, name=loop.spec["name"])
-    process.daemon = loop.spec["daemon"]
-    process.start()
-    return process.is_alive
+        if method == "fork":
+            work = {"target": loop.run}
+        else:
+            work = {"target": _run_afresh, "args": (loop.spec, loop.broker, loop.channel, loop.ticker.birth)}
+        process = multiprocessing.get_context(method).Process(name=loop.spec["name"], **work)
+        process.daemon = loop.spec["daemon"]
+        process.start()
+        return process.is_alive
+
+    return start
+
+
+def _run_afresh(spec, broker, channel, birth):
+    """What a process does that begins with nothing of its creator's but these arguments and the environment.
+
+    By the environment the probe finds the run's folder. It does not see what comes before: the interpreter's start, the
+    import of the creator's main module, multiprocessing's own helper processes.
+    """
+    Loop(spec, None, broker, channel, birth).run()
 
 
 KINDS = {
@@ -169,5 +185,7 @@ KINDS = {
     "greenlet": _greenlet,
     "gevent_threadpool": _gevent_threadpool,
     "native_thread": _native_thread,
-    "process": _process,
+    "process": _process("fork"),
+    "process_spawn": _process("spawn"),
+    "process_forkserver": _process("forkserver"),
 }

@@ -83,11 +83,14 @@ def native_thread_id():
 class Ticker(object):
     """Counts the turns of one loop, in each process that it runs in."""
 
-    def __init__(self, loop, kind, site, defined_at):
+    def __init__(self, loop, kind, site, defined_at, birth=None):
+        """With the `birth` of a loop that another process has created, count its turns in this one."""
         self.loop = loop
-        self.birth = "".join("{:02x}".format(byte) for byte in bytearray(os.urandom(8)))
+        self.birth = birth
         self._pid = None
-        event("loop.created", loop=loop, birth=self.birth, kind=kind, site=site, defined_at=defined_at)
+        if birth is None:
+            self.birth = "".join("{:02x}".format(byte) for byte in bytearray(os.urandom(8)))
+            event("loop.created", loop=loop, birth=self.birth, kind=kind, site=site, defined_at=defined_at)
 
     def tick(self):
         """One turn."""
