@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import forkproof
+from forkproof.scenario import Loop, Park, Scenario
 
 PAYLOAD = Path(forkproof.__file__).parent / "payload"
 
@@ -50,8 +51,8 @@ def test_the_payload_compiles(python: str) -> None:
 
 
 def test_importing_the_payload_imports_nothing_that_gevent_patches(each_python: str, tmp_path: Path) -> None:
-    (tmp_path / "scenario.json").write_text(json.dumps({"server": {}, "loops": [], "patches": []}))
-    (tmp_path / "launch.json").write_text(json.dumps({"token": "t"}))
+    (tmp_path / "scenario.json").write_text(Scenario(loops=(Loop(name="a"),), parks=(Park(who="a"),)).to_json())
+    (tmp_path / "launch.json").write_text(json.dumps({"token": "t", "redis": {}}))
     imported = run(each_python, IMPORT, PYTHONPATH=str(PAYLOAD), FORKPROOF_RUN=str(tmp_path))
     assert "forkproof_payload.probe" in imported
     assert not PATCHED & {name.split(".")[0] for name in imported}

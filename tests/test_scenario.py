@@ -110,7 +110,7 @@ IMPOSSIBLE: list[tuple[object, str]] = [
     ({"loops": [{}]}, "loops.0.name: is missing"),
     ({"loops": [{"name": "a"}, {"name": "a"}]}, "loops: the names ['a', 'a'] must differ"),
     ({**PLAIN, "schema": 2}, "schema: 2 is not allowed: input should be less than or equal to 1"),
-    ({**PLAIN, "colour": 1}, f"colour: {NO_FIELD} schema, patches, loops, server, surroundings, faults"),
+    ({**PLAIN, "colour": 1}, f"colour: {NO_FIELD} schema, patches, loops, server, surroundings, parks, faults"),
     ({**PLAIN, "\x00": 1}, rf"\x00: {NO_FIELD} schema"),
     (with_loop(colour=1), f"loops.0.colour: {NO_FIELD} name, start, kind"),
     (with_loop(yields={"colour": 1}), f"loops.0.yields.colour: {NO_FIELD} call, seconds, every"),

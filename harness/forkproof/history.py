@@ -22,6 +22,9 @@ Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
 | `loop.end` (probe) | `loop`, `birth`, `error` (null for a return) |
 | `handled` (probe) | `loop`, `birth`, `message` |
 | `listening` (probe) | `address` |
+| `fork` (probe) | in a child: `parent`; `beside`, `imports`, `locks` of threads that did not come along |
+| `park.reached`, `.released`, `.failed` (probe) | `park`, `who`, `at`, `fork`; `native`; `reason`, `absent` |
+| `park.use`, `park.used` (probe) | `park`, `who`, `at`; `error`: a worker's first use of what is parked |
 | `launch` (supervisor) | `command`, `arbiter`, `namespace` |
 | `sample` (supervisor) | `turn`, `control` (turns), `ticks` {`pid-start`: {cell: count}}, `gone` [`pid-start`] |
 | `window.open` (supervisor) | `window`, `after`, `healed`, `slots` that ought to have a worker, `arbiter` (its pid) |
@@ -37,7 +40,7 @@ Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
 | `socket` (supervisor) | `inode`, `family`, `state`, `local`, `peer`: when it is new or has changed |
 | `bound` (supervisor) | `what`, `seconds`, `stretch` (how far a bound that passed had been stretched), `slots` |
 | `limit` (supervisor) | `what`, `limit`, `found`: `log` was cut; a `folder` or `processes` ended the run |
-| `stack` (supervisor) | `target` (`pid-start`), `file`: the native stacks of a process that hung |
+| `stack` (supervisor) | `target` (`pid-start`), `file`, `threads` (frames), `waits`: a process that hung |
 | `log` (supervisor) | `line`, `stream`: what the server printed |
 | `exit` (supervisor) | `child`, `status` (as os.waitstatus_to_exitcode): a process that the supervisor reaped |
 | `left` (supervisor) | `processes` [{`pid`, `start`, `command`}]: alive when the stop bound had passed |

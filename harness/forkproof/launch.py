@@ -25,7 +25,7 @@ from forkproof import containment, history
 from forkproof.broker import LONGEST_SOCKET, Broker
 from forkproof.control import Control
 from forkproof.errors import CouldNotDecide, RunFolderError, UsageError
-from forkproof.scenario import LoopKind, PatchSite, Scenario
+from forkproof.scenario import LogStream, LoopKind, PatchSite, Scenario
 from forkproof.supervisor import NO_ROOM
 from forkproof.target import Target
 
@@ -33,9 +33,10 @@ ROOT = Path(__file__).parent.parent
 PAYLOAD = Path(__file__).parent / "payload"
 
 STACK_SIGNAL = signal.SIGRTMAX - 3
-BOUNDS = {"boot": 3.0, "answer": 1.0, "stop_slack": 1.5, "window": 60.0}
+BOUNDS = {"boot": 3.0, "answer": 1.0, "stop_slack": 1.5, "window": 60.0, "park": 2.0}
 """Seconds of an idle machine, spent in the control's time: a cold boot takes 0.4 s there, an answer a few ms.
-`window` alone is wall time: how long to wait for a control that is not run at all."""
+`window` and `park` alone are wall time: how long to wait for a control that is not run at all, and how long the arbiter
+waits before a fork for what is to be parked."""
 
 ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 """What a server gets of our environment; everything else is left out."""
@@ -130,10 +131,17 @@ def _plan(scenario: Scenario, around: Shared, folder: Path, client: Mapping[str,
         "asked": around.asked,
         "control": str(around.control.path.absolute()),
         "stack_signal": int(STACK_SIGNAL),
-        "bounds": BOUNDS,
+        "bounds": bounds(scenario),
         "decisive_turns": history.decisive_turns(scenario),
         "message_gap": history.message_gap(scenario),
     }
+
+
+def bounds(scenario: Scenario) -> dict[str, float]:
+    """`BOUNDS`; a boot may wait for parks at each fork, and its dozen records may be slow."""
+    boot = BOUNDS["boot"] + (BOUNDS["park"] * scenario.server.workers if scenario.parks else 0)
+    boot += 1.5 if scenario.surroundings.log is LogStream.SLOW else 0
+    return {**BOUNDS, "boot": boot}
 
 
 def command(scenario: Scenario, python: str) -> list[str]:

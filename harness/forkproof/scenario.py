@@ -185,6 +185,33 @@ class AnchorEvent(Word):
     TICK = "tick"
 
 
+class ParkPoint(Word):
+    """Where a unit of the arbiter stands while the arbiter forks."""
+
+    LOCK = "lock"
+    QUEUE_MUTEX = "queue_mutex"
+    IMPORT = "import"
+    LOG_RECORD = "log_record"
+    LOG_HANDLER_LOCK = "log_handler_lock"
+    RECV = "recv"
+    MID_REPLY = "mid_reply"
+    GETADDRINFO = "getaddrinfo"
+
+
+CONTROL = "gunicorn_control"
+"""Who is parked where it is no loop: the thread of gunicorn's control socket."""
+
+_CONTROL_POINTS = (ParkPoint.LOG_RECORD, ParkPoint.LOG_HANDLER_LOCK)
+
+
+class LogStream(Word):
+    """How the stream behaves that gunicorn's error log writes to: at once, giving way once, or 0.1 s a record."""
+
+    FAST = "fast"
+    YIELDING = "yielding"
+    SLOW = "slow"
+
+
 Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
@@ -277,6 +304,7 @@ class Surroundings(_Frozen):
 
     broker: BrokerAddress = BrokerAddress.IP
     requests: Requests = Requests.BURSTS
+    log: LogStream = LogStream.FAST
 
 
 class After(_Frozen):
@@ -320,6 +348,13 @@ class Fault(_Frozen):
         return self
 
 
+class Park(_Frozen):
+    """A unit of the arbiter that is held at a point whenever the arbiter forks a worker, until the fork is done."""
+
+    who: str
+    at: ParkPoint = ParkPoint.LOCK
+
+
 class Scenario(_Frozen):
     """One deployment and what happens to it."""
 
@@ -328,6 +363,7 @@ class Scenario(_Frozen):
     loops: tuple[Loop, ...] = Field(min_length=1, max_length=3)
     server: Server = Server()
     surroundings: Surroundings = Surroundings()
+    parks: tuple[Park, ...] = Field(default=(), max_length=3)
     faults: tuple[Fault, ...] = Field(default=(), max_length=5)
 
     @model_validator(mode="after")
@@ -335,6 +371,13 @@ class Scenario(_Frozen):
         names = [loop.name for loop in self.loops]
         if len(set(names)) < len(names):
             raise ValueError(f"loops: the names {names} must differ")
+        if CONTROL in names:
+            raise ValueError(f"loops: {CONTROL!r} is the name of gunicorn's own thread: choose another")
+        for index, park in enumerate(self.parks):
+            if problem := self._problem_of(park):
+                raise ValueError(f"parks.{index}: {problem}")
+        if len({park.who for park in self.parks}) < len(self.parks):
+            raise ValueError("parks: one stands at one point only: each 'who' may stand once")
         if sum(patch.site is PatchSite.INTERPRETER_START for patch in self.patches) > 1:
             raise ValueError("patches: an interpreter starts once: 'interpreter_start' may stand once only")
         for index, (problem, _) in enumerate(self.lives()):
@@ -355,6 +398,24 @@ class Scenario(_Frozen):
     def booted(self) -> Life:
         """The server before the first fault."""
         return Life.begin({"server": dict(self.server)})
+
+    def _problem_of(self, park: Park) -> str:
+        """What a park cannot be, and why; empty where it can."""
+        if park.who == CONTROL:
+            points = ", ".join(_CONTROL_POINTS)
+            return "" if park.at in _CONTROL_POINTS else f"{CONTROL} comes by {points}, not by {park.at.value!r}"
+        loop = next((loop for loop in self.loops if loop.name == park.who), None)
+        if loop is None:
+            return f"{park.who!r} is no loop; allowed: {', '.join(loop.name for loop in self.loops)}, {CONTROL}"
+        if loop.kind.is_process:
+            return f"{park.who!r} is a process of its own, which a fork of the arbiter does not copy"
+        if park.at is ParkPoint.RECV and loop.kind is LoopKind.TIMER:
+            return "a timer does not stay on a connection, so not at 'recv'"
+        if park.at is ParkPoint.RECV and not loop.hears_redis:
+            return f"'recv' needs a body that hears Redis, not {loop.body.value!r}"
+        if park.at is not ParkPoint.RECV and loop.body is LoopBody.LISTEN:
+            return f"a loop that listens comes by 'recv' alone while it has no message, not by {park.at.value!r}"
+        return ""
 
     def to_json(self) -> str:
         """Every field, one per line, ready to be edited and run again."""
@@ -421,7 +482,7 @@ def load(path: Path) -> Scenario:
 
 _PARTS: dict[str, type[BaseModel]] = {
     "patches": Patch, "loops": Loop, "yields": Yield, "server": Server, "surroundings": Surroundings,
-    "faults": Fault, "after": After,
+    "parks": Park, "faults": Fault, "after": After,
 }  # fmt: skip
 
 

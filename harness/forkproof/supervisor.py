@@ -14,6 +14,7 @@ import errno
 import json
 import mmap
 import os
+import re
 import signal
 import sys
 import time
@@ -32,6 +33,9 @@ SAMPLE_EVERY = 0.02
 LOOKS = 6
 """How often in each window one looks who waits on what: a reader that now and then does something else is met."""
 MAX_LOG_LINES = 5000
+FRAMES = 20
+"""How many frames of a thread, and how many threads, a `stack` event holds; the file has them all."""
+_FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 LIMITS = {"log": 8 << 20, "folder": 256 << 20, "processes": 256}
 """What one run may take: bytes of output that are kept, bytes of its folder, processes. An ordinary run has 20 KB of
 output, 2 MB in its folder and 10 processes."""
@@ -498,10 +502,12 @@ class Supervisor:
     async def collect_stacks(self, processes: list[_Process]) -> None:
         """Ask processes for their native stacks; those that cannot hear the signal are left alone."""
         asked: list[tuple[_Process, Path, int]] = []
+        waits: dict[str, list[str]] = {}
         for process in processes:
             path = self.folder / "stacks" / f"{process.key}.txt"
             if not process.gone and _catches(process.pid, self.launch["stack_signal"]):
                 size = path.stat().st_size if path.exists() else 0
+                waits[process.key] = containment.waits_of(process.pid)
                 with contextlib.suppress(OSError):
                     os.kill(process.pid, self.launch["stack_signal"])
                     asked.append((process, path, size))
@@ -511,7 +517,14 @@ class Supervisor:
             )
         for process, path, size in asked:
             if path.exists() and path.stat().st_size > size:
-                self.record("stack", target=process.key, file=f"stacks/{path.name}")
+                threads = _frames(path.read_bytes()[size:].decode(errors="replace"))
+                self.record(
+                    "stack",
+                    target=process.key,
+                    file=f"stacks/{path.name}",
+                    waits=waits[process.key],
+                    threads=threads,
+                )
 
     # The course of a run
 
@@ -676,6 +689,18 @@ class _Cells:
 
     def __getitem__(self, cell: int) -> int:
         return self._cells[cell]
+
+
+def _frames(text: str) -> list[list[str]]:
+    """The innermost frames of each thread that faulthandler wrote of: `file:line in function`, the innermost first."""
+    threads: list[list[str]] = []
+    for line in text.splitlines():
+        if frame := _FRAME.match(line):
+            if threads and len(threads[-1]) < FRAMES:
+                threads[-1].append("{}:{} in {}".format(*frame.groups()))
+        elif line.endswith("(most recent call first):"):
+            threads.append([])
+    return threads[:FRAMES]
 
 
 class _Tail:

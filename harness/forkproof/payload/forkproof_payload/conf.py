@@ -10,8 +10,10 @@ if deployment.patches("config_after_imports"):
 
     deployment.patch("config_after_imports")
 
+from forkproof_payload import parking
+
 deployment.become_arbiter()
-deployment.dump_stacks_on_signal()
+deployment.watch_forks()
 for _flags in deployment.patches("interpreter_start"):
     deployment.patched("interpreter_start", _flags)
 
@@ -19,6 +21,8 @@ _classes = {"geventwebsocket": "geventwebsocket.gunicorn.workers.GeventWebSocket
 
 bind = "127.0.0.1:0"
 errorlog = "-"
+if deployment.own_error_log():
+    logger_class = "forkproof_payload.error_log.Logger"
 graceful_timeout = deployment.SERVER["graceful_timeout"]
 preload_app = deployment.SERVER["preload"]
 threads = deployment.SERVER["threads"]
@@ -28,6 +32,7 @@ workers = deployment.SERVER["workers"]
 
 
 def on_starting(server):
+    parking.arbiter[0] = server
     deployment.hook("on_starting")
 
 
@@ -46,11 +51,11 @@ def on_reload(server):
 def pre_fork(server, worker):
     worker.forkproof_slot = deployment.free_slot(server)
     deployment.hook("pre_fork", slot=worker.forkproof_slot)
+    deployment.before_fork(worker)
 
 
 def post_fork(server, worker):
     deployment.become_worker(worker.forkproof_slot)
-    deployment.dump_stacks_on_signal()
     deployment.hook("post_fork", slot=worker.forkproof_slot)
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 
-from forkproof_payload import probe
+from forkproof_payload import forks, parking, probe
 from forkproof_payload.loops import Loop
 
 
@@ -16,6 +16,9 @@ SCENARIO = _read("scenario.json")
 LAUNCH = _read("launch.json")
 SERVER = SCENARIO["server"]
 TOKEN = LAUNCH["token"]
+LOG = SCENARIO["surroundings"]["log"]
+
+parking.set_up(SCENARIO["parks"], LAUNCH["redis"])
 
 loops = []
 """Every loop that was started in this process or in a process that it was forked from."""
@@ -31,6 +34,11 @@ def patches(site):
 def uses_redis():
     """Whether any loop of the scenario talks to Redis."""
     return any(loop["body"] in ("listen", "get_message") or loop["guard"] != "none" for loop in SCENARIO["loops"])
+
+
+def own_error_log():
+    """Whether gunicorn's error log is to be a file of ours."""
+    return LOG != "fast" or any(park.who == parking.CONTROL for park in parking.parks)
 
 
 def patch(site):
@@ -93,6 +101,7 @@ def request():
         pass
     else:
         start_loops("first_request")
+    parking.use()
     return {
         "token": TOKEN,
         "worker": probe.key(),
@@ -111,7 +120,25 @@ def become_worker(number):
     """Record that this process is the worker in slot `number`."""
     global slot
     slot = number
+    if not forks.ARE_TOLD:
+        forks.take_stock()
+        dump_stacks_on_signal()
     probe.event("role", role="worker", slot=number)
+
+
+def watch_forks():
+    """Let every child tell of itself first thing, whatever it does then."""
+    dump_stacks_on_signal()
+    if forks.ARE_TOLD:
+        os.register_at_fork(before=forks.look_around, after_in_child=forks.take_stock)
+        os.register_at_fork(after_in_child=dump_stacks_on_signal)
+
+
+def before_fork(worker):
+    """The last that `pre_fork` does: wait for what is to be parked."""
+    parking.before_fork(worker, LAUNCH["bounds"]["park"])
+    if not forks.ARE_TOLD:
+        forks.look_around()
 
 
 def become_arbiter():

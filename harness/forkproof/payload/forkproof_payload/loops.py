@@ -1,6 +1,8 @@
 """Background loops, as users write them: what runs a body, and what its owner can ask of it."""
 
-from forkproof_payload import guards, probe
+import sys
+
+from forkproof_payload import guards, parking, probe
 from forkproof_payload.bodies import BODIES, CALLS, pause
 
 
@@ -14,7 +16,11 @@ class Loop(object):
         body = BODIES[spec["body"]]
         self.ticker = probe.Ticker(spec["name"], spec["kind"], site, _defined_at(body.turn), birth)
         # A timer waits by itself.
-        self.give_way = (lambda: None) if spec["kind"] == "timer" else pause(spec["yields"])
+        give_way = (lambda: None) if spec["kind"] == "timer" else pause(spec["yields"])
+        self.give_way = parking.by_way(self, give_way)
+        self.subscribed = False
+        self.task = None
+        self.greenlet = None
         self.body = body(self)
         self.guard = None
         if spec["guard"] != "none":
@@ -41,6 +47,9 @@ class Loop(object):
 
     def begin(self):
         """What comes before the first turn, where the loop runs."""
+        self.task = probe.native_thread_id()
+        if "greenlet" in sys.modules:
+            self.greenlet = sys.modules["greenlet"].getcurrent()
         if self.guard is not None:
             self.guard.wait()
             self.give_way = self.guard.renewing(self.give_way)
@@ -60,6 +69,7 @@ class Loop(object):
     def hear(self, message):
         """Record what Redis delivered."""
         if message["type"] == "subscribe":
+            self.subscribed = True
             self.ticker.event("loop.subscribed")
         elif message["type"] == "message":
             self.ticker.event("handled", message=message["data"].decode("ascii"))

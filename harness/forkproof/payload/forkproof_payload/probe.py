@@ -5,7 +5,8 @@ The probe takes no lock, starts no thread and never switches greenlets: an event
 the kernel's hands at once, so a kill -9 loses nothing. After a fork the first event or tick in the child opens files of
 the child's own.
 
-Does not see: what happens in a child before its first event or tick; threads and greenlets that are not ours.
+Does not see: what happens in a child before its first event or tick where Python has no at-fork hooks (3.6); threads
+and greenlets that are not ours.
 """
 
 import json
