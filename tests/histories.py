@@ -155,10 +155,11 @@ def connection(inode: int, *, state: str = "connected", t: float = 1.1) -> Event
     return seen(t, "socket", inode=inode, family="tcp", state=state, **ends)
 
 
-def has(pid: int, *inodes: int, t: float = 1.95, fds: int = 12, threads: int = 1) -> Events:
+def has(pid: int, *inodes: int, t: float = 1.95, fds: int = 12, threads: int = 1, reload: int | None = None) -> Events:
     """What a process was seen to have, from outside."""
     sockets = {str(7 + n): inode for n, inode in enumerate(inodes)}
-    return seen(t, "resources", target=key(pid), fds=fds, threads=threads, sockets=sockets)
+    more = {} if reload is None else {"reload": reload}
+    return seen(t, "resources", target=key(pid), fds=fds, threads=threads, sockets=sockets, **more)
 
 
 def look(on: dict[int, list[int]], t: float = 1.5, *, blind: dict[int, str] | None = None) -> Events:

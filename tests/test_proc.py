@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -99,15 +101,46 @@ def test_what_a_process_has(pair: tuple[socket.socket, socket.socket]) -> None:
     assert before.sockets[pair[0].fileno()] == inode(pair[0])
 
 
-def test_sockets_are_told_apart(pair: tuple[socket.socket, socket.socket]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
-        found = proc.describe([inode(server), inode(client), inode(pair[0]), 1])
-        here, there = (f"127.0.0.1:{one.getsockname()[1]}" for one in (client, server))
-        assert found == {
-            inode(server): proc.Socket(inode(server), "tcp", "listening", there, "0.0.0.0:0"),
-            inode(client): proc.Socket(inode(client), "tcp", "connected", here, there),
-            inode(pair[0]): proc.Socket(inode(pair[0]), "unix", "connected", "", ""),
-        }
+@pytest.mark.parametrize("borrows", [True, False], ids=["borrowed", "from the tables"])
+def test_sockets_are_told_apart(
+    borrows: bool, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if not borrows:
+        monkeypatch.setattr(proc, "_borrowed", refused)
+    path = str(tmp_path / "named")
+    with contextlib.ExitStack() as stack:
+        server, left, datagrams, named = (
+            stack.enter_context(one)
+            for one in (
+                socket.create_server(("127.0.0.1", 0)), socket.socket(), socket.socket(type=socket.SOCK_DGRAM),
+                socket.socket(socket.AF_UNIX),
+            )
+        )  # fmt: skip
+        named.bind(path)
+        named.listen()
+        left.connect(server.getsockname())
+        server.accept()[0].close()
+        client = stack.enter_context(socket.create_connection(server.getsockname()))
+        left.recv(1)  # the end: it is known here by now
+        some = (server, client, left, named, pair[0], datagrams)
+        found = proc.describe({inode(one): (os.getpid(), one.fileno()) for one in some})
+        there = address(server)
+        expected = [
+            (server, "tcp", "listening", there, ""),
+            (client, "tcp", "connected", address(client), there),
+            (left, "tcp", "other", address(left), there),
+            (named, "unix", "listening", path, ""),
+            (pair[0], "unix", "connected", "", ""),
+        ]
+        assert found == {inode(one): proc.Socket(inode(one), *told) for one, *told in expected}
+
+
+def refused(*arguments: object) -> None:
+    raise PermissionError
+
+
+def address(one: socket.socket) -> str:
+    return "{}:{}".format(*one.getsockname())
 
 
 def test_a_process_that_is_gone() -> None:

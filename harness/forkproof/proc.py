@@ -11,13 +11,16 @@ supervisor imports this.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import functools
 import os
 import re
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from typing import Any
 
 _BY_DESCRIPTOR = "descriptor"
 _POLL, _SELECT, _EPOLL = "poll", "select", "epoll"
@@ -170,35 +173,99 @@ def _memory(pid: int, address: int, size: int) -> bytes:
     return data[: len(data) // _POLLFD.size * _POLLFD.size]
 
 
-def describe(inodes: Iterable[int], pid: int | str = "self") -> dict[int, Socket]:
-    """What the network namespace of `pid` says of these sockets; those of other families, and closed ones, lack.
+def describe(where: Mapping[int, tuple[int, int]]) -> dict[int, Socket]:
+    """What the kernel says of these sockets, given by inode with a process and a descriptor that have it.
 
-    The kernel walks its whole table of connections for it: some 5 to 10 ms, whatever is asked for.
+    Those of other families lack, and those that were closed.
     """
-    wanted = set(inodes)
     found: dict[int, Socket] = {}
-    for family, read in (("tcp", _tcp), ("unix", _unix), ("tcp6", _tcp)):
-        if wanted - found.keys():
-            try:
-                text = _read(f"/proc/{pid}/net/{family}")
-            except FileNotFoundError:  # a kernel without it
-                continue
-            for inode in wanted - found.keys():
-                one = read(text, family, inode)
-                if one is not None:
-                    found[inode] = one
+    refused: dict[int, int] = {}
+    for inode, (pid, descriptor) in where.items():
+        try:
+            one = _borrowed(inode, pid, descriptor)
+        except PermissionError:
+            refused[inode] = pid
+        except OSError:  # it has closed it, or it has ended
+            continue
+        else:
+            if one is not None:
+                found[inode] = one
+    for pid in set(refused.values()):
+        found |= _from_tables({inode for inode, one in refused.items() if one == pid}, pid)
     return found
 
 
-_TCP_CONNECTED, _TCP_LISTENING, _UNIX_CONNECTED, _UNIX_ACCEPTS = b"01", b"0A", b"03", 0x10000
+_PIDFD_GETFD = 438
+_FAMILIES = {socket.AF_INET: "tcp", socket.AF_INET6: "tcp6", socket.AF_UNIX: "unix"}
+
+
+def _borrowed(inode: int, pid: int, descriptor: int) -> Socket | None:
+    """Ask a socket itself, through a copy of the descriptor that is closed at once: microseconds.
+
+    PermissionError where that is refused, by old kernels and by many containers as well; the tables are left then.
+    """
+    pidfd = os.pidfd_open(pid)
+    try:
+        copy = _libc().syscall(_PIDFD_GETFD, pidfd, descriptor, 0)
+        number = ctypes.get_errno()
+    finally:
+        os.close(pidfd)
+    if copy < 0:
+        raise PermissionError if number in (errno.EPERM, errno.ENOSYS) else OSError(number, os.strerror(number))
+    with socket.socket(fileno=copy) as one:
+        family = _FAMILIES.get(one.family)
+        if os.fstat(copy).st_ino != inode or family is None or one.type != socket.SOCK_STREAM:
+            return None
+        local = _words(one.getsockname())
+        if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return Socket(inode, family, "listening", local, "")
+        try:
+            peer = _words(one.getpeername())
+        except OSError:
+            return Socket(inode, family, "other", local, "")
+        # TCP has a peer as well while it is being connected to, and after it has gone.
+        established = family == "unix" or one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO) == _TCP_ESTABLISHED
+        return Socket(inode, family, "connected" if established else "other", local, peer)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _words(address: Any) -> str:
+    """An address of the socket module, as it is written for people."""
+    if isinstance(address, tuple):
+        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    return address.decode(errors="replace") if isinstance(address, bytes) else str(address)
+
+
+def _from_tables(wanted: Set[int], pid: int) -> dict[int, Socket]:
+    """What the tables of a process's network say. The kernel walks all its connections for it, for 10 ms or more."""
+    found: dict[int, Socket] = {}
+    for family, read in (("tcp", _tcp), ("unix", _unix), ("tcp6", _tcp)):
+        missing = wanted - found.keys()
+        if missing:
+            try:
+                text = _read(f"/proc/{pid}/net/{family}")
+            except (FileNotFoundError, ProcessLookupError, PermissionError):  # without that family, or gone
+                continue
+            rows = {inode: read(text, family, inode) for inode in missing}
+            found |= {inode: one for inode, one in rows.items() if one is not None}
+    return found
+
+
+_TCP_ESTABLISHED = 1
+_TCP_STATES = {b"01": "connected", b"0A": "listening"}
+_UNIX_CONNECTED, _UNIX_ACCEPTS = b"03", 0x10000
 
 
 def _tcp(text: bytes, family: str, inode: int) -> Socket | None:
     fields = _line_with(text, inode, 9)
     if fields is None:
         return None
-    state = {_TCP_CONNECTED: "connected", _TCP_LISTENING: "listening"}.get(fields[3], "other")
-    return Socket(inode, family, state, _address(fields[1]), _address(fields[2]))
+    state = _TCP_STATES.get(fields[3], "other")
+    return Socket(inode, family, state, _address(fields[1]), "" if state == "listening" else _address(fields[2]))
 
 
 def _unix(text: bytes, family: str, inode: int) -> Socket | None:
@@ -231,8 +298,7 @@ def _address(text: bytes) -> str:
     host, _, port = text.partition(b":")
     raw = bytes.fromhex(host.decode())
     words = struct.pack(f"={len(raw) // 4}I", *struct.unpack(f">{len(raw) // 4}I", raw))
-    name = socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, words)
-    return f"[{name}]:{int(port, 16)}" if len(raw) == 16 else f"{name}:{int(port, 16)}"
+    return _words((socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, words), int(port, 16)))
 
 
 def _read(path: str) -> bytes:
