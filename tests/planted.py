@@ -13,6 +13,7 @@ GEVENT = {"worker_class": "gevent"}
 IN_CONFIG = {"name": "a", "start": "config_import", "policy": "once_per_service"}
 HEARS = {"name": "a", "body": "listen", "start": "post_worker_init", "policy": "once_per_service"}
 READS_IN_ARBITER = {"name": "a", "body": "listen", "start": "on_starting", "policy": "inherit_allowed"}
+RELOADS = {"fault": "hup", "options": {"times": 3}}
 KILLS = {"fault": "kill_worker", "slot": 0}
 STOPS = {"faults": [{"fault": "term"}]}
 
@@ -71,6 +72,11 @@ PLANTED: dict[str, tuple[Scenario, str, Scenario]] = {
         _scenario({"name": "a", "daemon": False}, **STOPS),
         "killed",
         _scenario({"name": "a", "daemon": True}, **STOPS),
+    ),
+    "no_leak_on_reload": (
+        _scenario(IN_CONFIG, faults=[RELOADS]),
+        "threads",
+        _scenario({**IN_CONFIG, "start": "on_starting"}, faults=[RELOADS]),
     ),
     "no_socket_shared_across_fork": (
         # The successor of the killed worker is forked when the listener has surely subscribed.

@@ -26,6 +26,7 @@ NAMES = [
     "server_answers",
     "workers_boot",
     "clean_shutdown",
+    "no_leak_on_reload",
     "no_socket_shared_across_fork",
     "quiet_runtime",
 ]

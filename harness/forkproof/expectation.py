@@ -527,6 +527,17 @@ def _subscriptions(model: _Model, loop: Loop) -> Answer:
     return _messages(model, loop)
 
 
+def _leak(model: _Model, loop: Loop) -> Answer:
+    if model.unsettled or model.arbiter.patched:
+        return Expectation.MAY_BREAK, "what a patched arbiter sets up as it goes is not documented"
+    again = [one for one in model.scenario.loops if one.start in (LoopStart.CONFIG_IMPORT, LoopStart.PRE_FORK)]
+    if any(one.kind is LoopKind.THREAD for one in again):
+        return Expectation.MUST_BREAK, "a reload reads the configuration and forks, and each starts a thread [H]"
+    if again:
+        return Expectation.MAY_BREAK, "a reload reads the configuration and forks, and each starts the loop again [H]"
+    return Expectation.MUST_HOLD, "a reload starts nothing in the arbiter that it does not end [H]"
+
+
 def _shared_sockets(model: _Model, loop: Loop) -> Answer:
     everyone = [process for window in model.windows for process in window]
     if any(unit.copied and unit.loop.needs_redis for process in everyone for unit in process.units):
@@ -617,6 +628,7 @@ _RULES: dict[str, Callable[[_Model, Loop], Answer]] = {
     "server_answers": _answers,
     "workers_boot": _boot,
     "clean_shutdown": _shutdown,
+    "no_leak_on_reload": _leak,
     "no_socket_shared_across_fork": _shared_sockets,
     "quiet_runtime": _quiet,
 }

@@ -36,7 +36,7 @@ Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
 | `publish.invoke`, `publish.ok`, `publish.info` (supervisor) | `message`, `loop`; `receivers` |
 | `numsub.invoke`, `numsub.ok`, `numsub.info` (supervisor) | `loop`; `count` of subscribed connections; `error` |
 | `waits` (supervisor) | `on` {`pid-start`: {task: [inode of a socket it is blocked on]}}, `blind` {`pid-start`: why} |
-| `resources` (supervisor) | `target` (`pid-start`), `fds`, `threads`, `sockets` {descriptor: inode}; or `error` |
+| `resources` (supervisor) | `target`, `fds`, `threads`, `sockets` {descriptor: inode}, `error`, `reload` |
 | `socket` (supervisor) | `inode`, `family`, `state`, `local`, `peer`: when it is new or has changed |
 | `bound` (supervisor) | `what`, `seconds`, `stretch` (how far a bound that passed had been stretched), `slots` |
 | `limit` (supervisor) | `what`, `limit`, `found`: `log` was cut; a `folder` or `processes` ended the run |

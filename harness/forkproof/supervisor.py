@@ -32,6 +32,8 @@ from forkproof.outside import Outside
 SAMPLE_EVERY = 0.02
 LOOKS = 6
 """How often in each window one looks who waits on what: a reader that now and then does something else is met."""
+LOOKS_AFTER_RELOAD = 3
+"""How often one looks what a process has then: what it has for a moment is not in all of them."""
 MAX_LOG_LINES = 5000
 FRAMES = 20
 """How many frames of a thread, and how many threads, a `stack` event holds; the file has them all."""
@@ -97,6 +99,7 @@ class Supervisor:
         self._expected: dict[str, _Process] = {}  # creator of each birth that a new interpreter has yet to begin
         self._redis: resp.Client | None = None
         self._outside = Outside(self.record)
+        self._reloads = 0
         self._start = containment.read_stat(os.getpid())
         self._history = os.open(
             folder / "history" / "supervisor.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
@@ -294,6 +297,22 @@ class Supervisor:
         """Whether workers other than `old` answer in each slot and those are gone, within the bounds."""
         answered = await self._answered_by_others_than(old)
         return await self._until_ended(lambda: all(self.processes[key].gone for key in old)) and answered
+
+    async def reloaded(self, old: Collection[str]) -> bool:
+        """Whether `old` were replaced; then what each process has is recorded, once the arbiter has collected them."""
+        if not await self.replaced(old):
+            return False
+
+        def collected() -> bool:
+            stats = ((self.processes[key], containment.read_stat(self.processes[key].pid)) for key in old)
+            return all(stat is None or stat.start != process.start for process, stat in stats)
+
+        if await self.until(collected, self.launch["bounds"]["answer"], "collected"):
+            self._reloads += 1
+            for _ in range(LOOKS_AFTER_RELOAD):
+                self._outside.resources(self._living(), reload=self._reloads)
+                await asyncio.sleep(SAMPLE_EVERY)
+        return True
 
     async def thinned_out(self) -> bool:
         """Whether no more workers are alive than there are slots, within the bound of a graceful end."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forkproof.claims import connections, liveness, logs, messages, placement, server
+from forkproof.claims import connections, liveness, logs, messages, placement, resources, server
 from forkproof.claims.base import Claim
 from forkproof.errors import UsageError
 from forkproof.history import Event, History
@@ -23,7 +23,7 @@ __all__ = ["REGISTRY", "Claim", "judge", "page"]
 
 _BY_NAME = {
     claim.name: claim
-    for family in (placement, liveness, messages, connections, server, logs)
+    for family in (placement, liveness, messages, connections, resources, server, logs)
     for claim in family.CLAIMS
 }
 _ORDER = (
@@ -36,6 +36,7 @@ _ORDER = (
     "server_answers",
     "workers_boot",
     "clean_shutdown",
+    "no_leak_on_reload",
     "no_socket_shared_across_fork",
     "quiet_runtime",
 )

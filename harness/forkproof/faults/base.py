@@ -34,6 +34,9 @@ class Server(Protocol):
     async def replaced(self, old: Collection[str]) -> bool:
         """Whether workers other than `old` answer in each slot and those are gone, within the bounds."""
 
+    async def reloaded(self, old: Collection[str]) -> bool:
+        """Whether `old` were replaced by a reload; what the processes have then is recorded."""
+
     async def thinned_out(self) -> bool:
         """Whether no more workers are alive than there are slots, within the bound of a graceful end."""
 

@@ -13,13 +13,13 @@ async def _inject(server: Server, fault: Fault) -> dict[str, Any]:
     for done in range(1, times + 1):
         old = server.workers()
         server.signal(server.arbiter_pid, signal.SIGHUP)
-        if done == times or not await server.replaced(old):
+        if done == times or not await server.reloaded(old):
             break
     return {"target": server.arbiter_pid, "reloads": done, "old": old}
 
 
 async def _healed(server: Server, fault: Fault, facts: Facts) -> bool:
-    return await server.replaced(facts["old"])
+    return await server.reloaded(facts["old"])
 
 
 FAULT = FaultKind(
