@@ -73,6 +73,18 @@ def test_case_zero(run: Run, tmp_path: Path) -> None:
     assert re.search(r"Reproduce with: +forkproof replay ", out)
 
 
+def test_why(run: Run, tmp_path: Path) -> None:
+    options = ("--why", "--repeat", 1, "--budget", 5, "-j", 2, "--claim", "no_copied_thread", "--json", "report.json")
+    code, out, _ = run("run", write(tmp_path, CASE_ZERO), *options)
+    assert code == 1
+    assert re.search(r"^  cause \(\d+ changes, \d+ runs", out, re.MULTILINE)
+    [claim] = json.loads((tmp_path / "report.json").read_bytes())["claims"]
+    assert claim["cause"]
+    assert {trial["verdict"] for trial in claim["cause"]} <= {"held", "broken", "unknown", "not_applicable"}
+    [kept] = (tmp_path / ".forkproof").iterdir()
+    assert kept.name == Path(json.loads((tmp_path / "report.json").read_bytes())["run"]).name
+
+
 def test_repeated_from_the_folder_of_a_run(run: Run, tmp_path: Path) -> None:
     assert run("run", write(tmp_path, HEALTHY), "-q")[:2] == (0, "held\n")
     (folder,) = (tmp_path / ".forkproof").iterdir()

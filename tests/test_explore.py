@@ -34,13 +34,14 @@ class Pretended:
     breaks: Breaks
     expectation: Expectation = Expectation.MUST_HOLD
     claims: Sequence[str] | None = None
+    known_issue: str | None = None
     launched: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
     target: Target = field(
         default_factory=lambda: Target("python", "3.11.7", dict.fromkeys(PACKAGES, "99"), ("thread",))
     )
 
-    def run(self, what: Scenario) -> RunReport:
+    def run(self, what: Scenario, *, every_claim: bool = False) -> RunReport:
         self.launched += 1
         run = self.folder / f"run-{self.launched}"
         run.mkdir()
@@ -53,7 +54,7 @@ class Pretended:
             (Event(0.0, 1, 1, "request.info", {}),),
             "no answer" if broken else "",
         )
-        judgement = Judgement(finding, self.expectation, "", rate=(int(broken), 1))
+        judgement = Judgement(finding, self.expectation, "", self.known_issue, rate=(int(broken), 1))
         return RunReport(what, run, {"python": "3.11.7"}, [judgement], (), (run,))
 
 
@@ -84,6 +85,38 @@ def test_a_surprise_is_confirmed_and_shrunk_to_what_it_needs(tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == {failure.folder.name}
 
 
+def test_the_cause_is_looked_for_on_the_smallest_scenario(tmp_path: Path) -> None:
+    session = Pretended(tmp_path, lambda what: what.server.preload and what.server.workers >= 2)
+    [failure] = explorer(session, jobs=2).explore([[BIG]]).failures
+    assert failure.cause is not None
+    assert failure.cause.takes() == ["preload_app=True", "workers=2 (or 3)"]
+    assert failure.cause.untried == 0
+    plain = failure.to_dict()
+    assert plain["cure"]["change"] == "with preload_app=False"
+    assert {trial["verdict"] for trial in plain["cause"]} == {"held", "broken"}
+    assert {path.name for path in tmp_path.iterdir()} == {failure.folder.name}
+
+
+def test_a_known_issue_needs_no_cause(tmp_path: Path) -> None:
+    session = Pretended(tmp_path, lambda what: True, known_issue="an-id")
+    [failure] = explorer(session).explore([[PLAIN]]).failures
+    assert failure.cause is None
+    assert failure.to_dict()["cause"] is None
+
+
+def test_interrupted_while_the_cause_is_looked_for_it_keeps_the_failure(tmp_path: Path) -> None:
+    def breaks(what: Scenario) -> bool:
+        if what.server.preload:  # which is not simpler, so it is not met before
+            raise KeyboardInterrupt
+        return True
+
+    campaign = explorer(Pretended(tmp_path, breaks), jobs=1).explore([[PLAIN]])
+    assert campaign.interrupted
+    [failure] = campaign.failures
+    assert failure.rate == (5, 5)
+    assert failure.folder.is_dir()
+
+
 def test_what_is_seen_once_keeps_its_rate(tmp_path: Path) -> None:
     seen: list[int] = []
 
@@ -100,7 +133,7 @@ def test_the_budget_of_launches_ends_the_shrinking(tmp_path: Path) -> None:
     session = Pretended(tmp_path, lambda what: what.server.preload)
     campaign = explorer(session, jobs=1, budget_launches=3).explore([[BIG]])
     assert campaign.failures[0].scenario != BIG
-    assert session.launched <= 1 + 5 + 3 + 5
+    assert session.launched <= 1 + 5 + 3 + 5 + 2 * 3
 
 
 def test_an_expected_break_is_counted_and_does_not_fail(tmp_path: Path) -> None:

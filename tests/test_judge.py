@@ -57,6 +57,7 @@ TYPES: dict[str, Any] = {
         "known_issue": (str, type(None)),
         "rate": list,
         "explanation": str,
+        "since": str,
         "evidence": list,
     },
     "loops": {
@@ -75,6 +76,7 @@ TYPES: dict[str, Any] = {
             "thread": (str, type(None)),
         },
     },
+    "stacks": {"process": str, "file": str, "calls": list},
     "run": str,
 }  # fmt: skip
 

@@ -13,15 +13,22 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from forkproof import __version__
 from forkproof.errors import ForkproofError, RunFolderError, UsageError
 
+if TYPE_CHECKING:
+    from forkproof.cause import Cause, Claimed
+    from forkproof.judge import RunReport
+    from forkproof.session import Session
+
 DEFAULT_OUT = Path(".forkproof")
 LARGEST_BATCH = 50
+RATED = 5
+"""How often `run --why` runs a scenario to know how often it fails."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,13 +94,13 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run one scenario")
     run.add_argument("scenario", type=Path, metavar="SCENARIO.json")
-    run.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run it N times and give rates")
+    _repeated(run)
     _common(run)
     run.set_defaults(run=_run)
 
     replay = commands.add_parser("replay", help="run the scenario of a run folder again")
     replay.add_argument("scenario", type=Path, metavar="RUN")
-    replay.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run it N times and give rates")
+    _repeated(replay)
     _common(replay)
     replay.set_defaults(run=_run)
 
@@ -112,6 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", type=_file, metavar="FILE")
     doctor.set_defaults(run=_doctor)
     return parser
+
+
+def _repeated(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--repeat", type=_positive, default=None, metavar="N", help="run it N times and give rates")
+    parser.add_argument("--why", action="store_true", help="run what differs in one thing, and tell cause and cure")
+    parser.add_argument("--budget", type=_seconds, default=90.0, metavar="S", help="seconds that --why may take")
+    parser.add_argument("-j", type=_positive, default=None, metavar="N", help="servers at once for --why")
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -169,7 +183,10 @@ def _run(arguments: argparse.Namespace) -> int:
     names = _known_claims(arguments.claim)
     what = load(arguments.scenario)
     before = asked_for(arguments.scenario)
-    reports = []
+    # A cause is looked for with a rate in hand: what fails now and then must hold more often to count as sound.
+    repeat = arguments.repeat or (RATED if arguments.why else 1)
+    reports: list[RunReport] = []
+    causes: dict[Claimed, Cause] = {}
     try:
         with open_session(
             target_name=arguments.target or before.get("target"),
@@ -178,15 +195,34 @@ def _run(arguments: argparse.Namespace) -> int:
             claims=names,
         ) as session:
             session.target.require(what)
-            for number in range(arguments.repeat):
+            for number in range(repeat):
                 reports.append(session.run(what))
-                if arguments.repeat > 1 and not arguments.quiet:
-                    print(f"run {number + 1} of {arguments.repeat}: {reports[-1].verdict.value}", file=sys.stderr)
+                if repeat > 1 and not arguments.quiet:
+                    print(f"run {number + 1} of {repeat}: {reports[-1].verdict.value}", file=sys.stderr)
+            if arguments.why:
+                causes = _causes(session, combine(reports), arguments)
     except RunFolderError as error:
         if what.to_json() not in str(error):
             raise RunFolderError(f"{error} The scenario was:\n{what.to_json()}") from None
         raise
-    return _show_run(combine(reports), arguments)
+    return _show_run(combine(reports), arguments, causes)
+
+
+def _causes(session: Session, report: RunReport, arguments: argparse.Namespace) -> dict[Claimed, Cause]:
+    from forkproof.explore import Explorer
+    from forkproof.reports import terminal
+    from forkproof.reports.progress import CampaignProgress
+
+    asked = {judgement.key: judgement.rate for judgement in report.broken}
+    if not asked:
+        return {}
+    with CampaignProgress(terminal.console(stderr=True), quiet=arguments.quiet) as progress:
+        explorer = Explorer(session, jobs=_jobs(arguments), progress=progress, budget_seconds=arguments.budget)
+        return explorer.explain(report.scenario, asked, report)
+
+
+def _jobs(arguments: argparse.Namespace) -> int:
+    return int(arguments.j or 2 * len(os.sched_getaffinity(0)))
 
 
 def _recheck(arguments: argparse.Namespace) -> int:
@@ -195,18 +231,26 @@ def _recheck(arguments: argparse.Namespace) -> int:
     return _show_run(judge(arguments.folder, _known_claims(arguments.claim)), arguments)
 
 
-def _show_run(report: Any, arguments: argparse.Namespace) -> int:
+def _show_run(report: RunReport, arguments: argparse.Namespace, causes: Mapping[Claimed, Cause] | None = None) -> int:
     from forkproof.reports import junit, terminal
 
     console = terminal.console(stderr=_to_stdout(arguments.json))
     if arguments.quiet:
         console.print(terminal.verdict_text(report.verdict))
     else:
-        console.print(terminal.run(report, verbosity=arguments.verbose))
-    _write_json(arguments.json, report.to_dict())
+        console.print(terminal.run(report, causes=causes, verbosity=arguments.verbose))
+    _write_json(arguments.json, _with_causes(report, causes or {}))
     if arguments.junit:
         _write(lambda: junit.write(arguments.junit, "run", junit.of_run(report)), arguments.junit)
     return int(report.exit_code)
+
+
+def _with_causes(report: RunReport, causes: Mapping[Claimed, Cause]) -> dict[str, Any]:
+    plain = report.to_dict()
+    for judgement, claim in zip(report.judgements, plain["claims"], strict=True):
+        if judgement.key in causes:
+            claim |= causes[judgement.key].to_dict()
+    return plain
 
 
 def _explore(arguments: argparse.Namespace) -> int:
@@ -231,7 +275,7 @@ def _explore(arguments: argparse.Namespace) -> int:
     ):
         explorer = Explorer(
             session,
-            jobs=arguments.j or 2 * len(os.sched_getaffinity(0)),
+            jobs=_jobs(arguments),
             progress=progress,
             budget_seconds=arguments.budget,
             shrink_expected=bool(names),

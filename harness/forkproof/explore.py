@@ -11,11 +11,12 @@ one step of the structured pass does; `tests/test_fork_property.py` uses it, wit
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import itertools
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from hypothesis.strategies import SearchStrategy
 
 from forkproof import known_issues, scenario
 from forkproof.broker import Broker
-from forkproof.cause import runs_until_sound
+from forkproof.cause import Cause, Claimed, investigate, runs_until_sound
 from forkproof.claims import REGISTRY
 from forkproof.coverage import Coverage, Universe, universe
 from forkproof.errors import CouldNotDecide, ForkproofError, ScenarioError
-from forkproof.judge import Judgement, RunReport
+from forkproof.judge import Judgement, RunReport, Stands, assess
 from forkproof.known_issues import KnownIssue
 from forkproof.scenario import Scenario, WorkerClass
 from forkproof.session import Session
@@ -111,6 +112,8 @@ class Failure:
     folder: Path
     rate: tuple[int, int]
     seen: int = 1
+    cause: Cause | None = None
+    stands: Sequence[Stands] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As in the JSON report, schema 1."""
@@ -120,6 +123,8 @@ class Failure:
             "loop": self.judgement.finding.loop,
             "verdict": self.judgement.finding.verdict.value,
             "explanation": self.judgement.finding.explanation,
+            "since": self.judgement.since,
+            "stacks": [asdict(stands) for stands in self.stands],
             "expectation": self.judgement.expectation.value if self.judgement.expectation else None,
             "scenario": self.scenario.to_dict(),
             "rate": list(self.rate),
@@ -127,6 +132,7 @@ class Failure:
             "surprise": self.judgement.surprise,
             "known_issue": self.judgement.known_issue,
             "run": str(self.folder),
+            **(self.cause.to_dict() if self.cause is not None else {"cause": None, "cure": None}),
         }
 
 
@@ -157,7 +163,7 @@ class _Group:
 
     def as_seen(self) -> Failure:
         report, judgement = self.members[0]
-        return Failure(judgement, report.scenario, report.folder, judgement.rate, self.seen)
+        return _failure(report, judgement, judgement.rate, self.seen)
 
 
 class Progress:
@@ -189,9 +195,14 @@ class Campaign:
     problems: list[str] = field(default_factory=list)
     stale: list[Stale] = field(default_factory=list)
     coverage: Coverage = field(default_factory=Coverage)
-    universe: Universe = field(default_factory=Universe)
+    target: Target | None = None
     judged: Sequence[str] = ()
     """The claims that were asked for."""
+
+    @functools.cached_property
+    def universe(self) -> Universe:
+        """What could have been run; worked out when it is asked for."""
+        return universe(self.target) if self.target is not None else Universe()
 
     def exit_code(self, *, strict: bool = False) -> int:
         """1 for a surprise that is no known issue (`strict`: any, and a stale issue), 3 where nothing was decided."""
@@ -268,13 +279,15 @@ class Explorer:
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self.campaign.launched = self.session.launched
-        self.campaign.universe = universe(self.session.target)
+        self.campaign.target = self.session.target
         self.campaign.judged = [name for name in REGISTRY if self.session.claims is None or name in self.session.claims]
         self.campaign.seconds = time.monotonic() - begun
         return self.campaign
 
-    def run_all(self, batch: Sequence[Scenario], until: float | None = None) -> Iterator[RunReport]:
-        """The reports of a batch, as they come."""
+    def run_all(
+        self, batch: Sequence[Scenario], until: float | None = None, *, every_claim: bool = False
+    ) -> Iterator[RunReport]:
+        """The reports of a batch, as they come; judged by the claims that were asked for, or by all."""
         todo = iter(batch)
         running: set[concurrent.futures.Future[RunReport]] = set()
 
@@ -283,7 +296,7 @@ class Explorer:
                 what = next(todo, None)
                 if what is None:
                     return
-                running.add(self._pool.submit(self.session.run, what))
+                running.add(self._pool.submit(self.session.run, what, every_claim=every_claim))
 
         fill()
         while running:
@@ -326,13 +339,16 @@ class Explorer:
     def _settle(self) -> None:
         # Surprises first: if somebody loses patience, these were what the campaign was for.
         for key, group in sorted(self._groups.items(), key=lambda item: not item[0][2]):
-            if key[2]:
-                self.campaign.failures.append(self._confirm_and_shrink(key, group))
-            elif self.shrink_expected:
-                self.campaign.expected_breaks.append(self._confirm_and_shrink(key, group))
+            where = self.campaign.failures if key[2] else self.campaign.expected_breaks
+            if not key[2] and not self.shrink_expected:
+                where.append(group.as_seen())
             else:
-                self.campaign.expected_breaks.append(group.as_seen())
-            del group.members[:]
+                failure, example = self._confirm_and_shrink(key, group)
+                where.append(failure)
+                group.members.clear()
+                if failure.judgement.finding.verdict is Verdict.BROKEN and key[3] is None:
+                    where[-1] = replace(failure, cause=self._cause_of(failure, example))
+            group.members.clear()
         self._prune()
 
     def _check_known(self) -> None:
@@ -366,7 +382,36 @@ class Explorer:
                 where = self.campaign.failures if key[2] else self.campaign.expected_breaks
                 where.append(group.as_seen())
 
-    def _confirm_and_shrink(self, key: Key, group: _Group) -> Failure:
+    def _cause_of(self, failure: Failure, example: RunReport) -> Cause:
+        key = failure.judgement.key
+        return self.explain(failure.scenario, {key: failure.rate}, example)[key]
+
+    def explain(
+        self, what: Scenario, asked: Mapping[Claimed, tuple[int, int]], example: RunReport
+    ) -> dict[Claimed, Cause]:
+        """The causes of failures of one scenario, given with their rates, by running its neighbours."""
+        self.progress.phase("cause of " + ", ".join(sorted({claim for claim, _ in asked})), None)
+        # There are more neighbours to every side than simpler ones.
+        last_launch = self.session.launched + 2 * self.budget_launches
+        deadline = time.monotonic() + self.budget_seconds
+        before = example if self.session.claims is None else assess(example.folder)
+
+        def run_all(batch: Sequence[Scenario]) -> Iterator[RunReport]:
+            for report in self.run_all(batch, every_claim=True):
+                yield report
+                _drop(report.folder)
+
+        return investigate(
+            what,
+            asked,
+            run_all,
+            held=[found.key for found in before.judgements if found.finding.verdict is Verdict.HELD],
+            can_run=self.session.target.can_run,
+            go_on=lambda: time.monotonic() < deadline and self.session.launched < last_launch,
+            jobs=self.jobs,
+        )
+
+    def _confirm_and_shrink(self, key: Key, group: _Group) -> tuple[Failure, RunReport]:
         self.progress.phase(f"confirm and shrink {key[0]}", None)
         for report, judgement in group.members:  # noqa: B007 - used below, as the last one looked at
             failed, tried, _ = again = self.rate(report.scenario, key, CONFIRM)
@@ -375,14 +420,14 @@ class Explorer:
         else:
             # Seen once and never again: a race, and its rate says so.
             report, judgement = group.members[0]
-            return Failure(judgement, report.scenario, report.folder, (1, 1 + tried), group.seen)
+            return _failure(report, judgement, (1, 1 + tried), group.seen), report
         small, example = report.scenario, None
         if key[3] is None:  # A known issue has its smallest scenario already; that it still shows is what matters.
             small, example = self.shrink(report.scenario, key, judgement.finding.loop, (failed, tried))
         if example is not None:
             failed, tried, _ = again = self.rate(small, key, CONFIRM)
         shown = again[2] or example or (report, judgement)
-        return Failure(shown[1], small, shown[0].folder, (failed, tried), group.seen)
+        return _failure(*shown, (failed, tried), group.seen), shown[0]
 
     def rate(self, what: Scenario, key: Key, tries: int) -> tuple[int, int, tuple[RunReport, Judgement] | None]:
         """How many of `tries` runs fail in the way `key`, of how many; and the first that did."""
@@ -433,6 +478,10 @@ class Explorer:
                 _drop(report.folder)
         order = [simpler.digest for simpler in batch]
         return failing[min(failing, key=order.index)] if failing else None
+
+
+def _failure(report: RunReport, judgement: Judgement, rate: tuple[int, int], seen: int) -> Failure:
+    return Failure(judgement, report.scenario, report.folder, rate, seen, stands=report.stands)
 
 
 def key_of(judgement: Judgement) -> Key:

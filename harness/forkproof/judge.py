@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from forkproof import claims, expectation, known_issues, scenario
+from forkproof.claims.base import clock, who
 from forkproof.errors import RunFolderError, UsageError
 from forkproof.expectation import Expectation
 from forkproof.history import History, Process
@@ -24,13 +26,17 @@ LONGEST_LINE = 2000
 
 @dataclass(frozen=True)
 class Judgement:
-    """A finding, set against what the documentation promises. `rate` is (broken, runs that could tell)."""
+    """A finding, set against what the documentation promises.
+
+    `rate` is (broken, runs that could tell); `since` tells the first bad event of what broke.
+    """
 
     finding: Finding
     expectation: Expectation | None
     reason: str
     known_issue: str | None = None
     rate: tuple[int, int] = (0, 0)
+    since: str = ""
 
     @property
     def key(self) -> tuple[str, str | None]:
@@ -57,8 +63,21 @@ class Judgement:
             "known_issue": self.known_issue,
             "rate": list(self.rate),
             "explanation": self.finding.explanation,
+            "since": self.since,
             "evidence": [event.to_dict() for event in self.finding.evidence],
         }
+
+
+@dataclass(frozen=True)
+class Stands:
+    """Where a process stood when it was asked: the innermost calls of its main thread, of the last time."""
+
+    process: str
+    file: str
+    calls: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"{self.process} stands in {' < '.join(self.calls)} ({self.file})"
 
 
 @dataclass(frozen=True)
@@ -71,6 +90,7 @@ class RunReport:
     judgements: Sequence[Judgement]
     loops: Sequence[Mapping[str, Any]] = ()
     folders: Sequence[Path] = field(default=())
+    stands: Sequence[Stands] = ()
     missed: Collection[str] = ()
     """What the scenario says and the run did not come to, as `faults.0`, `loops.1`, `patches.0`."""
 
@@ -108,12 +128,24 @@ class RunReport:
             "target": dict(self.versions),
             "claims": [judgement.to_dict() for judgement in self.judgements],
             "loops": [dict(loop) for loop in self.loops],
+            "stacks": [asdict(stands) for stands in self.stands],
             "run": str(self.folder),
         }
 
 
 def judge(folder: Path, names: Collection[str] | None = None) -> RunReport:
-    """Judge the run in a folder, all claims or those named; UsageError where it is no run's folder."""
+    """Judge the run in a folder, all claims or those named, and write its verdict; UsageError where it is no run's."""
+    report = assess(folder, names)
+    try:
+        (folder / "verdict.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):  # an old run that is read-only is judged all the same
+            raise RunFolderError(f"{folder}/verdict.json: cannot be written: {error.strerror}. Make room.") from None
+    return report
+
+
+def assess(folder: Path, names: Collection[str] | None = None) -> RunReport:
+    """As `judge`, and leave the folder as it is."""
     launched = _launched(folder)
     what = scenario.load(folder / "scenario.json")
     history = History.read(folder / "history")
@@ -124,18 +156,15 @@ def judge(folder: Path, names: Collection[str] | None = None) -> RunReport:
         if finding.verdict is Verdict.NOT_APPLICABLE:
             judgements.append(Judgement(finding, None, ""))
             continue
-        found = Judgement(finding, expected, reason, rate=_rate([finding.verdict]))
+        found = Judgement(finding, expected, reason, rate=_rate([finding.verdict]), since=since(history, finding))
         if found.surprise:
             issue = known_issues.find(what, finding, versions)
             found = replace(found, known_issue=issue.id if issue else None)
         judgements.append(found)
-    report = RunReport(what, folder, versions, judgements, loops(what, history), (folder,), missed(what, history))
-    try:
-        (folder / "verdict.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS):  # an old run that is read-only is judged all the same
-            raise RunFolderError(f"{folder}/verdict.json: cannot be written: {error.strerror}. Make room.") from None
-    return report
+    return RunReport(
+        what, folder, versions, judgements, loops(what, history), (folder,), stands(folder, history),
+        missed(what, history),
+    )  # fmt: skip
 
 
 def combine(reports: Sequence[RunReport]) -> RunReport:
@@ -161,6 +190,52 @@ def _worst(found: Sequence[Judgement]) -> Judgement:
 def _rate(verdicts: Sequence[Verdict]) -> tuple[int, int]:
     told = [verdict for verdict in verdicts if verdict in (Verdict.HELD, Verdict.BROKEN)]
     return sum(verdict is Verdict.BROKEN for verdict in told), len(told)
+
+
+def since(history: History, finding: Finding) -> str:
+    """When something broke first, in which process, and how long after the fault before it; empty where nothing did."""
+    if finding.verdict is not Verdict.BROKEN or not finding.evidence:
+        return ""
+    first = finding.evidence[0]
+    if first.event == "window.close":  # what was missing was so from the window's beginning
+        opened = (event for event in history.of("window.open") if event["window"] == first["window"])
+        first = next(opened, first)
+    told = f"{clock(history, first.t)}, {first.event}"
+    if first.process in history.processes:
+        told += f" in {who(history, first.process)}"
+    faults = [event for event in history.of("fault.ok") if event.t <= first.t]
+    return told + (f", {first.t - faults[-1].t:.2f} s after {faults[-1]['fault']}" if faults else "")
+
+
+def stands(folder: Path, history: History) -> list[Stands]:
+    """Where each process stood that was asked for its stacks, as last asked."""
+    found = {}
+    for event in history.of("stack"):
+        calls = _innermost(folder / event["file"])
+        if calls:
+            found[event["target"]] = Stands(who(history, event["target"]), event["file"], calls)
+    return list(found.values())
+
+
+def _innermost(path: Path) -> list[str]:
+    """The innermost calls of the thread that heard the signal, from the last that faulthandler wrote there."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    calls: list[str] = []
+    for line in text.rpartition("Current thread")[2].splitlines()[1:]:
+        call = _CALL.fullmatch(line)
+        if call is None or len(calls) == CALLS:
+            break
+        calls.append(f"{'/'.join(call['file'].split('/')[-2:])}:{call['line']} {call['name']}")
+    return calls
+
+
+CALLS = 3
+"""How many calls of a stack a report shows; the file has all."""
+
+_CALL = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
 
 
 def missed(what: Scenario, history: History) -> frozenset[str]:

@@ -35,13 +35,13 @@ class Session:
         """What is put to the test."""
         return self.around.target
 
-    def run(self, what: Scenario) -> RunReport:
-        """Launch a scenario once and judge it.
+    def run(self, what: Scenario, *, every_claim: bool = False) -> RunReport:
+        """Launch a scenario once and judge it, by the claims that were asked for or by all.
 
         Raises MissingPackage or TargetError where the target cannot run it, and CouldNotDecide where the server did not
         boot and the plainest one does not boot either, or where the run was stopped.
         """
-        report = judge(self._launch(what), self.claims)
+        report = judge(self._launch(what), None if every_claim else self.claims)
         if not History.read(report.folder / "history").windows and not self._plainest_boots(report.folder):
             raise CouldNotDecide(
                 f"no server boots on {self.target.executable}, not even a sync one without patches. It said:\n"
@@ -62,7 +62,10 @@ class Session:
         with self._lock:
             known = self._control_boots
         if known is None:
-            known = bool(History.read(self._launch(PLAINEST) / "history").windows)
+            control = self._launch(PLAINEST)
+            known = bool(History.read(control / "history").windows)
+            if known:
+                launch.remove_folder(control)
             with self._lock:
                 self._control_boots = known
         return known

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import markup
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from forkproof.cause import Cause, Claimed
 from forkproof.explore import Campaign, Failure, Stale
 from forkproof.judge import Judgement, RunReport, server_log
 from forkproof.reports import printable
@@ -68,12 +69,14 @@ def loops_table(report: RunReport) -> Table:
     return table
 
 
-def failure(judgement: Judgement, folder: Path) -> str:
-    """What broke, where, since when, and how to see it again."""
+def failure(judgement: Judgement, folder: Path, cause: Sequence[str] = ()) -> str:
+    """What broke, where, since when, how often, why and what helps."""
     finding = judgement.finding
     where = f" ({finding.loop})" if finding.loop else ""
     failed, tried = judgement.rate
     lines = [f"[bold red]{finding.claim}{where} {finding.verdict.value.upper()}[/]: {escape(finding.explanation)}"]
+    if judgement.since:
+        lines.append(f"  since: {escape(judgement.since)}")
     if tried > 1:
         lines.append(f"  failed in {failed} of {tried} runs")
     if judgement.expectation is not None:
@@ -81,26 +84,42 @@ def failure(judgement: Judgement, folder: Path) -> str:
         lines.append(f"  {surprise}{judgement.expectation.value.replace('_', ' ')}; {escape(judgement.reason)}")
     if judgement.known_issue:
         lines.append(f"  known issue: {judgement.known_issue}")
+    lines += [f"  {escape(line)}" for line in cause]
     lines.append(f"  evidence: {escape(str(folder))}")
     return "\n".join(lines)
 
 
-def run(report: RunReport, *, verbosity: int = 0) -> RenderableType:
-    """The whole report of one scenario."""
+def run(report: RunReport, *, causes: Mapping[Claimed, Cause] | None = None, verbosity: int = 0) -> RenderableType:
+    """The whole report of one scenario, with the causes that were looked for."""
     parts: list[RenderableType] = [f"target: {describe(report.versions)}", claims_table(report.judgements)]
     if report.loops:
         parts += ["", loops_table(report)]
+    told = _told_once(causes or {})
     for judgement in report.judgements:
         if judgement.finding.verdict in (Verdict.BROKEN, Verdict.UNKNOWN):
-            parts += ["", failure(judgement, report.folder)]
+            parts += ["", failure(judgement, report.folder, told.get(judgement.key, ()))]
         elif judgement.finding.verdict is Verdict.NOT_APPLICABLE and verbosity > 0:
             parts.append(f"{judgement.finding.claim}: not applicable: {escape(judgement.finding.explanation)}")
+    if report.verdict is not Verdict.HELD and report.stands:
+        parts += ["", *(escape(str(stands)) for stands in report.stands)]
     if verbosity > 0 or any(j.finding.claim == "workers_boot" for j in report.broken):
         parts += ["", "the server's last words:", escape(server_log(report.folder))]
     if report.verdict is not Verdict.HELD:
         parts += ["", f"Reproduce with:  forkproof replay {escape(str(report.folder))}"]
     parts += ["", f"{verdict_text(report.verdict)}  ({len(report.folders) or 1} launched)"]
     return Group(*parts)
+
+
+def _told_once(causes: Mapping[Claimed, Cause]) -> dict[Claimed, list[str]]:
+    """The lines of each cause; those of one that is like another are not said again."""
+    first: dict[str, str] = {}
+    told = {}
+    for (claim, loop), cause in causes.items():
+        lines = list(cause.lines())
+        name = first.setdefault("\n".join(lines), f"{claim} ({loop})" if loop else claim)
+        same = name != (f"{claim} ({loop})" if loop else claim)
+        told[claim, loop] = [f"cause and cure: those of {name}"] if same else lines
+    return told
 
 
 def campaign(found: Campaign, *, seed: int, verbosity: int = 0, quiet: bool = False) -> RenderableType:
@@ -115,8 +134,9 @@ def campaign(found: Campaign, *, seed: int, verbosity: int = 0, quiet: bool = Fa
                 "",
                 *(f"unknown, {times} x: {escape(why)}" for why, times in found.coverage.unknown().most_common(10)),
             ]
-            parts += ["", *(_expected(failure_) for failure_ in found.expected_breaks)]
-        for failed in found.failures:
+            parts += ["", *(_expected(failed) for failed in found.expected_breaks if failed.cause is None)]
+        explained = [failed for failed in found.expected_breaks if failed.cause is not None]
+        for failed in [*explained, *found.failures]:
             parts += ["", surprise(failed)]
         parts += [line for stale in found.stale for line in ("", no_longer_shows(stale))]
     known = sum(failed.judgement.known_issue is not None for failed in found.failures)
@@ -175,10 +195,12 @@ def values_table(found: Campaign) -> Table:
 
 
 def surprise(failed: Failure) -> str:
-    """One surprise, with its smallest scenario."""
+    """One failure that was confirmed and shrunk, with its smallest scenario."""
     small = json.dumps(failed.scenario.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    lines = list(failed.cause.lines()) if failed.cause is not None else []
+    stands = "".join(f"  {escape(str(stands))}\n" for stands in failed.stands)
     return (
-        f"{failure(failed.judgement, failed.folder)}\n"
+        f"{failure(failed.judgement, failed.folder, lines)}\n{stands}"
         f"  fails in {failed.rate[0]} of {failed.rate[1]} runs; seen {failed.seen} times; smallest scenario:\n"
         f"  {escape(small)}\n"
         f"Reproduce with:  forkproof replay {escape(str(failed.folder))}"
