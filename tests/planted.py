@@ -15,6 +15,7 @@ HEARS = {"name": "a", "body": "listen", "start": "post_worker_init", "policy": "
 READS_IN_ARBITER = {"name": "a", "body": "listen", "start": "on_starting", "policy": "inherit_allowed"}
 RELOADS = {"fault": "hup", "options": {"times": 3}}
 KILLS = {"fault": "kill_worker", "slot": 0}
+NATIVE = {"site": "config_first_line", "flags": {"thread": False}}
 STOPS = {"faults": [{"fault": "term"}]}
 
 
@@ -93,5 +94,15 @@ PLANTED: dict[str, tuple[Scenario, str, Scenario]] = {
         _scenario({"name": "a", "kind": "process", "start": "first_request"}, server=GEVENT),
         "Parent changed",
         _scenario({"name": "a", "kind": "process", "start": "first_request"}),
+    ),
+    "patch_is_what_was_asked": (
+        _scenario(IN_CONFIG, patches=[NATIVE], server=GEVENT),
+        "undone",
+        _scenario(IN_CONFIG, patches=[NATIVE, {"site": "post_fork", "flags": {"thread": False}}]),
+    ),
+    "no_stale_original": (
+        _scenario({"name": "a"}, server=GEVENT, surroundings={"early_imports": [{"what": "lock", "where": "config"}]}),
+        "lock",
+        _scenario({"name": "a"}, server=GEVENT, surroundings={"early_imports": [{"what": "lock", "where": "app"}]}),
     ),
 }

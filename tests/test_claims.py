@@ -29,6 +29,8 @@ NAMES = [
     "no_leak_on_reload",
     "no_socket_shared_across_fork",
     "quiet_runtime",
+    "patch_is_what_was_asked",
+    "no_stale_original",
 ]
 BY_LOOP = {
     "exactly_one_listener",

@@ -79,12 +79,14 @@ ALLOWED = {
     "forkproof.scenario": {"forkproof.faults", "forkproof.errors"},
     "forkproof.target": {"forkproof.scenario", "forkproof.errors"},
     "forkproof.history": {"forkproof.scenario"},
+    "forkproof.patching": {"forkproof.scenario"},
     "forkproof.verdict": {"forkproof.history"},
     "forkproof.claims": {
         "forkproof.claims", "forkproof.scenario", "forkproof.history", "forkproof.verdict", "forkproof.errors",
+        "forkproof.patching",
     },
     "forkproof.expectation": {
-        "forkproof.history", "forkproof.scenario", "forkproof.faults", "forkproof.errors",
+        "forkproof.history", "forkproof.patching", "forkproof.scenario", "forkproof.faults", "forkproof.errors",
     },
     "forkproof.known_issues": {"forkproof.scenario", "forkproof.verdict", "forkproof.errors"},
     "forkproof.dimensions": {"forkproof.scenario", "forkproof.faults"},

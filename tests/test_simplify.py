@@ -20,7 +20,10 @@ RICH: dict[str, Any] = {
         {"name": "b", "body": "listen", "daemon": False, "yields": {"call": "native_sleep", "every": 10}},
     ],
     "server": {"worker_class": "gthread", "workers": 4, "threads": 4, "preload": True, "timeout": 9},
-    "surroundings": {"broker": "unix_socket"},
+    "surroundings": {
+        "broker": "unix_socket",
+        "early_imports": [{"what": "lock"}, {"what": "queue", "where": "config"}],
+    },
     "faults": [
         {"fault": "kill_worker", "slot": 3, "after": {"event": "request", "slot": 2, "delay": 0.2}},
         {"fault": "term"},
@@ -55,6 +58,7 @@ def test_each_dimension_is_tried() -> None:
     for name, value in {"worker_class": "sync", "preload": False, "threads": 1, "timeout": 30}.items():
         assert any(simpler.to_dict()["server"][name] == value for simpler in found), name
     assert any(simpler.surroundings.broker == "ip" for simpler in found)
+    assert any(not simpler.surroundings.early_imports for simpler in found)
     assert any(simpler.loops[0].kind == "thread" for simpler in found)
     assert any(simpler.faults[:1] and simpler.faults[0].after.delay == 0 for simpler in found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from forkproof.scenario import (
     PATCH_FLAGS,
     AnchorEvent,
     BrokerAddress,
+    EarlyPlace,
+    EarlyThing,
     Fault,
     Loop,
     LoopBody,
@@ -86,6 +89,12 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
         yield from (("policy", loop.policy), ("yield", loop.yields.call), ("every", loop.yields.every))
         yield "seconds", loop.yields.seconds
     yield "broker", what.surroundings.broker
+    yield "early", len(what.surroundings.early_imports)
+    for early in what.surroundings.early_imports:
+        yield from (("early thing", early.what), ("early place", early.where))
+    sites = [patch.site for patch in what.patches]
+    flags = {json.dumps(patch.flags) for patch in what.patches}
+    yield "patched twice at one site, otherwise", len(set(sites)) < len(sites) and len(flags) > 1
     for fault in what.faults:
         yield from (
             ("fault", fault.fault),
@@ -118,6 +127,10 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
         ("every", (1, 2, 10, 100)),
         ("seconds", (0.0, 0.001, 0.01, 0.05, 0.1, 0.5)),
         ("broker", BrokerAddress),
+        ("early", (0, 1, 2)),
+        ("early thing", EarlyThing),
+        ("early place", EarlyPlace),
+        ("patched twice at one site, otherwise", (False, True)),
         ("fault", REGISTRY),
         ("slot", (None, 0, 1, 2, 3)),
         ("anchor", AnchorEvent),
@@ -149,6 +162,8 @@ def test_few_are_drawn_twice(many: list[Scenario]) -> None:
         ),
         ({"without": ["requests one by one"]}, "requests", {Requests.BURSTS}),
         ({"without": ["fork hooks"]}, "start", set(LoopStart) - {LoopStart.FORK_HOOK}),
+        ({"without": ["early imports"]}, "early", {0}),
+        ({"without": ["simple queues"]}, "early thing", set(EarlyThing) - {EarlyThing.SIMPLE_QUEUE}),
         ({"without": ["preload"]}, "preload", {False}),
         ({"max_workers": 2}, "workers", {1, 2}),
         ({"max_loops": 1}, "loops", {1}),

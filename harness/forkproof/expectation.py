@@ -36,7 +36,11 @@ from packaging.version import Version
 
 from forkproof.faults import REGISTRY, Life
 from forkproof.history import Place
+from forkproof.patching import KEYWORDS, asked, calls
 from forkproof.scenario import (
+    EarlyImport,
+    EarlyPlace,
+    EarlyThing,
     Fault,
     Guard,
     Loop,
@@ -86,6 +90,25 @@ class _Unit:
     """Whether it was started by a hook of `os.fork`, in a process that gevent had yet to prepare."""
 
 
+_MADE_OF = {
+    EarlyThing.IMPORT_REDIS: frozenset[str](),
+    EarlyThing.LOCK: frozenset({"thread"}),
+    EarlyThing.FROM_THREADING: frozenset({"thread"}),
+    EarlyThing.QUEUE: frozenset({"thread", "queue"}),
+    EarlyThing.SIMPLE_QUEUE: frozenset({"queue"}),
+    EarlyThing.REDIS_CLIENT: frozenset({"thread", "socket"}),
+}
+"""The keywords of `patch_all` that make a difference to an early thing."""
+
+
+@dataclass(frozen=True)
+class _Early:
+    """Something made in a module's first lines; `native_until` are the keywords that were not patched then."""
+
+    what: EarlyImport
+    native_until: frozenset[str]
+
+
 @dataclass
 class _Process:
     place: Place
@@ -103,12 +126,19 @@ class _Process:
     in_request: bool = False
     there: Sure = Sure.YES
     """MAYBE for one that was told to go and may have reasons to stay."""
+    early: list[_Early] = field(default_factory=list)
 
     def fork(self, place: Place) -> _Process:
         """A child: what is patched is inherited, native threads are not [F], greenlets are copied [G]."""
         copies = [replace(unit, copied=True) for unit in self.units if not unit.native]
         orphaned = [*self.orphaned, *(unit.loop for unit in self.units if unit.native)]
-        return replace(self, place=place, patched=set(self.patched), units=copies, orphaned=orphaned)
+        early = list(self.early)
+        return replace(self, place=place, patched=set(self.patched), units=copies, orphaned=orphaned, early=early)
+
+    @property
+    def stale(self) -> list[EarlyImport]:
+        """What was made before it could be patched, and is patched by now [G]."""
+        return [one.what for one in self.early if one.native_until & self.patched]
 
 
 PATIENCE = 2.0
@@ -150,8 +180,10 @@ class _Model:
         self._live_on()
 
     def _boot(self) -> None:
-        for site in (PatchSite.INTERPRETER_START, PatchSite.CONFIG_FIRST_LINE, PatchSite.CONFIG_AFTER_IMPORTS):
+        for site in (PatchSite.INTERPRETER_START, PatchSite.CONFIG_FIRST_LINE):
             self._patch(self.arbiter, site)
+        self._make_early(self.arbiter, EarlyPlace.CONFIG)
+        self._patch(self.arbiter, PatchSite.CONFIG_AFTER_IMPORTS)
         self.arbiter.queue_patched_early = "queue" in self.arbiter.patched
         self._start(self.arbiter, LoopStart.CONFIG_IMPORT)
         if self.server.preload:
@@ -244,9 +276,16 @@ class _Model:
         return child
 
     def _import_app(self, process: _Process) -> None:
-        for site in (PatchSite.APP_FIRST_LINE, PatchSite.APP_AFTER_IMPORTS, PatchSite.IN_THREAD):
+        self._patch(process, PatchSite.APP_FIRST_LINE)
+        self._make_early(process, EarlyPlace.APP)
+        for site in (PatchSite.APP_AFTER_IMPORTS, PatchSite.IN_THREAD):
             self._patch(process, site)
         self._start(process, LoopStart.APP_IMPORT)
+
+    def _make_early(self, process: _Process, where: EarlyPlace) -> None:
+        for early in self.scenario.surroundings.early_imports:
+            if early.where is where:
+                process.early.append(_Early(early, _MADE_OF[early.what] - process.patched))
 
     def _patch(self, process: _Process, site: PatchSite) -> None:
         for patch in self.scenario.patches:
@@ -294,7 +333,7 @@ class _Model:
             # From 24.0.0 on the arbiter waits on a queue that it makes in its constructor, before that in select.
             waits = process.queue_patched_early if self.arbiter_waits_on_queue else "select" in process.patched
         elif server.is_gevent:
-            return Sure.MAYBE if process.odd else Sure.YES
+            return Sure.MAYBE if process.odd or self.may_freeze(process) else Sure.YES
         elif server is WorkerClass.GTHREAD:
             if process.poller_patched_early != ("select" in process.patched):
                 return Sure.MAYBE
@@ -304,7 +343,7 @@ class _Model:
         if not waits:
             # A main that waits natively may still enter the hub now and then, where anything of it is patched.
             return Sure.MAYBE if process.patched or process.odd else Sure.NO
-        return Sure.MAYBE if process.odd else Sure.YES
+        return Sure.MAYBE if process.odd or self.may_freeze(process) else Sure.YES
 
     def gives_way(self, unit: _Unit, process: _Process) -> Sure:
         """Whether a greenlet lets the others of its process run [C]."""
@@ -332,7 +371,7 @@ class _Model:
         """Whether a loop ticks in a process, once booted."""
         if process.body is unit:
             return self._child_advances(process)
-        if unit.native and self.talks_at_fork(process):
+        if unit.native and (self.talks_at_fork(process) or self.may_freeze(process)):
             return Sure.MAYBE
         if unit.native:
             # A thread that talks through sockets which were patched under it, or that is started while gevent has
@@ -357,7 +396,13 @@ class _Model:
     def talks_at_fork(self, process: _Process) -> bool:
         """Whether a native thread that does more than sleep runs in the parent while a process is forked [T]."""
         return process.place.role == "worker" and any(
-            unit.native and (unit.loop.needs_redis or self.enters_a_hub(unit, self.arbiter) or _starts_threads(unit))
+            unit.native
+            and (
+                unit.loop.needs_redis
+                or self.arbiter.early  # whose locks it may hold
+                or self.enters_a_hub(unit, self.arbiter)
+                or _starts_threads(unit)
+            )
             for unit in self.arbiter.units
         )
 
@@ -367,6 +412,18 @@ class _Model:
             return False
         call = unit.loop.yields.call
         return call is YieldCall.GEVENT_SLEEP or (call is YieldCall.TIME_SLEEP and "time" in process.patched)
+
+    def may_freeze(self, process: _Process) -> bool:
+        """Whether greenlets of a process may wait natively for each other, through what was made before a patch [G]."""
+        return bool(process.stale) and bool(process.units or self.requests_in_greenlets(process) is not Sure.NO)
+
+    def requests_in_greenlets(self, process: _Process) -> Sure:
+        """Whether a process answers requests in greenlets [G]."""
+        if process.place.role != "worker" or self.server.worker_class is WorkerClass.SYNC:
+            return Sure.NO
+        if not self.server.worker_class.is_gevent:
+            return Sure.MAYBE if "thread" in process.patched else Sure.NO
+        return Sure.MAYBE if process.odd else Sure.YES
 
     # What follows for claims
 
@@ -384,7 +441,8 @@ class _Model:
     def unsettled(self) -> bool:
         """Whether nothing is documented of how this deployment patches, or whether the arbiter itself is held up."""
         everywhere = [process for window in self.windows for process in window]
-        return any(process.odd for process in everywhere) or self.hogs(self.arbiter) is not Sure.NO
+        doubtful = any(process.odd or self.may_freeze(process) for process in everywhere)
+        return doubtful or self.hogs(self.arbiter) is not Sure.NO
 
 
 def _starts_threads(unit: _Unit) -> bool:
@@ -618,6 +676,26 @@ def _quiet(model: _Model, loop: Loop) -> Answer:
     return Expectation.MAY_BREAK, "what is printed then is not documented"
 
 
+def _patched(model: _Model, loop: Loop) -> Answer:
+    for role in ("arbiter", "worker"):
+        sequence = calls(model.scenario, role)
+        for keyword in KEYWORDS:
+            if asked(sequence, keyword).contradicted:
+                return Expectation.MUST_BREAK, f"a call that patches {keyword} is not undone by one that does not [G]"
+    return Expectation.MUST_HOLD, "every call patches what its keywords say [G]"
+
+
+def _stale(model: _Model, loop: Loop) -> Answer:
+    answers: list[Answer] = []
+    for process in (process for window in model.windows for process in window if process.stale):
+        things = f"{', '.join(f'{one.where}.{one.what}' for one in process.stale)}, made before a patch [G]"
+        if model.requests_in_greenlets(process) is Sure.YES:
+            answers.append((Expectation.MUST_BREAK, f"requests of {process.place} use {things}"))
+        else:
+            answers.append((Expectation.MAY_BREAK, f"a greenlet of {process.place} may use {things}"))
+    return _merge(answers) if answers else (Expectation.MUST_HOLD, "nothing is made before a patch that replaces it")
+
+
 _RULES: dict[str, Callable[[_Model, Loop], Answer]] = {
     "exactly_one_listener": _one_listener,
     "no_copied_thread": _copied,
@@ -631,4 +709,6 @@ _RULES: dict[str, Callable[[_Model, Loop], Answer]] = {
     "no_leak_on_reload": _leak,
     "no_socket_shared_across_fork": _shared_sockets,
     "quiet_runtime": _quiet,
+    "patch_is_what_was_asked": _patched,
+    "no_stale_original": _stale,
 }

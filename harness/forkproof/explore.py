@@ -90,6 +90,8 @@ def abilities(target: Target, broker: Broker | None = None) -> tuple[list[Worker
         lacks.append("redis")
     if not target.has_fork_hooks:
         lacks.append("fork hooks")
+    if not target.has_simple_queue:
+        lacks.append("simple queues")
     classes = [
         worker_class
         for worker_class in WorkerClass

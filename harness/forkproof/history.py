@@ -8,6 +8,8 @@ CLOCK_MONOTONIC, which processes of one machine share.
 The supervisor writes `history/supervisor.jsonl`. Its `sample` events hold the tick counters that it read out of shared
 memory, since a starved process cannot report.
 
+A name in a module that still means what gevent has replaced is `stale`: [the name, the original].
+
 Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
 
 | event | fields |
@@ -15,7 +17,10 @@ Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
 | `process` (probe) | `ppid`, `python`; the first event of every process |
 | `role` (probe) | `role`, `slot` |
 | `hook` (probe) | `name`; `slot` where one is meant, `child` for `child_exit` |
-| `patch` (probe) | `site`, `flags`, `saved` (modules patched so far) |
+| `patch` (probe) | `site` (`worker_class` for the worker's own), `flags`, `saved` (modules patched so far) |
+| `patched` (probe) | `when`, `keywords` of `patch_all`, `names` {name: `patched`, `removed`, `original`}, `stale` |
+| `early.made` (probe) | `name` (its module, and what it is) |
+| `early.used` (probe) | `name`, `user` (`request`, a loop), `greenlet`, `native` [[path, `lock`, `queue`, `socket`]] |
 | `loop.created` (probe) | `loop`, `birth`, `kind`, `site`, `defined_at` (file:line of its body) |
 | `loop.begin` (probe) | `loop`, `birth`, `cell`, `tid`, `thread` (class name): first turn in this process |
 | `loop.subscribed` (probe) | `loop`, `birth`: Redis has confirmed |

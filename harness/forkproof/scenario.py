@@ -177,6 +177,35 @@ class Requests(Word):
     ONE_BY_ONE = "one_by_one"
 
 
+class EarlyThing(Word):
+    """What a module imports or makes in its first lines: `import redis`; `threading.Lock()`; `from threading import
+    Lock`, made into one later; `queue.Queue()`; `queue.SimpleQueue()`; a client of Redis that is connected."""
+
+    IMPORT_REDIS = "import_redis"
+    LOCK = "lock"
+    FROM_THREADING = "from_threading_import_lock"
+    QUEUE = "queue"
+    SIMPLE_QUEUE = "simple_queue"
+    REDIS_CLIENT = "redis_client"
+
+    @property
+    def needs_redis(self) -> bool:
+        """Whether redis-py is imported for it."""
+        return self in (EarlyThing.IMPORT_REDIS, EarlyThing.REDIS_CLIENT)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether requests use it, and not only what it imports."""
+        return self is not EarlyThing.IMPORT_REDIS
+
+
+class EarlyPlace(Word):
+    """Which module: between the two sites of a patch that it has."""
+
+    APP = "app"
+    CONFIG = "config"
+
+
 class AnchorEvent(Word):
     """What a fault waits for."""
 
@@ -299,12 +328,20 @@ class Server(_Frozen):
     graceful_timeout: StrictInt = Field(default=3, ge=1, le=60)
 
 
+class EarlyImport(_Frozen):
+    """Something that is imported or made in a module's first lines, and used by every request and loop."""
+
+    what: EarlyThing
+    where: EarlyPlace = EarlyPlace.APP
+
+
 class Surroundings(_Frozen):
     """What is there beside server and loops."""
 
     broker: BrokerAddress = BrokerAddress.IP
     requests: Requests = Requests.BURSTS
     log: LogStream = LogStream.FAST
+    early_imports: tuple[EarlyImport, ...] = Field(default=(), max_length=2)
 
 
 class After(_Frozen):
@@ -482,7 +519,7 @@ def load(path: Path) -> Scenario:
 
 _PARTS: dict[str, type[BaseModel]] = {
     "patches": Patch, "loops": Loop, "yields": Yield, "server": Server, "surroundings": Surroundings,
-    "parks": Park, "faults": Fault, "after": After,
+    "early_imports": EarlyImport, "parks": Park, "faults": Fault, "after": After,
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from packaging.version import Version
 
 from forkproof.errors import MissingPackage, TargetError
-from forkproof.scenario import LoopStart, Scenario, YieldCall
+from forkproof.scenario import EarlyThing, LoopStart, Scenario, YieldCall
 
 OLDEST = (3, 6)
 PACKAGES = ("gunicorn", "gevent", "greenlet", "flask", "redis", "gevent-websocket")
@@ -75,6 +75,11 @@ class Target:
         """Whether it has `os.register_at_fork`, which came with Python 3.7."""
         return Version(self.python) >= Version("3.7")
 
+    @property
+    def has_simple_queue(self) -> bool:
+        """Whether it has `queue.SimpleQueue`, which came with Python 3.7."""
+        return Version(self.python) >= Version("3.7")
+
     def require(self, scenario: Scenario) -> None:
         """Raise where the target cannot run a scenario: MissingPackage, or TargetError for a keyword it lacks."""
         for name, why in needs(scenario).items():
@@ -93,6 +98,12 @@ class Target:
                 raise TargetError(
                     f"{self.executable}: Python {self.python} has no os.register_at_fork, which loop {loop.name!r} "
                     "needs. Start it elsewhere, or choose another --target."
+                )
+        for early in scenario.surroundings.early_imports:
+            if early.what is EarlyThing.SIMPLE_QUEUE and not self.has_simple_queue:
+                raise TargetError(
+                    f"{self.executable}: Python {self.python} has no queue.SimpleQueue, which "
+                    "surroundings.early_imports needs. Leave it out, or choose another --target."
                 )
         for patch in scenario.patches:
             for flag in patch.flags:
@@ -121,6 +132,9 @@ def needs(scenario: Scenario) -> dict[str, str]:
         found["gevent-websocket"] = f"worker_class {worker_class.value!r}"
     if scenario.patches:
         found["gevent"] = "patches"
+    for early in scenario.surroundings.early_imports:
+        if early.what.needs_redis:
+            found["redis"] = f"surroundings.early_imports: {early.what.value!r}"
     for loop in scenario.loops:
         if loop.kind.needs_gevent or loop.yields.call is YieldCall.GEVENT_SLEEP:
             found["gevent"] = f"loop {loop.name!r}"

@@ -10,6 +10,7 @@ Everything is keyword-only and shrinks towards one worker, no fault, one daemon 
 from forkproof_strategies._faults import afters, faults
 from forkproof_strategies._recipes import RECIPES, Recipe, recipes
 from forkproof_strategies._scenarios import (
+    early_imports,
     features,
     loops,
     patch_flags,
@@ -24,6 +25,7 @@ __all__ = [
     "RECIPES",
     "Recipe",
     "afters",
+    "early_imports",
     "faults",
     "features",
     "loops",

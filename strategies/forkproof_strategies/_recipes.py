@@ -100,7 +100,8 @@ RECIPES = (
         "https://www.gevent.org/api/gevent.monkey.html#gevent.monkey.patch_all",
         LoopStart.APP_IMPORT,
         (Policy.ARBITER_ONLY, Policy.ONCE_PER_SERVICE),
-        worker_classes=(WorkerClass.SYNC, *_GREEN),
+        # A gevent worker class would patch threads after all.
+        worker_classes=(WorkerClass.SYNC,),
         patches=(Patch(site=PatchSite.CONFIG_FIRST_LINE, flags={"thread": False}),),
         preload=True,
     ),

@@ -10,6 +10,9 @@ from forkproof.faults import Life
 from forkproof.scenario import (
     PATCH_FLAGS,
     BrokerAddress,
+    EarlyImport,
+    EarlyPlace,
+    EarlyThing,
     Guard,
     Loop,
     LoopBody,
@@ -58,6 +61,8 @@ FEATURES = (
     "not daemon",
     "guards",
     "other addresses",
+    "early imports",
+    "simple queues",
 )
 """What a scenario may use beyond the plainest one. Drawing a subset first makes several meet often (swarm testing,
 Groce et al., ISSTA 2012)."""
@@ -194,7 +199,27 @@ def surroundings(draw: st.DrawFn, *, using: Collection[str] = FEATURES, needs_re
     """What is there beside server and loops; how Redis is reached matters where a loop `needs_redis`."""
     addresses = list(BrokerAddress) if needs_redis and "other addresses" in using else [BrokerAddress.IP]
     styles = list(Requests) if "requests one by one" in using else [Requests.BURSTS]
-    return Surroundings(broker=draw(one_of(*addresses)), requests=draw(one_of(*styles)))
+    return Surroundings(
+        broker=draw(one_of(*addresses)),
+        requests=draw(one_of(*styles)),
+        early_imports=draw(early_imports(using=using)) if "early imports" in using else (),
+    )
+
+
+@st.composite
+def early_imports(draw: st.DrawFn, *, using: Collection[str] = FEATURES, max_size: int = 2) -> tuple[EarlyImport, ...]:
+    """What modules import or make in their first lines."""
+    things = [
+        thing
+        for thing in EarlyThing
+        if ("redis" in using or not thing.needs_redis)
+        and ("simple queues" in using or thing is not EarlyThing.SIMPLE_QUEUE)
+    ]
+    drawn = [
+        EarlyImport(what=draw(one_of(*things)), where=draw(one_of(*EarlyPlace)))
+        for _ in range(draw(integers(min(1, max_size), max_size)))
+    ]
+    return tuple(dict.fromkeys(drawn))
 
 
 @st.composite

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forkproof.claims import connections, liveness, logs, messages, placement, resources, server
+from forkproof.claims import connections, liveness, logs, messages, patches, placement, resources, server
 from forkproof.claims.base import Claim
 from forkproof.errors import UsageError
 from forkproof.history import Event, History
@@ -21,11 +21,8 @@ from forkproof.verdict import Finding, Verdict
 
 __all__ = ["REGISTRY", "Claim", "judge", "page"]
 
-_BY_NAME = {
-    claim.name: claim
-    for family in (placement, liveness, messages, connections, resources, server, logs)
-    for claim in family.CLAIMS
-}
+_FAMILIES = (placement, liveness, messages, connections, resources, server, logs, patches)
+_BY_NAME = {claim.name: claim for family in _FAMILIES for claim in family.CLAIMS}
 _ORDER = (
     "exactly_one_listener",
     "no_copied_thread",
@@ -39,6 +36,8 @@ _ORDER = (
     "no_leak_on_reload",
     "no_socket_shared_across_fork",
     "quiet_runtime",
+    "patch_is_what_was_asked",
+    "no_stale_original",
 )
 
 REGISTRY: dict[str, Claim] = {name: _BY_NAME[name] for name in _ORDER}

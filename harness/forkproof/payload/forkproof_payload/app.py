@@ -9,6 +9,7 @@ if deployment.uses_redis() or deployment.patches("app_after_imports"):
 
 from flask import Flask, jsonify
 
+deployment.make_early("app")
 deployment.patch("app_after_imports")
 deployment.patch_in_thread()
 

@@ -1,5 +1,7 @@
-from forkproof_payload import deployment; deployment.patch("config_first_line")  # noqa: E702
+from forkproof_payload import deployment; deployment.begin(); deployment.patch("config_first_line")  # noqa: E702
 """gunicorn's configuration file for a scenario; its first line is the first that can patch."""
+
+deployment.make_early("config")
 
 if deployment.patches("config_after_imports"):
     import logging  # noqa: F401
@@ -14,8 +16,6 @@ from forkproof_payload import parking
 
 deployment.become_arbiter()
 deployment.watch_forks()
-for _flags in deployment.patches("interpreter_start"):
-    deployment.patched("interpreter_start", _flags)
 
 _classes = {"geventwebsocket": "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"}
 
@@ -56,6 +56,7 @@ def pre_fork(server, worker):
 
 def post_fork(server, worker):
     deployment.become_worker(worker.forkproof_slot)
+    deployment.watch_worker_patch(worker)
     deployment.hook("post_fork", slot=worker.forkproof_slot)
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 
-from forkproof_payload import forks, parking, probe
+from forkproof_payload import early, forks, originals, parking, probe
 from forkproof_payload.loops import Loop
 
 
@@ -51,12 +51,26 @@ def patch(site):
 
 
 def patched(site, flags):
-    """Record that a patch was made, and what is patched since."""
-    from gevent import monkey
+    """Record that a patch was made, and which modules are patched since."""
+    probe.event("patch", site=site, flags=flags, saved=sorted(originals.saved()))
 
-    modules = ("os", "queue", "select", "signal", "socket", "ssl", "subprocess", "sys", "threading", "time")
-    saved = [name for name in modules if monkey.is_module_patched(name)]
-    probe.event("patch", site=site, flags=flags, saved=saved)
+
+def begin():
+    """Record the patch that was made before anything of ours ran."""
+    for flags in patches("interpreter_start"):
+        patched("interpreter_start", flags)
+
+
+def watch_worker_patch(worker):
+    """Record when the worker class patches by itself, which gevent's do once the worker is forked."""
+    patch = getattr(worker, "patch", None)
+    if patch is not None:
+
+        def observed():
+            patch()
+            patched("worker_class", {})
+
+        worker.patch = observed
 
 
 def patch_in_thread():
@@ -69,12 +83,21 @@ def patch_in_thread():
         thread.join()
 
 
+def make_early(where):
+    """Import and make what the scenario has here."""
+    for one in SCENARIO["surroundings"]["early_imports"]:
+        if one["where"] == where:
+            early.make(one["what"], where, LAUNCH["client"])
+
+
 def start_loops(site):
     """Create and start the loops that the scenario starts here."""
     for spec in SCENARIO["loops"]:
         if spec["start"] == site:
             channel = "forkproof:{}:{}".format(TOKEN, spec["name"])
             loop = Loop(spec, site, LAUNCH["client"], channel)
+            if SCENARIO["surroundings"]["early_imports"]:
+                loop.give_way = early.using(loop.give_way, spec["name"])
             loops.append(loop)
             loop.start()
 
@@ -83,6 +106,10 @@ def hook(name, **fields):
     """Record a hook, then patch and start what belongs there."""
     probe.event("hook", name=name, **fields)
     patch(name)
+    if name in ("when_ready", "post_worker_init"):
+        probe.event(
+            "patched", when=name, keywords=originals.keywords(), names=originals.states(), stale=originals.stale_names()
+        )
     start_loops(name)
 
 
@@ -102,6 +129,7 @@ def request():
     else:
         start_loops("first_request")
     parking.use()
+    early.request()
     return {
         "token": TOKEN,
         "worker": probe.key(),

@@ -1,0 +1,158 @@
+"""What an app imports or makes before it may be patched, and uses ever after: in its requests, and in its loops.
+
+Each thing is made where the scenario says, as a module's first lines would, and is looked at when it is used: what of
+it is native although gevent has patched since, and whether a greenlet uses it.
+"""
+
+import time
+
+from forkproof_payload import originals, probe
+
+LOOKS = 5
+"""How often each use by each user is looked at in a process: what a client holds changes with its first uses."""
+
+kept = []
+"""What was made in this process or in a process that it was forked from."""
+
+_looked = {}
+
+
+class Nothing(object):
+    """`import redis`: nothing is used but the module, by whatever else uses it."""
+
+    thing = None
+    in_turns = False
+
+    def __init__(self, broker):
+        import redis  # noqa: F401
+
+    def request(self):
+        """What a request does with it."""
+
+    def turn(self):
+        """What a loop does with it in each turn."""
+
+
+class Lock(Nothing):
+    """A module's `threading.Lock()`; a request holds it while it waits for something else."""
+
+    in_turns = True
+
+    def __init__(self, broker):
+        import threading
+
+        self.thing = threading.Lock()
+
+    def request(self):
+        with self.thing:
+            time.sleep(0.001)
+
+    def turn(self):
+        with self.thing:
+            pass
+
+
+class LateLock(Lock):
+    """`from threading import Lock`, from which the lock itself is made when it is first needed."""
+
+    def __init__(self, broker):
+        from threading import Lock
+
+        self._make = Lock
+        self._made = None
+
+    @property
+    def thing(self):
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+
+class Queue(Nothing):
+    """A module's `queue.Queue()` with one thing in it, which whoever needs it takes out and puts back."""
+
+    in_turns = True
+
+    def __init__(self, broker):
+        import queue
+
+        self.thing = self.new(queue)
+        self.thing.put("token")
+
+    def new(self, queue):
+        return queue.Queue()
+
+    def request(self):
+        token = self.thing.get()
+        time.sleep(0.001)
+        self.thing.put(token)
+
+    def turn(self):
+        self.thing.put(self.thing.get())
+
+
+class SimpleQueue(Queue):
+    """The same with a `queue.SimpleQueue()`."""
+
+    def new(self, queue):
+        return queue.SimpleQueue()
+
+
+class Client(Nothing):
+    """A module's redis-py client, which is connected at once."""
+
+    def __init__(self, broker):
+        import redis
+
+        self.thing = redis.Redis(**broker)
+        self.thing.ping()
+
+    def request(self):
+        self.thing.ping()
+
+
+KINDS = {
+    "import_redis": Nothing,
+    "lock": Lock,
+    "from_threading_import_lock": LateLock,
+    "queue": Queue,
+    "simple_queue": SimpleQueue,
+    "redis_client": Client,
+}
+
+
+def make(what, where, broker):
+    """Import or make something, here and now."""
+    name = "{}.{}".format(where, what)
+    kept.append((name, KINDS[what](broker)))
+    probe.event("early.made", name=name)
+
+
+def request():
+    """Use everything as a request does."""
+    for name, one in kept:
+        _look(name, one, "request")
+        one.request()
+
+
+def using(give_way, loop):
+    """A yield of a loop, which uses everything first."""
+
+    def use_and_give_way():
+        for name, one in kept:
+            if one.in_turns:
+                _look(name, one, loop)
+                one.turn()
+        give_way()
+
+    return use_and_give_way
+
+
+def _look(name, one, user):
+    here = (probe.key(), name, user)
+    seen = _looked.setdefault(here, [])
+    if len(seen) < LOOKS:
+        found = {"greenlet": originals.in_greenlet(), "native": originals.native_parts(one.thing)}
+        if one.thing is not None and found not in seen:
+            probe.event("early.used", name=name, user=user, **found)
+        seen.append(found)
