@@ -231,6 +231,7 @@ class _Model:
 
     def _reload(self) -> None:
         """The configuration runs again in the arbiter, a preloaded app does not; every worker is another one [H, S]."""
+        self._make_early(self.arbiter, EarlyPlace.CONFIG)
         if len(self.scenario.patches) > 1:  # gevent passes over a patch that is the same as the last one [G]
             for site in (PatchSite.CONFIG_FIRST_LINE, PatchSite.CONFIG_AFTER_IMPORTS):
                 self._patch(self.arbiter, site)
@@ -283,6 +284,8 @@ class _Model:
         self._start(process, LoopStart.APP_IMPORT)
 
     def _make_early(self, process: _Process, where: EarlyPlace) -> None:
+        """What a module makes in its first lines; read again, it makes another one."""
+        process.early = [one for one in process.early if one.what.where is not where]
         for early in self.scenario.surroundings.early_imports:
             if early.where is where:
                 process.early.append(_Early(early, _MADE_OF[early.what] - process.patched))

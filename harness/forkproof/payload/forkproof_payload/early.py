@@ -11,8 +11,8 @@ from forkproof_payload import originals, probe
 LOOKS = 5
 """How often each use by each user is looked at in a process: what a client holds changes with its first uses."""
 
-kept = []
-"""What was made in this process or in a process that it was forked from."""
+kept = {}
+"""By name, what was made in this process or in a process that it was forked from; made again, it is another one."""
 
 _looked = {}
 
@@ -124,13 +124,13 @@ KINDS = {
 def make(what, where, broker):
     """Import or make something, here and now."""
     name = "{}.{}".format(where, what)
-    kept.append((name, KINDS[what](broker)))
+    kept[name] = KINDS[what](broker)
     probe.event("early.made", name=name)
 
 
 def request():
     """Use everything as a request does."""
-    for name, one in kept:
+    for name, one in kept.items():
         _look(name, one, "request")
         one.request()
 
@@ -139,7 +139,7 @@ def using(give_way, loop):
     """A yield of a loop, which uses everything first."""
 
     def use_and_give_way():
-        for name, one in kept:
+        for name, one in list(kept.items()):
             if one.in_turns:
                 _look(name, one, loop)
                 one.turn()
