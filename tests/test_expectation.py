@@ -17,6 +17,7 @@ HOLD, BREAK, MAY = Expectation.MUST_HOLD, Expectation.MUST_BREAK, Expectation.MA
 ONE, COPY, DEAD = "exactly_one_listener", "no_copied_thread", "no_dead_listener"
 STARVED, ANSWERS, BOOT, SHUTDOWN = "no_starved_greenlet", "server_answers", "workers_boot", "clean_shutdown"
 QUIET, MESSAGES = "quiet_runtime", "every_message_handled_once"
+NUMSUB, SHARED, LEAK = "subscriptions_match", "no_socket_shared_across_fork", "no_leak_on_reload"
 
 VERSIONS = {"python": "3.11.7", "gunicorn": "27.0.1", "gevent": "26.9.0"}
 EARLY = {"site": "config_first_line"}
@@ -42,6 +43,7 @@ def expected(what: Scenario, claim: str, versions: dict[str, str] | None = None)
     return expect(what, claim, loop, VERSIONS if versions is None else versions)[0]
 
 
+LISTENS = {"body": "listen"}
 CASE_ZERO = deployment({"policy": SERVICE}, EARLY, preload=True)
 THREAD_FALSE = deployment({"policy": SERVICE}, NATIVE, preload=True)
 CHILD = {"kind": "process", "start": "on_starting"}
@@ -98,8 +100,20 @@ TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
     ("odd flags", deployment(INIT, {**EARLY, "flags": {"os": False}}), {ANSWERS: MAY, BOOT: MAY}),
     ("patched twice", deployment(INIT, EARLY, {"site": "post_fork"}), {QUIET: MAY}),
     ("patched in a thread", deployment(INIT, {"site": "in_thread"}), {ANSWERS: MAY, QUIET: MAY}),
-    ("listener in each worker", deployment({"body": "listen", **INIT}), {MESSAGES: HOLD}),
-    ("listener, case zero", deployment({"body": "listen", "policy": SERVICE}, EARLY, preload=True), {MESSAGES: MAY}),
+    ("listener in each worker", deployment({**LISTENS, **INIT}), {MESSAGES: HOLD, NUMSUB: HOLD, SHARED: HOLD}),
+    (
+        "listener, case zero",
+        deployment({**LISTENS, "policy": SERVICE}, EARLY, preload=True), {MESSAGES: MAY, NUMSUB: MAY, SHARED: MAY},
+    ),
+    ("listener in the arbiter", deployment({**LISTENS, "start": "on_starting"}), {NUMSUB: BREAK, SHARED: HOLD}),
+    ("one for one", deployment({**LISTENS, "start": "on_starting"}, **SYNC, workers=1), {ONE: BREAK, NUMSUB: HOLD}),
+    ("two for one", deployment({**LISTENS, "policy": SERVICE}, **SYNC), {NUMSUB: BREAK, SHARED: HOLD}),
+    ("two for some", deployment({**LISTENS, "policy": "inherit_allowed"}, **SYNC), {NUMSUB: HOLD}),
+    ("a hub that nobody enters", deployment({**LISTENS, **GREENLET}, **SYNC), {NUMSUB: BREAK}),
+    ("started in the configuration", deployment({"start": "config_import"}), {LEAK: BREAK}),
+    ("started before each fork", deployment({"start": "pre_fork", "kind": "executor"}), {LEAK: MAY}),
+    ("started once", deployment({"start": "on_starting"}), {LEAK: HOLD}),
+    ("started once, patched", deployment({"start": "on_starting"}, EARLY), {LEAK: MAY}),
 ]  # fmt: skip
 
 

@@ -582,10 +582,33 @@ def _hurries_nobody(model: _Model, loop: Loop) -> bool:
 
 
 def _subscriptions(model: _Model, loop: Loop) -> Answer:
+    if not _hurries_nobody(model, loop):
+        return Expectation.MAY_BREAK, "another loop of its process rarely gives way"
     if len(model.windows) > 1 and (model.children or loop.guard is not Guard.NONE):
         # A child keeps what it inherited when its parent is killed [F]; who lost a lease stays subscribed.
         return Expectation.MAY_BREAK, "a subscription may outlive the process or the lease that it was made in [F]"
-    return _messages(model, loop)
+    return _merge(_subscriptions_in(model, loop, window) for window in model.windows)
+
+
+def _subscriptions_in(model: _Model, loop: Loop, window: Snapshot) -> Answer:
+    units = model.units_of(loop.name, window)
+    if any(unit.copied for unit, _, _ in units):
+        return Expectation.MAY_BREAK, "copies may share one connection [G]"
+    if loop.guard is not Guard.NONE:
+        return _one_holder_in(model, loop, units)
+    # Redis counts connections, wherever they are.
+    least = sum(advances is Sure.YES for _, _, advances in units)
+    most = sum(advances is not Sure.NO for _, _, advances in units)
+    wanted = len(window.slots) if loop.policy is Policy.ONCE_PER_WORKER else 1
+    fits = {
+        count >= 1 if loop.policy is Policy.INHERIT_ALLOWED else count == wanted for count in range(least, most + 1)
+    }
+    if len(fits) == 2:
+        return Expectation.MAY_BREAK, f"whether {least} or up to {most} of them subscribe is not promised"
+    told = f"{least} of them" if least == most else f"{least} to {most} of them"
+    if fits == {True}:
+        return Expectation.MUST_HOLD, f"{told} subscribe, each once [F, G, H]"
+    return Expectation.MUST_BREAK, f"{told} subscribe, which is not {loop.policy.value} [F, G, H]"
 
 
 def _leak(model: _Model, loop: Loop) -> Answer:
