@@ -2,7 +2,8 @@
 
     python benchmarks/kills.py [-n 200] [-j 4] [--seed 1] [--json FILE]
 
-Each round starts an exploration, waits for a random moment of its life, and ends it: SIGKILL, SIGTERM, SIGINT or SIGHUP
+Each round starts an exploration, waits for a random moment of its life (before the first run has begun, or a while
+after the n-th has), and ends it: SIGKILL, SIGTERM, SIGINT or SIGHUP
 to the command, its terminal closed, or SIGKILL to one of its own processes (supervisor, namespace, Redis, its keeper,
 control process). Then, once what is left has had its bound to go, the whole machine is searched for processes that
 carry the round's folder in their command or environment, for the ports that its servers and its Redis listened on, and
@@ -30,8 +31,10 @@ from pathlib import Path
 
 from forkproof import containment
 
-LIFE = 6.0
-"""Seconds of a round's life in which it is ended: start, Redis, boots, windows, faults."""
+RUNS = 6
+"""Up to so many runs have begun when it ends; counted, since a busy machine takes its time to start."""
+DELAY = 1.5
+"""Up to so many seconds later: a boot, a window, a fault, a shutdown."""
 SETTLE = 20.0
 """Seconds that what is left has to go; what ends by itself needs far less, even beside others."""
 SIGNALS = ("KILL", "TERM", "INT", "HUP")
@@ -44,14 +47,15 @@ class Round:
     """How one round was ended, and what it left."""
 
     way: str
-    after: float
+    runs: int
+    delay: float
     landed: bool = False
     left: list[str] = field(default_factory=list)
 
 
-def one_round(way: str, after: float, seed: int) -> Round:
-    """Start an exploration, end it `after` seconds later in one `way`, and search for what is left."""
-    result = Round(way, after)
+def one_round(way: str, runs: int, delay: float, seed: int) -> Round:
+    """Start an exploration, end it in one `way` `delay` seconds after so many runs, and search for what is left."""
+    result = Round(way, runs, delay)
     with tempfile.TemporaryDirectory(prefix="fpk-") as folder:
         out = Path(folder) / "o"
         command = [sys.executable, "-m", "forkproof", "explore", "-n", "20", "-j", "2"]
@@ -61,7 +65,9 @@ def one_round(way: str, after: float, seed: int) -> Round:
             command, stdin=inside, stdout=inside, stderr=inside, start_new_session=True, preexec_fn=_controlled
         ) as process:
             os.close(inside)
-            _drain(terminal, time.monotonic() + after)
+            while process.poll() is None and len(list(out.glob("*/launch.json"))) < runs:
+                _drain(terminal, time.monotonic() + 0.01)
+            _drain(terminal, time.monotonic() + delay)
             result.landed = end(process, way, folder, terminal)
             if way != "terminal":
                 # Where another process was ended, the command itself may go on with what is left of its work.
@@ -172,7 +178,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     chance = random.Random(options.seed)
-    plan = [(WAYS[number % len(WAYS)], chance.uniform(0, LIFE), number) for number in range(options.n)]
+    plan = [
+        (WAYS[number % len(WAYS)], chance.randint(0, RUNS), chance.uniform(0, DELAY), number)
+        for number in range(options.n)
+    ]
     before, begun = entries(), time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(options.j) as pool:
         rounds = []
@@ -180,7 +189,7 @@ def main() -> int:
             rounds.append(result)
             if result.left or len(rounds) % 10 == 0:
                 left = "; ".join(result.left) or "nothing"
-                print(f"{len(rounds)}/{options.n} {result.way} at {result.after:.2f} s left {left}", flush=True)
+                print(f"{len(rounds)}/{options.n} {result.way} after {result.runs} runs left {left}", flush=True)
     strewn = sorted(str(path) for path in entries() - before)
     landed = Counter(result.way for result in rounds if result.landed)
     summary = {
