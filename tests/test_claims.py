@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from histories import created, event, history, ran, request, scenario, server, window
+from histories import created, event, history, ran, request, scenario, seen, server, window
 
 from forkproof import claims
 from forkproof.claims import REGISTRY, Claim, judge, page
@@ -88,6 +88,24 @@ def test_no_check_stumbles_over_a_bare_history() -> None:
     for recorded in (EMPTY, history(server()), history(window())):
         for finding in judge(scenario(), recorded):
             assert "could not be judged" not in finding.explanation
+
+
+SOUND = (server(1), created("a", 110), ran("a", 110), request(a=True), window())
+
+
+def test_what_held_in_part_of_a_run_is_undecided() -> None:
+    what = scenario(faults=[{"fault": "kill_worker", "slot": 0}])
+    failed = seen(2.5, "fault.fail", fault="kill_worker", index=0, error="no live worker in slot 0")
+    [found] = judge(what, history(*SOUND, failed), ["exactly_one_listener"])
+    assert found.verdict is Verdict.UNKNOWN
+    assert "'kill_worker' never landed: no live worker" in found.explanation
+    ended = seen(2.5, "limit", what="processes", limit=256, found=300)
+    [found] = judge(scenario(), history(*SOUND, ended), ["exactly_one_listener"])
+    assert found.verdict is Verdict.UNKNOWN
+    assert "300 processes" in found.explanation
+    cut = seen(2.5, "limit", what="log", limit=256, found=None)
+    [found] = judge(scenario(), history(*SOUND, cut), ["exactly_one_listener"])
+    assert found.verdict is Verdict.HELD
 
 
 def test_some_claims_alone() -> None:

@@ -20,14 +20,15 @@ PATIENT = 8
 
 
 @functools.cache
-def afters(*, slots: tuple[int, ...] = (0,)) -> st.SearchStrategy[After]:
-    """When a fault lands: after an observed event, in any slot or in one of `slots`, and up to 0.2 s later."""
-    return st.builds(
-        After,
-        event=one_of(*AnchorEvent),
-        slot=one_of(None, *slots),
-        delay=one_of(0.0, 0.05, 0.2),
-    )
+def afters(*, slots: tuple[int, ...] = (0,), ticking: bool = True) -> st.SearchStrategy[After]:
+    """When a fault lands: after an observed event, in any slot or in one of `slots`, and up to 0.2 s later.
+
+    `ticking` says whether a loop can be waited for in each slot.
+    """
+    events = [event for event in AnchorEvent if ticking or event is not AnchorEvent.TICK]
+    delays = one_of(0.0, 0.05, 0.2)
+    in_any = st.builds(After, event=one_of(*AnchorEvent), delay=delays)
+    return in_any | st.builds(After, event=one_of(*events), slot=one_of(*slots), delay=delays)
 
 
 ONE_WORKER = Life(workers=1, timeout=30, slots=(0,))
@@ -35,21 +36,29 @@ ONE_WORKER = Life(workers=1, timeout=30, slots=(0,))
 
 @st.composite
 def faults(
-    draw: st.DrawFn, *, life: Life = ONE_WORKER, allow: Collection[str] = frozenset(REGISTRY), max_size: int = 3
+    draw: st.DrawFn,
+    *,
+    life: Life = ONE_WORKER,
+    allow: Collection[str] = frozenset(REGISTRY),
+    max_size: int = 3,
+    ticking: bool = True,
 ) -> tuple[Fault, ...]:
-    """What may happen to a server, of the kinds in `allow`; one that ends it comes last."""
+    """What may happen to a server, of the kinds in `allow`; one that ends it comes last.
+
+    `ticking` says whether some loop is started in every worker.
+    """
     kinds = [kind for name, kind in REGISTRY.items() if name in allow]
     lasting = [kind for kind in kinds if not kind.ends_the_run]
     count = draw(integers(0, max_size)) if lasting else 0
     favourites = draw(st.lists(one_of(*lasting), min_size=1, max_size=4, unique=True)) if count else []
     found: list[Fault] = []
     while len(found) < count and (possible := _possible(life, favourites) or _possible(life, lasting)):
-        found.append(draw(_faults_of(draw(one_of(*possible)), life)))
+        found.append(draw(_faults_of(draw(one_of(*possible)), life, ticking)))
         life = _after(life, found[-1])
     ending = _possible(life, [kind for kind in kinds if kind.ends_the_run])
     stops = draw(BOOLEANS)
     if ending and stops and len(found) < max_size:
-        found.append(draw(_faults_of(draw(one_of(*ending)), life)))
+        found.append(draw(_faults_of(draw(one_of(*ending)), life, ticking)))
     return tuple(found)
 
 
@@ -71,13 +80,13 @@ def _after(life: Life, fault: Fault) -> Life:
 
 
 @functools.cache
-def _faults_of(kind: FaultKind, life: Life) -> st.SearchStrategy[Fault]:
+def _faults_of(kind: FaultKind, life: Life, ticking: bool) -> st.SearchStrategy[Fault]:
     slots = tuple(sorted(life.slots))
     return st.builds(
         Fault,
         fault=st.just(kind.name),
         slot=one_of(*slots) if kind.needs_slot else st.none(),
-        after=afters(slots=slots),
+        after=afters(slots=slots, ticking=ticking),
         options=st.fixed_dictionaries({}, optional={name: _values(option) for name, option in kind.options.items()}),
     )
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from forkproof.faults import REGISTRY, Life
 from forkproof.scenario import (
-    Fault,
     Guard,
     Loop,
     LoopBody,
@@ -146,6 +145,7 @@ def _cooked(
     workers = draw(integers(1, max_workers))
     worker_class = draw(one_of(*(one for one in recipe.worker_classes if one in worker_classes)))
     preload = draw(BOOLEANS) if recipe.preload is None else recipe.preload
+    in_workers = recipe.policies == (Policy.ONCE_PER_WORKER,)
     server = Server(
         worker_class=worker_class,
         workers=workers,
@@ -167,13 +167,5 @@ def _cooked(
             ),
         ),
         server=server,
-        faults=tuple(
-            _after_any(fault)
-            for fault in draw(faults(life=life, allow=set(recipe.faults) & REGISTRY.keys(), max_size=2))
-        ),
+        faults=draw(faults(life=life, allow=set(recipe.faults) & REGISTRY.keys(), max_size=2, ticking=in_workers)),
     )
-
-
-def _after_any(fault: Fault) -> Fault:
-    """The fault, after a tick in any place: a recipe's loop need not run in the slot that was drawn."""
-    return fault.model_copy(update={"after": fault.after.model_copy(update={"slot": None})})

@@ -251,8 +251,18 @@ def scenarios(
         loops=tuple(drawn),
         server=server,
         surroundings=draw(surroundings(using=using, needs_redis=any(loop.needs_redis for loop in drawn))),
-        faults=draw(faults(life=life, max_size=max_faults)) if "faults" in using else (),
+        faults=draw(faults(life=life, max_size=max_faults, ticking=_in_every_worker(drawn, server)))
+        if "faults" in using
+        else (),
     )
+
+
+def _in_every_worker(some: Collection[Loop], server: Server) -> bool:
+    """Whether one of the loops is started in each worker, and waits for nobody."""
+    sites = {LoopStart.POST_FORK, LoopStart.POST_WORKER_INIT, LoopStart.FIRST_REQUEST}
+    if not server.preload:
+        sites.add(LoopStart.APP_IMPORT)
+    return any(loop.start in sites and loop.guard is Guard.NONE for loop in some)
 
 
 def _alike(loop: Loop, first: Loop) -> Loop:

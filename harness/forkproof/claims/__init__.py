@@ -79,21 +79,33 @@ def _run(claim: Claim, scenario: Scenario, history: History) -> list[Finding]:
         return [_defect(claim, f"the check returned {type(answer).__name__}, not a list of findings")]
     if not answer:
         return [_defect(claim, "the check returned no finding")]
-    answer = [_cut_short(item, history) for item in answer]
+    answer = [_cut_short(item, scenario, history) for item in answer]
     loops = {loop.name for loop in scenario.loops}
     good = [item for item in answer if not _defects(claim, item, loops)]
     defects = [defect for item in answer for defect in _defects(claim, item, loops)]
     return [*good, _defect(claim, f"the check returned {'; '.join(defects)}")] if defects else good
 
 
-def _cut_short(item: Any, history: History) -> Any:
-    """What held in a run that was ended at a limit has not been seen to hold through it."""
-    ended = [event for event in history.of("limit") if event["what"] != "log"]
-    if not ended or not isinstance(item, Finding) or item.verdict is not Verdict.HELD:
+def _cut_short(item: Any, scenario: Scenario, history: History) -> Any:
+    """What held in a run that did not take its whole course has not been seen to hold through it."""
+    if not isinstance(item, Finding) or item.verdict is not Verdict.HELD:
         return item
-    limit = ended[0]
-    told = f"{item.explanation}; but the run was ended, since it had come to {limit['found']} {_UNITS[limit['what']]}"
-    return replace(item, verdict=Verdict.UNKNOWN, explanation=told, evidence=(*item.evidence, limit))
+    for limit in history.of("limit"):
+        if limit["what"] in _UNITS:
+            told = f"the run was ended, since it had come to {limit['found']} {_UNITS[limit['what']]}"
+            return _undecided(item, told, limit)
+    landed = {event["index"] for event in history.of("fault.ok")}
+    for index, fault in enumerate(scenario.faults):
+        if index not in landed:
+            failed = [event for event in history.of("fault.fail") if event["index"] == index]
+            why = failed[0]["error"] if failed else "the run ended before it"
+            return _undecided(item, f"the fault {fault.fault!r} never landed: {why}", *failed)
+    return item
+
+
+def _undecided(item: Finding, why: str, *seen: Event) -> Finding:
+    told = f"{item.explanation}; but {why}"
+    return replace(item, verdict=Verdict.UNKNOWN, explanation=told, evidence=(*item.evidence, *seen))
 
 
 _UNITS = {"folder": "bytes in its folder", "processes": "processes"}
