@@ -111,6 +111,31 @@ def test_a_worker_handles_it_once_and_nobody_else_does(extra: int) -> None:
     assert found.evidence[0].pid == extra
 
 
+TWO = server(2) + AA + listener("bb", WORKER + 1) + window()
+
+
+@pytest.mark.parametrize("policy", ["once_per_service", "once_per_worker", "arbiter_only", "inherit_allowed"])
+def test_a_list_gives_each_message_to_one_of_those_who_wait(policy: str) -> None:
+    messages = passed("m1", 1.1, WORKER) + passed("m2", 1.2, WORKER + 1)
+    assert judged(ONCE, hears(policy, body="blpop"), TWO, messages).verdict is Verdict.HELD
+
+
+@pytest.mark.parametrize(
+    ("policy", "handlers", "how"),
+    [
+        ("once_per_worker", (), "lost"),
+        ("once_per_worker", (WORKER, WORKER + 1), "doubled"),
+        ("once_per_worker", (100,), "lost and doubled"),
+        ("once_per_service", (100,), ""),
+        ("inherit_allowed", (WORKER, WORKER + 1), ""),
+    ],
+)
+def test_what_a_list_does_to_a_policy(policy: str, handlers: tuple[int, ...], how: str) -> None:
+    found = judged(ONCE, hears(policy, body="blpop"), TWO, passed("m1", 1.1, *handlers))
+    assert found.how == how
+    assert "subscribed" not in found.explanation
+
+
 def test_the_child_of_a_worker_handles_for_a_process_loop() -> None:
     child = process(200, ppid=WORKER, t=0.55) + created("aa", WORKER, kind="process") + subscribed("aa", 200)
     events = server() + child + window() + passed("m1", 1.1, 200)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from probed import Probed
 
 from forkproof.scenario import LoopKind, from_dict
 from forkproof.verdict import Verdict
-
-KINDS = [kind for kind in LoopKind if not kind.needs_gevent]
 
 PROGRAM = """
     import multiprocessing, time
@@ -35,6 +32,7 @@ PROGRAM = """
     deadline = time.time() + 30
     while ticks() < 20 and time.time() < deadline:
         answers.add(loop.alive())
+        loop.body.use()
     probe.event("told", answers=sorted(answers), ticks=ticks())
     for child in multiprocessing.active_children():
         child.terminate()
@@ -51,30 +49,41 @@ def probed(python: str, tmp_path: Path) -> Iterator[Probed]:
     found.end()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_loop_ticks_and_its_owner_is_told_so(probed: Probed, kind: LoopKind) -> None:
-    spec = {
-        "name": "a",
-        "kind": kind.value,
-        "daemon": True,
-        "body": "sleep",
-        "guard": "none",
-        "yields": {"call": "time.sleep", "seconds": 0.001, "every": 2},
-    }
-    assert probed.run(PROGRAM.format(spec=json.dumps(spec).replace("true", "True"))) == 0
+def run(probed: Probed, **fields: object) -> dict[str, Any]:
+    """Run a loop until it has ticked; what the program says of it then."""
+    yields = {"call": "time.sleep", "seconds": 0.001, "every": 2}
+    spec = {"name": "a", "kind": "thread", "daemon": True, "body": "sleep", "yields": yields, "guard": "none", **fields}
+    assert probed.run(PROGRAM.format(spec=repr(spec))) == 0
     [told] = probed.events("told")
     assert told["ticks"] >= 20
     assert told["answers"] == [True]
+    return told
+
+
+@pytest.mark.parametrize("kind", [kind.value for kind in LoopKind if not kind.needs_gevent])
+def test_a_loop_ticks_and_its_owner_is_told_so(probed: Probed, kind: str) -> None:
+    told = run(probed, kind=kind)
     births = {event["birth"] for event in probed.events("loop.created")}
     [begun] = probed.events("loop.begin")
     assert births == {begun["birth"]}
-    assert (begun["pid"] != told["pid"]) == kind.is_process
+    in_child = LoopKind(kind).is_process
+    assert (begun["pid"] != told["pid"]) == in_child
     [ended] = probed.events("ended")
-    assert ended["alive"] is not kind.is_process
+    assert ended["alive"] is not in_child
+
+
+@pytest.mark.parametrize("body", ["cpu", "queue_get", "lock", "logger"])
+def test_a_body_shares_what_it_uses_with_requests(probed: Probed, body: str) -> None:
+    run(probed, body=body)
+    assert not probed.events("loop.end")
 
 
 def loops(*kinds: str, **fields: Any) -> list[dict[str, Any]]:
     return [{"name": name, "kind": kind, **fields} for name, kind in zip("abc", kinds, strict=False)]
+
+
+def bodies(*bodies: str, **fields: Any) -> list[dict[str, Any]]:
+    return [{"name": name, "body": body, **fields} for name, body in zip("abc", bodies, strict=True)]
 
 
 EARLY = [{"site": "config_first_line"}]
@@ -115,6 +124,22 @@ WHERE: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"child"},
     ),
+    "what is shared with requests": (
+        {"loops": bodies("queue_get", "lock", "logger")},
+        {"worker 0"},
+    ),
+    "what is shared with requests, among greenlets": (
+        {
+            "loops": bodies("queue_get", "lock", "logger", kind="greenlet"),
+            "server": {"worker_class": "gevent"},
+            "patches": EARLY,
+        },
+        {"worker 0"},
+    ),
+    "what waits for Redis": (
+        {"loops": bodies("listen", "get_message", "blpop"), "server": {"worker_class": "gthread", "workers": 2}},
+        {"worker 0", "worker 1"},
+    ),
     "a hook of os.fork runs in each worker": (
         {"loops": loops("thread", "timer", "native_thread", start="fork_hook"), "server": {"workers": 2}},
         {"worker 0", "worker 1"},
@@ -131,7 +156,7 @@ def test_each_kind_ticks_where_it_should(name: str, forkproof) -> None:  # type:
         ticked = {
             row["role"] if row["slot"] is None else f"{row['role']} {row['slot']}"
             for row in loop["processes"]
-            if row["ticks"] > 5
+            if row["ticks"] > 2
         }
         assert ticked == places, loop
     assert not report.surprises

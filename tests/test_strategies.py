@@ -153,7 +153,7 @@ def test_few_are_drawn_twice(many: list[Scenario]) -> None:
         ({"flags": []}, "flag", set()),
         ({"without": ["patches"]}, "site", set()),
         ({"without": ["several patches"]}, "patches", {0, 1}),
-        ({"without": ["redis", "cpu"]}, "body", {LoopBody.SLEEP}),
+        ({"without": ["redis", "cpu", "shared"]}, "body", {LoopBody.SLEEP}),
         ({"without": ["other addresses"]}, "broker", {"ip"}),
         (
             {"without": ["greenlets", "timers", "executors", "native threads", "processes", "new processes"]},

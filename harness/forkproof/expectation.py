@@ -21,8 +21,10 @@ Sources, by the letter that the code gives:
      https://docs.python.org/3/library/concurrent.futures.html
  [P] Python, "multiprocessing": a daemonic process is ended by its parent's exit; a killed parent ends nothing.
      https://docs.python.org/3/library/multiprocessing.html
- [R] Redis, "Distributed locks": a key that is set if it is not there has one holder, until it expires.
+ [R] Redis, "Distributed locks": a key that is set if it is not there has one holder, until it expires; and "BLPOP": an
+     element goes to the client that has waited longest.
      https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/
+     https://redis.io/docs/latest/commands/blpop/
 """
 
 from __future__ import annotations
@@ -88,6 +90,15 @@ class _Unit:
     repatched: bool = False
     mid_fork: bool = False
     """Whether it was started by a hook of `os.fork`, in a process that gevent had yet to prepare."""
+    made_with: frozenset[str] = frozenset()
+    """What was patched when its lock, queue or logger was made."""
+
+    @property
+    def made_green(self) -> bool | None:
+        """Whether what it shares with requests switches greenlets; None where a part of it does."""
+        parts = {"thread", "queue"} if self.loop.body is LoopBody.QUEUE_GET else {"thread"}
+        made = parts & self.made_with
+        return None if made and made != parts else bool(made)
 
 
 _MADE_OF = {
@@ -311,7 +322,13 @@ class _Model:
         for loop in self.scenario.loops:
             if loop.start is site:
                 native = loop.kind in _NATIVE or (loop.kind not in _GREEN and "thread" not in process.patched)
-                unit = _Unit(loop, next(self.births), native, mid_fork=site is LoopStart.FORK_HOOK)
+                unit = _Unit(
+                    loop,
+                    next(self.births),
+                    native,
+                    mid_fork=site is LoopStart.FORK_HOOK,
+                    made_with=frozenset(process.patched),
+                )
                 if loop.kind.is_process:
                     place = Place("child", process.place.slot)
                     child = _Process(place) if loop.kind.starts_afresh else self._fork(process, place)
@@ -353,12 +370,36 @@ class _Model:
         yields = unit.loop.yields
         if unit.loop.kind is LoopKind.TIMER:
             return Sure.YES  # it is a greenlet because a timer waits cooperatively here
+        if self.shares_oddly(unit, process):
+            return Sure.MAYBE
         waits_for_redis = unit.loop.hears_redis and "socket" in process.patched and "select" in process.patched
+        if (unit.loop.body is LoopBody.QUEUE_GET and unit.made_green) or (
+            unit.loop.body is LoopBody.LOCK and "time" in process.patched
+        ):
+            return Sure.YES
         if yields.call is YieldCall.GEVENT_SLEEP or waits_for_redis:
             return Sure.YES
         if yields.call is YieldCall.TIME_SLEEP and "time" in process.patched:
             return Sure.YES
         return Sure.MAYBE if process.odd else Sure.NO
+
+    def shares_oddly(self, unit: _Unit, process: _Process) -> bool:
+        """Whether requests share something with it of which nothing is documented.
+
+        That is gevent's own in a native thread, or a native lock that is held by a greenlet while another one runs [G].
+        """
+        if not unit.loop.body.is_shared:
+            return False
+        if unit.native:
+            return unit.made_green is not False
+        held = unit.loop.body is LoopBody.LOCK and "time" in process.patched
+        return unit.made_green is None or (held and not unit.made_green)
+
+    def blocks(self, unit: _Unit, process: _Process) -> bool:
+        """Whether a greenlet waits natively in each turn: the others of its process stand still meanwhile [C]."""
+        waits = unit.loop.body is LoopBody.QUEUE_GET and not unit.made_green
+        holds = unit.loop.body is LoopBody.LOCK and "time" not in process.patched
+        return not unit.native and (waits or holds)
 
     def hogs(self, process: _Process) -> Sure:
         """Whether some greenlet of a process never lets the others run."""
@@ -380,6 +421,7 @@ class _Model:
             # A thread that talks through sockets which were patched under it, or that is started while gevent has
             # yet to prepare the child: not documented.
             unsettled = (unit.loop.needs_redis or unit.mid_fork) and bool(process.patched)
+            unsettled |= self.shares_oddly(unit, process)
             return Sure.MAYBE if unsettled or (unit.repatched and process.odd) else Sure.YES
         sure = self.cooperative(process)
         if process.body is not None:
@@ -404,13 +446,15 @@ class _Model:
                 unit.loop.needs_redis
                 or self.arbiter.early  # whose locks it may hold
                 or self.enters_a_hub(unit, self.arbiter)
-                or _starts_threads(unit)
+                or _holds_locks(unit)
             )
             for unit in self.arbiter.units
         )
 
     def enters_a_hub(self, unit: _Unit, process: _Process) -> bool:
         """Whether a native thread sleeps through gevent: its first sleep makes a hub of its own, and imports for it."""
+        if unit.loop.body is LoopBody.LOCK and "time" in process.patched:
+            return True
         if unit.loop.kind is LoopKind.TIMER:
             return False
         call = unit.loop.yields.call
@@ -448,8 +492,9 @@ class _Model:
         return doubtful or self.hogs(self.arbiter) is not Sure.NO
 
 
-def _starts_threads(unit: _Unit) -> bool:
-    return unit.loop.kind is LoopKind.TIMER
+def _holds_locks(unit: _Unit) -> bool:
+    """Whether its turns take locks that a child will want: its own, or those of Python's threads."""
+    return unit.loop.kind is LoopKind.TIMER or unit.loop.body.is_shared
 
 
 Answer = tuple[Expectation, str]
@@ -570,6 +615,8 @@ def _messages(model: _Model, loop: Loop) -> Answer:
     units = [unit for window in model.windows for unit in model.units_of(loop.name, window)]
     if any(unit.copied for unit, _, _ in units):
         return Expectation.MAY_BREAK, "copies may share one connection, and then each message reaches any of them [G]"
+    if loop.competes and loop.guard is Guard.NONE:
+        return _taken_once(loop, [(process, advances) for _, process, advances in units])
     if _hurries_nobody(model, loop):
         # Messages are counted, wherever they are handled.
         anywhere = loop.policy is Policy.ARBITER_ONLY
@@ -577,8 +624,27 @@ def _messages(model: _Model, loop: Loop) -> Answer:
     return Expectation.MAY_BREAK, "another loop of its process rarely gives way"
 
 
+def _taken_once(loop: Loop, consumers: Sequence[tuple[_Process, Sure]]) -> Answer:
+    """A list gives each message to one of those who wait for it [R]."""
+    role = "child" if loop.kind.is_process else "worker"
+    if not any(advances is not Sure.NO for _, advances in consumers):
+        return Expectation.MUST_BREAK, "nobody takes them"
+    if not all(advances is Sure.YES for _, advances in consumers):
+        return Expectation.MAY_BREAK, "who takes them may not advance"
+    if loop.policy is Policy.ONCE_PER_WORKER and not all(process.place.role == role for process, _ in consumers):
+        return Expectation.MAY_BREAK, "who takes them is not promised, and not all are meant to [R]"
+    return Expectation.MUST_HOLD, "one of those who wait takes each [R]"
+
+
 def _hurries_nobody(model: _Model, loop: Loop) -> bool:
-    return not any(other.body is LoopBody.CPU or other.yields.every >= 50 for other in model.scenario.loops)
+    return not _blocked(model) and not any(
+        other.body is LoopBody.CPU or other.yields.every >= 50 for other in model.scenario.loops
+    )
+
+
+def _blocked(model: _Model) -> bool:
+    everyone = (process for window in model.windows for process in window)
+    return any(model.blocks(unit, process) for process in everyone for unit in process.units)
 
 
 def _subscriptions(model: _Model, loop: Loop) -> Answer:
@@ -653,6 +719,13 @@ def _answers(model: _Model, loop: Loop) -> Answer:
         return Expectation.MAY_BREAK, "a greenlet may hold the worker or the arbiter [C]"
     if any(model.talks_at_fork(process) for process in workers):
         return Expectation.MAY_BREAK, "a worker that is forked beside a busy native thread may deadlock [T]"
+    if _blocked(model):
+        return Expectation.MAY_BREAK, "a greenlet that waits natively holds the worker meanwhile [C]"
+    shared = [(process, unit) for process in workers for unit in process.units if unit.loop.body.is_shared]
+    if any(model.shares_oddly(unit, process) for process, unit in shared):
+        return Expectation.MAY_BREAK, "requests share something with a loop of which nothing is documented [G]"
+    if any(unit.copied and model.advances(unit, process) is not Sure.YES for process, unit in shared):
+        return Expectation.MAY_BREAK, "a copy that does not advance may keep its lock for ever [G]"
     children = [process for window in model.windows for process in window if process.body is not None]
     if any(child.in_request and child.patched for child in children):
         return (

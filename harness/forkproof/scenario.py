@@ -117,7 +117,21 @@ class LoopBody(Word):
     SLEEP = "sleep"
     LISTEN = "listen"
     GET_MESSAGE = "get_message"
+    BLPOP = "blpop"
+    QUEUE_GET = "queue_get"
+    LOCK = "lock"
+    LOGGER = "logger"
     CPU = "cpu"
+
+    @property
+    def waits(self) -> bool:
+        """Whether a turn waits for something to come, and so needs no yield."""
+        return self in (LoopBody.LISTEN, LoopBody.GET_MESSAGE, LoopBody.BLPOP, LoopBody.QUEUE_GET)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether requests use what the body uses."""
+        return self in (LoopBody.QUEUE_GET, LoopBody.LOCK, LoopBody.LOGGER)
 
 
 class YieldCall(Word):
@@ -302,8 +316,13 @@ class Loop(_Frozen):
 
     @property
     def hears_redis(self) -> bool:
-        """Whether the body handles messages of its own channel."""
-        return self.body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE)
+        """Whether the body handles messages that come through Redis for it."""
+        return self.subscribes or self.competes
+
+    @property
+    def competes(self) -> bool:
+        """Whether Redis gives each message to one of those who wait for it."""
+        return self.body is LoopBody.BLPOP
 
     @model_validator(mode="after")
     def _possible(self) -> Loop:

@@ -46,6 +46,7 @@ _LIMITS_EVERY = 25
 """Samples between two looks at what is slow to look at."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Why a run folder cannot be written to any more; the supervisor then exits with that number."""
+_SUBSCRIBING = ("listen", "get_message")
 _FRESH = ("process_spawn", "process_forkserver")
 _IN_MODIFY, _IN_CREATE, _IN_CLOEXEC, _IN_NONBLOCK = 0x2, 0x100, 0o2000000, 0o4000
 
@@ -472,30 +473,33 @@ class Supervisor:
             )
         ]
 
-    @property
-    def _hearing(self) -> list[str]:
-        return [loop["name"] for loop in self.scenario["loops"] if loop["body"] in ("listen", "get_message")]
+    def _with_body(self, *bodies: str) -> list[str]:
+        return [loop["name"] for loop in self.scenario["loops"] if loop["body"] in bodies]
 
     async def _publish(self, going_on: Callable[[], bool]) -> None:
-        while self._hearing and going_on() and not self.arbiter_ended:
-            for name in self._hearing:
-                await self._publish_one(name)
+        hearing = dict.fromkeys(self._with_body(*_SUBSCRIBING), "PUBLISH")
+        hearing.update(dict.fromkeys(self._with_body("blpop"), "LPUSH"))
+        while hearing and going_on() and not self.arbiter_ended:
+            for name, command in hearing.items():
+                await self._publish_one(name, command)
             await asyncio.sleep(self.launch["message_gap"])
 
-    async def _publish_one(self, loop: str) -> None:
+    async def _publish_one(self, loop: str, command: str) -> None:
         self._messages += 1
         message = f"{loop}-{self._messages}"
         self.record("publish.invoke", message=message, loop=loop)
         try:
-            receivers = await self._ask_redis("PUBLISH", self._channel(loop), message)
+            answer = await self._ask_redis(command, self._channel(loop), message)
         except OSError as error:
             self.record("publish.info", message=message, loop=loop, error=str(error))
         else:
+            # A list answers with its length, which says nothing of receivers.
+            receivers = answer if command == "PUBLISH" else None
             self.record("publish.ok", message=message, loop=loop, receivers=receivers)
 
     async def _count_subscriptions(self) -> None:
         """Ask Redis how many connections have subscribed to each loop's channel."""
-        for name in self._hearing:
+        for name in self._with_body(*_SUBSCRIBING):
             self.record("numsub.invoke", loop=name)
             try:
                 answer = await self._ask_redis("PUBSUB", "NUMSUB", self._channel(name))
@@ -569,6 +573,7 @@ class Supervisor:
                 healed = await self._fault(index, fault)
         finally:
             self._finish()
+            await self._forget()
 
     async def _fault(self, index: int, fault: Mapping[str, Any]) -> bool:
         """Inject a fault once its anchor was seen, heal it, look; whether the server came through."""
@@ -643,6 +648,14 @@ class Supervisor:
         killed = containment.kill_descendants()
         self.record("killed", processes=[{"pid": stat.pid, "start": stat.start} for stat in killed])
         self.observe()
+
+    async def _forget(self) -> None:
+        """Leave nothing in Redis: what nobody took off a list, and what guards held."""
+        keys = [self._channel(name) for name in self._with_body("blpop")]
+        keys += [f"{self._channel(loop['name'])}:guard" for loop in self.scenario["loops"] if loop["guard"] != "none"]
+        if keys:
+            with contextlib.suppress(OSError):
+                await self._ask_redis("DEL", *keys)
 
     def _spawn(self) -> None:
         command: list[str] = self.launch["command"]

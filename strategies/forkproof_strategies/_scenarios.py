@@ -44,6 +44,7 @@ FEATURES = (
     "faults",
     "short timeout",
     "redis",
+    "shared",
     "cpu",
     "spinning",
     "greenlets",
@@ -117,11 +118,11 @@ def yields(
     kind: LoopKind = LoopKind.THREAD,
     body: LoopBody = LoopBody.CPU,
 ) -> Yield:
-    """How a loop of that kind and body gives way; one that waits for Redis may leave it at that."""
+    """How a loop of that kind and body gives way; one that waits for something may leave it at that."""
     calls = [YieldCall.TIME_SLEEP]
     if kind is not LoopKind.TIMER:
         calls += [call for feature, call in _CALLS.items() if feature in using]
-        if body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE) or (body is LoopBody.CPU and "spinning" in using):
+        if body.waits or (body is LoopBody.CPU and "spinning" in using):
             calls.append(YieldCall.NONE)
     seconds = [0.01, 0.001, 0.05]
     if "spinning" in using:
@@ -157,7 +158,9 @@ def loops(draw: st.DrawFn, *, name: str = "a", using: Collection[str] = FEATURES
         starts.remove(LoopStart.FORK_HOOK)
     bodies = [LoopBody.SLEEP]
     if "redis" in using:
-        bodies += [LoopBody.LISTEN, LoopBody.GET_MESSAGE]
+        bodies += [LoopBody.LISTEN, LoopBody.GET_MESSAGE, LoopBody.BLPOP]
+    if "shared" in using:
+        bodies += [LoopBody.QUEUE_GET, LoopBody.LOCK, LoopBody.LOGGER]
     if "cpu" in using:
         bodies.append(LoopBody.CPU)
     body = draw(one_of(*bodies))

@@ -72,7 +72,7 @@ def _in_window(say: Say, scenario: Scenario, history: History, loop: Loop, windo
     if tally.lost and decisive:
         problems.append(_lost(tally))
         evidence += [event for event, _ in tally.lost]
-        if not heard:
+        if loop.subscribes and not heard:
             problems.append(f"the loop never subscribed: {fate(history, loop, window.closed)}")
     if tally.doubled:
         problems.append(_doubled(history, tally))
@@ -118,17 +118,26 @@ def _compare(
     history: History, loop: Loop, slots: Sequence[int], handlings: Sequence[Event]
 ) -> tuple[list[str], list[Event]]:
     """The places that did not handle a message though they should, and the handlings that are too many."""
+    if loop.competes and loop.policy is Policy.ONCE_PER_WORKER:
+        own = [event for event in handlings if _in_place(history, loop, event)]
+        return ([] if own else ["any worker"]), [event for event in handlings if event not in own[:1]]
     if loop.policy is not Policy.ONCE_PER_WORKER:
         extra = [] if loop.policy is Policy.INHERIT_ALLOWED else list(handlings[1:])
         return ([] if handlings else ["any process"]), extra
     extra, seen = [], set()
     for event in handlings:
-        process = history.processes.get(event.process)
-        if process is None or not meant(loop, process) or process.place.slot in seen:
+        slot = history.processes[event.process].place.slot if _in_place(history, loop, event) else None
+        if slot is None or slot in seen:
             extra.append(event)
         else:
-            seen.add(process.place.slot)
+            seen.add(slot)
     return [f"worker {slot}" for slot in slots if slot not in seen], extra
+
+
+def _in_place(history: History, loop: Loop, handling: Event) -> bool:
+    """Whether a message was handled where the policy wants the loop."""
+    process = history.processes.get(handling.process)
+    return process is not None and meant(loop, process)
 
 
 def _lost(tally: _Tally) -> str:

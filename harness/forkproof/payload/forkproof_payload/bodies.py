@@ -1,13 +1,20 @@
 """What a loop does in one turn, and how it gives way at its end.
 
 A body is made with its loop, by the creator; what it imports or shares is there from then on, as from a module's first
-lines: an import that a fork catches in another thread is a fault of its own.
+lines: an import that a fork catches in another thread is a fault of its own. What is shared, every request uses too, in
+each process that has it: it takes the lock, puts to the queue, writes to the log.
 """
 
+import os
 import sys
 import time
 
 WORK = 20000
+HOLD = 0.01
+"""Seconds that a turn holds its lock."""
+
+WAIT = 0.05
+"""Seconds that a turn waits for something to come."""
 
 
 class Sleep(object):
@@ -21,6 +28,9 @@ class Sleep(object):
 
     def turn(self):
         self.loop.ticker.tick()
+
+    def use(self):
+        """What a request does with what the loop shares."""
 
 
 class Cpu(Sleep):
@@ -62,13 +72,100 @@ class GetMessage(Listen):
         self.pubsub = pubsub
 
     def turn(self):
-        message = self.pubsub.get_message(timeout=0.05)
+        message = self.pubsub.get_message(timeout=WAIT)
         self.loop.ticker.tick()
         if message is not None:
             self.loop.hear(message)
 
 
-BODIES = {"sleep": Sleep, "cpu": Cpu, "listen": Listen, "get_message": GetMessage}
+class Blpop(Listen):
+    """Takes the next message off a list of its own, and waits a little for it: Redis 6 knows fractions of a second."""
+
+    def begin(self):
+        import redis
+
+        self.client = redis.Redis(**self.loop.broker)
+        self.loop.subscribed = True
+
+    def turn(self):
+        found = self.client.blpop(self.loop.channel, timeout=WAIT)
+        self.loop.ticker.tick()
+        if found is not None:
+            self.loop.handled(found[1])
+
+
+class QueueGet(Sleep):
+    """Takes from a `queue.Queue` what requests of the same process have put there, and waits a little for it."""
+
+    def __init__(self, loop):
+        import queue
+
+        Sleep.__init__(self, loop)
+        self.queue = queue.Queue()
+        self.empty = queue.Empty
+
+    def turn(self):
+        try:
+            self.queue.get(timeout=WAIT)
+        except self.empty:
+            pass
+        self.loop.ticker.tick()
+
+    def use(self):
+        self.queue.put(None)
+
+
+class Lock(Sleep):
+    """Holds a `threading.Lock` for all of its turn, and sleeps meanwhile."""
+
+    def __init__(self, loop):
+        import threading
+
+        Sleep.__init__(self, loop)
+        self.lock = threading.Lock()
+
+    def turn(self):
+        with self.lock:
+            self.loop.ticker.tick()
+            time.sleep(HOLD)
+
+    def use(self):
+        with self.lock:
+            pass
+
+
+class Logger(Sleep):
+    """Writes a record to the application's log."""
+
+    def __init__(self, loop):
+        import logging
+
+        Sleep.__init__(self, loop)
+        self.log = logging.getLogger("forkproof_payload." + loop.spec["name"])
+        if not self.log.handlers:
+            # What it says is nobody's business, and would hide what the server says.
+            self.log.addHandler(logging.StreamHandler(open(os.devnull, "w")))
+            self.log.setLevel(logging.INFO)
+            self.log.propagate = False
+
+    def turn(self):
+        self.loop.ticker.tick()
+        self.log.info("a turn")
+
+    def use(self):
+        self.log.info("a request")
+
+
+BODIES = {
+    "sleep": Sleep,
+    "cpu": Cpu,
+    "listen": Listen,
+    "get_message": GetMessage,
+    "blpop": Blpop,
+    "queue_get": QueueGet,
+    "lock": Lock,
+    "logger": Logger,
+}
 
 
 def pause(yields):

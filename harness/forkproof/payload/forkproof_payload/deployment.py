@@ -33,7 +33,8 @@ def patches(site):
 
 def uses_redis():
     """Whether any loop of the scenario talks to Redis."""
-    return any(loop["body"] in ("listen", "get_message") or loop["guard"] != "none" for loop in SCENARIO["loops"])
+    bodies = ("listen", "get_message", "blpop")
+    return any(loop["body"] in bodies or loop["guard"] != "none" for loop in SCENARIO["loops"])
 
 
 def own_error_log():
@@ -130,6 +131,8 @@ def request():
         start_loops("first_request")
     parking.use()
     early.request()
+    for loop in loops:
+        loop.body.use()
     return {
         "token": TOKEN,
         "worker": probe.key(),

@@ -72,7 +72,11 @@ class Loop(object):
             self.subscribed = True
             self.ticker.event("loop.subscribed")
         elif message["type"] == "message":
-            self.ticker.event("handled", message=message["data"].decode("ascii"))
+            self.handled(message["data"])
+
+    def handled(self, message):
+        """Record a message of Redis'."""
+        self.ticker.event("handled", message=message.decode("ascii"))
 
 
 def _defined_at(function):
