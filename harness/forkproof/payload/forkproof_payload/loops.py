@@ -129,7 +129,12 @@ class _Timers(object):
             raise
 
     def is_alive(self):
-        return any(timer.is_alive() for timer in self._latest)
+        while True:
+            latest = self._latest
+            if any(timer.is_alive() for timer in latest):
+                return True
+            if latest is self._latest:  # else they came to their end while they were asked
+                return False
 
 
 def _timer(loop):
