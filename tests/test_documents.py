@@ -12,7 +12,7 @@ from forkproof.cli import _parser
 from forkproof.scenario import load
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "findings").glob("*/README.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "findings").glob("*/*.md"))]
 LINES = [
     (path.relative_to(ROOT), line.strip())
     for path in PAGES
@@ -48,9 +48,3 @@ def test_ci_calls_the_command_that_the_readme_gives() -> None:
     ]
     assert command.startswith("    python3 -m venv .venv && ")
     assert "grep -m 1 -F -- '-m pytest' README.md" in (ROOT / ".ci" / "run").read_text()
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "findings").glob("*/scenario.json")), ids=lambda path: path.parent.name)
-def test_a_finding_has_what_it_needs(path: Path) -> None:
-    load(path)
-    assert {"README.md", "reproduce.sh", "requirements.txt"} <= {other.name for other in path.parent.iterdir()}
