@@ -204,6 +204,13 @@ def test_a_changed_verdict_is_a_difference_unless_it_is_a_declared_race() -> Non
     assert differences(replace(case, races=frozenset({"workers_boot"})), old, new) == ([], [])
 
 
+def test_a_claim_that_came_later_is_no_difference() -> None:
+    case = CASES["symptom-b-one-loop-stops-preload"]
+    old, new = _result(workers_boot={"held": 3}), _result(workers_boot={"held": 3}, no_leak_on_reload={"broken": 3})
+    assert differences(case, old, new) == ([], [])
+    assert differences(case, new, old)[0] == [f"{case.name}: no_leak_on_reload: was broken, is absent"]
+
+
 def test_an_unknown_verdict_is_no_difference_but_is_told() -> None:
     case = CASES["symptom-b-one-loop-stops-preload"]
     differ, untold = differences(case, _result(workers_boot={"broken": 3}), _result(workers_boot={"unknown": 3}))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from forkproof import broker, containment, target
+from forkproof import broker, containment, proc, target
 from forkproof.errors import ForkproofError
 
 
@@ -30,7 +31,7 @@ class Answer:
 
 def examine(target_name: str | None, broker_name: str) -> list[Answer]:
     """Look at everything; nothing is raised for what is missing."""
-    return [*_machine(), _containment(), *_target(target_name), _broker(broker_name)]
+    return [*_machine(), _containment(), _sight(), *_target(target_name), _broker(broker_name)]
 
 
 def _machine() -> Iterator[Answer]:
@@ -48,6 +49,18 @@ def _containment() -> Answer:
         "containment", False, "no pid namespace can be had (unshare is missing or forbidden): a supervisor that is "
         "itself killed with SIGKILL may leave processes behind", needed=False,
     )  # fmt: skip
+
+
+def _sight() -> Answer:
+    with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as child:
+        try:
+            proc.waits(child.pid)
+        except (OSError, NotImplementedError) as error:
+            told = f"what a process waits on is hidden ({error}): no_socket_shared_across_fork will be unknown"
+            return Answer("sight", False, told, needed=False)
+        finally:
+            child.kill()
+    return Answer("sight", True, "what a process waits on is seen from outside")
 
 
 def _target(name: str | None) -> Iterator[Answer]:

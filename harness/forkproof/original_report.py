@@ -176,14 +176,18 @@ def word(verdicts: Mapping[str, int]) -> str:
 
 
 def differences(case: Case, committed: Result, found: Result) -> tuple[list[str], list[str]]:
-    """Where verdicts differ from the committed ones, and where they could not be told. Declared races are left out."""
+    """Where verdicts differ from the committed ones, and where they could not be told.
+
+    Declared races are left out, and so are claims that came after the page was made.
+    """
     before = {(row["claim"], row["loop"]): word(row["verdicts"]) for row in committed["claims"]}
     after = {(row["claim"], row["loop"]): word(row["verdicts"]) for row in found["claims"]}
     differ: list[str] = []
     untold: list[str] = []
+    known = {claim for claim, _ in before}
     for key in sorted(before.keys() | after.keys(), key=str):
         old, new = before.get(key, "absent"), after.get(key, "absent")
-        if old == new or _may_differ(case, *key):
+        if old == new or key[0] not in known or _may_differ(case, *key):
             continue
         line = f"{case.name}: {key[0]}{f' ({key[1]})' if key[1] else ''}: was {old}, is {new}"
         (untold if new == "unknown" else differ).append(line)
