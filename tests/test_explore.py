@@ -208,6 +208,16 @@ def test_no_new_run_begins_after_the_deadline(tmp_path: Path) -> None:
     assert campaign.exit_code() == 3
 
 
+def test_with_claims_only_what_can_exercise_one_of_them_is_drawn() -> None:
+    target = Target("python", "3.11.7", {}, ())
+    found = draw(3, 1, target, None, ["no_leak_on_reload"])
+    assert found
+    for what in found:
+        assert sum(fault.options.get("times", 1) for fault in what.faults if fault.fault == "hup") >= 3
+    assert draw(3, 1, target, None, ["no_leak_on_reload", "workers_boot"]) == draw(3, 1, target)
+    assert draw(1, 1, target, None, ["subscriptions_match"]) == [], "without redis nothing subscribes"
+
+
 @pytest.mark.parametrize(
     ("versions", "classes"), [({}, 2), ({"gevent": "1"}, 4), ({"gevent": "1", "gevent-websocket": "1"}, 5)]
 )

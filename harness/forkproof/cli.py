@@ -282,7 +282,7 @@ def _explore(arguments: argparse.Namespace) -> int:
             check_known=arguments.strict,
         )
         until = time.monotonic() + arguments.time if arguments.time is not None else None
-        campaign = explorer.explore(_batches(arguments.n or 50, seed, session.around, until), until=until)
+        campaign = explorer.explore(_batches(arguments.n or 50, seed, session, until), until=until)
     shown = terminal.console(stderr=_to_stdout(arguments.json))
     shown.print(terminal.campaign(campaign, seed=seed, verbosity=arguments.verbose, quiet=arguments.quiet))
     _write_json(arguments.json, campaign.to_dict())
@@ -291,14 +291,14 @@ def _explore(arguments: argparse.Namespace) -> int:
     return campaign.exit_code(strict=arguments.strict)
 
 
-def _batches(n: int, seed: int, around: Any, until: float | None) -> Iterator[Sequence[Any]]:
+def _batches(n: int, seed: int, session: Session, until: float | None) -> Iterator[Sequence[Any]]:
     from forkproof.explore import draw
 
     if until is None:
-        yield draw(n, seed, around.target, around.broker)
+        yield draw(n, seed, session.target, session.around.broker, session.claims)
         return
     for part in itertools.count():
-        yield draw(LARGEST_BATCH, seed + part, around.target, around.broker)
+        yield draw(LARGEST_BATCH, seed + part, session.target, session.around.broker, session.claims)
 
 
 def _claims(arguments: argparse.Namespace) -> int:

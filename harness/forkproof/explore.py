@@ -15,7 +15,7 @@ import functools
 import itertools
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from forkproof import known_issues, scenario
 from forkproof.broker import Broker
 from forkproof.cause import Cause, Claimed, investigate, runs_until_sound
 from forkproof.claims import REGISTRY
+from forkproof.claims import judge as judge_claims
 from forkproof.coverage import Coverage, Universe, universe
 from forkproof.errors import CouldNotDecide, ForkproofError, ScenarioError
+from forkproof.history import History
 from forkproof.judge import Judgement, RunReport, Stands, assess
 from forkproof.known_issues import KnownIssue
 from forkproof.scenario import Scenario, WorkerClass
@@ -45,6 +47,11 @@ CONFIRM = 5
 SLICE = 10
 """How many examples are drawn from one seed: Hypothesis varies what it has just drawn, so a long run has favourites."""
 
+WIDER = 20
+"""How many times as many scenarios as are wanted are drawn at most, to find those that can exercise a claim."""
+
+NOTHING = History([])
+
 KEPT_UNDECIDED = 10
 """How many run folders of undecided runs are kept to be looked at."""
 
@@ -52,17 +59,30 @@ Key = tuple[str, str, bool, str | None]
 """What makes two failures the same one: claim, how it broke, whether that surprises, known issue."""
 
 
-def draw(n: int, seed: int, target: Target, broker: Broker | None = None) -> list[Scenario]:
-    """`n` scenarios that target and broker can run, the same for the same seed and these; doubles are drawn again."""
+def draw(
+    n: int, seed: int, target: Target, broker: Broker | None = None, names: Collection[str] | None = None
+) -> list[Scenario]:
+    """`n` scenarios that target and broker can run, the same for the same seed and these; doubles are drawn again.
+
+    Where claims are named, only scenarios that can exercise one of them, as far as they are among `WIDER` times `n`.
+    """
     worker_classes, without = abilities(target, broker)
-    return drawn(n, seed, scenarios(worker_classes=worker_classes, flags=target.patch_flags, without=without))
+    strategy = scenarios(worker_classes=worker_classes, flags=target.patch_flags, without=without)
+    return drawn(n, seed, strategy, None if names is None else lambda what: _can_exercise(what, names))
 
 
-def drawn(n: int, seed: int, strategy: SearchStrategy[Scenario]) -> list[Scenario]:
-    """`n` scenarios of a strategy, the same for the same seed; doubles are drawn again."""
+def _can_exercise(what: Scenario, names: Collection[str]) -> bool:
+    """Whether a run can tell anything of these claims: not if they are not applicable before anything has happened."""
+    return any(finding.verdict is not Verdict.NOT_APPLICABLE for finding in judge_claims(what, NOTHING, names))
+
+
+def drawn(
+    n: int, seed: int, strategy: SearchStrategy[Scenario], keep: Callable[[Scenario], bool] | None = None
+) -> list[Scenario]:
+    """`n` scenarios of a strategy, the same for the same seed; doubles and what is not to be kept are drawn again."""
     found: dict[str, Scenario] = {}
     for part in itertools.count():
-        if len(found) >= n:
+        if len(found) >= n or (keep is not None and part * SLICE >= WIDER * n):
             break
 
         @seeded(seed * 1000 + part)
@@ -72,7 +92,7 @@ def drawn(n: int, seed: int, strategy: SearchStrategy[Scenario]) -> list[Scenari
         )  # fmt: skip
         @given(strategy)
         def collect(what: Scenario) -> None:
-            if len(found) < n:
+            if len(found) < n and (keep is None or keep(what)):
                 found.setdefault(what.digest, what)
 
         collect()
