@@ -110,7 +110,8 @@ def page(rows: Sequence[Row], versions: dict[str, str | None]) -> str:
     """The whole page."""
     parts = [
         "# Does each claim catch what it is for?",
-        f"Made by `python benchmarks/planted.py` on {describe(versions)}. For each claim a deployment has a bug planted, "
+        f"Made by `python benchmarks/planted.py` on {describe(versions)}.",
+        "For each claim a deployment has a bug planted, "
         "and its control is the same without it; both are run on real servers. *Launches* and *seconds* are what it "
         "took until the bug was caught for the first time.",
         table(rows),

@@ -12,9 +12,9 @@ from typing import cast
 import pytest
 
 from forkproof import known_issues
-from forkproof.errors import CouldNotDecide
+from forkproof.errors import CouldNotDecide, NothingBoots
 from forkproof.expectation import Expectation
-from forkproof.explore import Explorer, draw
+from forkproof.explore import GIVE_UP, KEPT_UNDECIDED, Explorer, draw
 from forkproof.history import Event
 from forkproof.judge import Judgement, RunReport
 from forkproof.known_issues import KnownIssue
@@ -40,6 +40,9 @@ class Pretended:
     target: Target = field(
         default_factory=lambda: Target("python", "3.11.7", dict.fromkeys(PACKAGES, "99"), ("thread",))
     )
+
+    def can_run(self, what: Scenario) -> bool:
+        return True
 
     def run(self, what: Scenario, *, every_claim: bool = False) -> RunReport:
         self.launched += 1
@@ -199,6 +202,26 @@ def test_a_scenario_that_cannot_be_decided_is_told(tmp_path: Path) -> None:
     campaign = explorer(Pretended(tmp_path, breaks)).explore([[PLAIN]])
     assert campaign.problems == ["the machine went away"]
     assert campaign.exit_code() == 3
+
+
+def test_where_nothing_boots_it_gives_up(tmp_path: Path) -> None:
+    def breaks(what: Scenario) -> bool:
+        raise NothingBoots("nothing boots", tmp_path / "run")
+
+    session = Pretended(tmp_path, breaks)
+    campaign = explorer(session, jobs=1).explore([[PLAIN] * 50])
+    assert session.launched == GIVE_UP
+    assert campaign.exit_code() == 3
+
+
+def test_problems_do_not_pile_up(tmp_path: Path) -> None:
+    def breaks(what: Scenario) -> bool:
+        raise CouldNotDecide("the supervisor ended", tmp_path / f"run-{session.launched}")
+
+    session = Pretended(tmp_path, breaks)
+    campaign = explorer(session, jobs=1).explore([[PLAIN] * 20])
+    assert session.launched == 20
+    assert len(campaign.problems) == len(list(tmp_path.iterdir())) == KEPT_UNDECIDED
 
 
 def test_no_new_run_begins_after_the_deadline(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -291,14 +291,15 @@ def _explore(arguments: argparse.Namespace) -> int:
     return campaign.exit_code(strict=arguments.strict)
 
 
-def _batches(n: int, seed: int, session: Session, until: float | None) -> Iterator[Sequence[Any]]:
+def _batches(n: int, seed: int, session: Session, until: float | None) -> Iterable[Sequence[Any]]:
     from forkproof.explore import draw
 
     if until is None:
-        yield draw(n, seed, session.target, session.around.broker, session.claims)
-        return
-    for part in itertools.count():
-        yield draw(LARGEST_BATCH, seed + part, session.target, session.around.broker, session.claims)
+        return [draw(n, seed, session.target, session.around.broker, session.claims)]
+    return (
+        draw(LARGEST_BATCH, seed + part, session.target, session.around.broker, session.claims)
+        for part in itertools.count()
+    )
 
 
 def _claims(arguments: argparse.Namespace) -> int:

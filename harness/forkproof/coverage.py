@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,6 @@ from forkproof.faults import REGISTRY
 from forkproof.faults.life import MOST
 from forkproof.judge import RunReport
 from forkproof.scenario import Scenario
-from forkproof.target import Target
 from forkproof.verdict import Verdict
 
 MOST_REASONS = 200
@@ -179,16 +178,16 @@ def reason(explanation: str) -> str:
     return re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{6,}\b|\d+(?:\.\d+)?", "N", explanation)
 
 
-def universe(target: Target) -> Universe:
-    """The values that a target can run, and the pairs of them; takes a second or two."""
-    return _Builder(target).build()
+def universe(can_run: Callable[[Scenario], bool]) -> Universe:
+    """The values that some scenario has which can be and can be run, and the pairs of them; takes a second or two."""
+    return _Builder(can_run).build()
 
 
 class _Builder:
-    """Finds by trial which values, and which two, some scenario of the target has: no rule is written down twice."""
+    """Finds by trial which values, and which two, some scenario has: no rule is written down twice."""
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, can_run: Callable[[Scenario], bool]) -> None:
+        self.can_run = can_run
         self.by_value = {
             (dimension.name, _said(dimension, value)): (dimension, value)
             for dimension in dimensions()
@@ -241,7 +240,7 @@ class _Builder:
         # Whoever says more of a list than that it is empty, fills it.
         if any(value in self.empty and getattr(what, self.empty[value]) for value in values):
             return False
-        return self.target.can_run(what)
+        return self.can_run(what)
 
     def put(self, plain: dict[str, Any], value: Value) -> None:
         if value in self.empty:

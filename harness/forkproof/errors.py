@@ -7,6 +7,7 @@ Every message names the thing, the cause and the next step. Anything else that i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -49,6 +50,14 @@ class RunFolderError(ForkproofError):
 
 
 class CouldNotDecide(ForkproofError):
-    """The machine, not the server, kept the run from giving an answer."""
+    """The machine, not the server, kept the run from giving an answer; `folder` is the run's, where there is one."""
 
     exit_code = 3
+
+    def __init__(self, message: str, folder: Path | None = None) -> None:
+        self.folder = folder
+        super().__init__(message)
+
+
+class NothingBoots(CouldNotDecide):
+    """Not even the plainest server boots on the target."""

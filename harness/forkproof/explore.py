@@ -30,7 +30,7 @@ from forkproof.cause import Cause, Claimed, investigate, runs_until_sound
 from forkproof.claims import REGISTRY
 from forkproof.claims import judge as judge_claims
 from forkproof.coverage import Coverage, Universe, universe
-from forkproof.errors import CouldNotDecide, ForkproofError, ScenarioError
+from forkproof.errors import CouldNotDecide, ForkproofError, NothingBoots, ScenarioError
 from forkproof.history import History
 from forkproof.judge import Judgement, RunReport, Stands, assess
 from forkproof.known_issues import KnownIssue
@@ -53,7 +53,10 @@ WIDER = 20
 NOTHING = History([])
 
 KEPT_UNDECIDED = 10
-"""How many run folders of undecided runs are kept to be looked at."""
+"""How many run folders of undecided runs, and how many problems, are kept to be looked at."""
+
+GIVE_UP = 5
+"""After so many runs in a row in which not even the plainest server booted, an exploration ends."""
 
 Key = tuple[str, str, bool, str | None]
 """What makes two failures the same one: claim, how it broke, whether that surprises, known issue."""
@@ -217,14 +220,14 @@ class Campaign:
     problems: list[str] = field(default_factory=list)
     stale: list[Stale] = field(default_factory=list)
     coverage: Coverage = field(default_factory=Coverage)
-    target: Target | None = None
+    can_run: Callable[[Scenario], bool] | None = None
     judged: Sequence[str] = ()
     """The claims that were asked for."""
 
     @functools.cached_property
     def universe(self) -> Universe:
         """What could have been run; worked out when it is asked for."""
-        return universe(self.target) if self.target is not None else Universe()
+        return universe(self.can_run) if self.can_run is not None else Universe()
 
     def exit_code(self, *, strict: bool = False) -> int:
         """1 for a surprise that is no known issue (`strict`: any, and a stale issue), 3 where nothing was decided."""
@@ -276,6 +279,7 @@ class Explorer:
         self._groups: dict[Key, _Group] = {}
         self._folders: set[Path] = set()
         self._undecided: list[Path] = []
+        self._nothing_boots = 0
 
     def explore(self, what: Iterable[Sequence[Scenario]], *, until: float | None = None) -> Campaign:
         """Run batches of scenarios (until the monotonic time `until`), then confirm and shrink what broke.
@@ -283,14 +287,12 @@ class Explorer:
         Ctrl-C ends it early: what is running is ended, and what was found is returned, unconfirmed.
         """
         begun = time.monotonic()
+        # One stream over all batches, so that no slot stands empty while a batch's last run ends.
+        total = sum(len(batch) for batch in what) if isinstance(what, Sequence) else None
+        self.progress.phase("explore", total)
         try:
-            for batch in what:
-                self.progress.phase("explore", len(batch))
-                self.campaign.drawn += len(batch)
-                for report in self.run_all(batch, until):
-                    self._take(report)
-                if until is not None and time.monotonic() >= until:
-                    break
+            for report in self.run_all(self._counted(what), until):
+                self._take(report)
             self._settle()
             if self.check_known:
                 self._check_known()
@@ -301,13 +303,21 @@ class Explorer:
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self.campaign.launched = self.session.launched
-        self.campaign.target = self.session.target
+        self.campaign.can_run = self.session.can_run
         self.campaign.judged = [name for name in REGISTRY if self.session.claims is None or name in self.session.claims]
         self.campaign.seconds = time.monotonic() - begun
         return self.campaign
 
+    def _counted(self, what: Iterable[Sequence[Scenario]]) -> Iterator[Scenario]:
+        for batch in what:
+            for one in batch:
+                if self._nothing_boots >= GIVE_UP:
+                    return
+                self.campaign.drawn += 1
+                yield one
+
     def run_all(
-        self, batch: Sequence[Scenario], until: float | None = None, *, every_claim: bool = False
+        self, batch: Iterable[Scenario], until: float | None = None, *, every_claim: bool = False
     ) -> Iterator[RunReport]:
         """The reports of a batch, as they come; judged by the claims that were asked for, or by all."""
         todo = iter(batch)
@@ -328,12 +338,20 @@ class Explorer:
                 try:
                     report = future.result()
                 except (CouldNotDecide, ScenarioError) as error:
-                    self.campaign.problems.append(str(error))
-                    self.progress.problem(error)
+                    self._problem(error)
                 else:
+                    self._nothing_boots = 0
                     self.progress.ran(report)
                     yield report
             fill()
+
+    def _problem(self, error: CouldNotDecide | ScenarioError) -> None:
+        self._nothing_boots += isinstance(error, NothingBoots)
+        if len(self.campaign.problems) < KEPT_UNDECIDED:
+            self.campaign.problems.append(str(error))
+            self.progress.problem(error)
+        elif isinstance(error, CouldNotDecide) and error.folder is not None:
+            _drop(error.folder)
 
     def _take(self, report: RunReport) -> None:
         self.campaign.coverage.add(report)
@@ -382,7 +400,7 @@ class Explorer:
                 continue
             if issue.scenario is not None:
                 what = scenario.load(issue.scenario)
-                if self.session.target.can_run(what):
+                if self.session.can_run(what):
                     self._show_again(issue, what)
 
     def _show_again(self, issue: KnownIssue, what: Scenario) -> None:
@@ -428,7 +446,7 @@ class Explorer:
             asked,
             run_all,
             held=[found.key for found in before.judgements if found.finding.verdict is Verdict.HELD],
-            can_run=self.session.target.can_run,
+            can_run=self.session.can_run,
             go_on=lambda: time.monotonic() < deadline and self.session.launched < last_launch,
             jobs=self.jobs,
         )

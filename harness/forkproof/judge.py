@@ -91,6 +91,7 @@ class RunReport:
     loops: Sequence[Mapping[str, Any]] = ()
     folders: Sequence[Path] = field(default=())
     stands: Sequence[Stands] = ()
+    booted: bool = True
     missed: Collection[str] = ()
     """What the scenario says and the run did not come to, as `faults.0`, `loops.1`, `patches.0`."""
 
@@ -163,7 +164,7 @@ def assess(folder: Path, names: Collection[str] | None = None) -> RunReport:
         judgements.append(found)
     return RunReport(
         what, folder, versions, judgements, loops(what, history), (folder,), stands(folder, history),
-        missed(what, history),
+        bool(history.windows), missed(what, history),
     )  # fmt: skip
 
 

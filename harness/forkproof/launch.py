@@ -98,6 +98,12 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def require(scenario: Scenario, around: Shared) -> dict[str, Any]:
+    """How loops reach Redis; raises where target or broker cannot run a scenario, as `launch` does."""
+    around.target.require(scenario)
+    return around.broker.client(scenario.surroundings.broker)
+
+
 def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = None) -> Path:
     """Run a scenario once and return its folder, with the history in it.
 
@@ -105,8 +111,7 @@ def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = No
     as it says, RunFolderError where the folder cannot be written, CouldNotDecide where the supervisor itself failed.
     When `stop` is set, the run is ended at once.
     """
-    around.target.require(scenario)
-    client = around.broker.client(scenario.surroundings.broker)
+    client = require(scenario, around)
     folder = new_folder(around.out, scenario)
     try:
         plan = _plan(scenario, around, folder, client)
@@ -202,7 +207,7 @@ def _supervise(folder: Path, namespace: tuple[str, ...], stop: threading.Event |
     if supervisor.returncode != 0 and not (stop is not None and stop.is_set()):
         said = (folder / "supervisor.log").read_text(errors="replace").strip()
         raise CouldNotDecide(
-            f"{folder}: the supervisor ended with {supervisor.returncode}: {said or 'it said nothing'}"
+            f"{folder}: the supervisor ended with {supervisor.returncode}: {said or 'it said nothing'}", folder
         )
     _tidy(folder)
 

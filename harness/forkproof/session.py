@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forkproof import broker, launch, scenario, target
 from forkproof.control import Control
-from forkproof.errors import CouldNotDecide
+from forkproof.errors import CouldNotDecide, ForkproofError, NothingBoots
 from forkproof.history import History
 from forkproof.judge import RunReport, judge, server_log
 from forkproof.launch import Shared
@@ -28,12 +28,20 @@ class Session:
     launched: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _control_boots: bool | None = None
+    _control_boots: bool = False
 
     @property
     def target(self) -> Target:
         """What is put to the test."""
         return self.around.target
+
+    def can_run(self, what: Scenario) -> bool:
+        """Whether target and broker have what a scenario needs."""
+        try:
+            launch.require(what, self.around)
+        except ForkproofError:
+            return False
+        return True
 
     def run(self, what: Scenario, *, every_claim: bool = False) -> RunReport:
         """Launch a scenario once and judge it, by the claims that were asked for or by all.
@@ -42,10 +50,11 @@ class Session:
         boot and the plainest one does not boot either, or where the run was stopped.
         """
         report = judge(self._launch(what), None if every_claim else self.claims)
-        if not History.read(report.folder / "history").windows and not self._plainest_boots(report.folder):
-            raise CouldNotDecide(
+        if not report.booted and not self._plainest_boots():
+            raise NothingBoots(
                 f"no server boots on {self.target.executable}, not even a sync one without patches. It said:\n"
-                f"{server_log(report.folder)}\nSee {report.folder}/server.log, and `forkproof doctor`."
+                f"{server_log(report.folder)}\nSee {report.folder}/server.log, and `forkproof doctor`.",
+                report.folder,
             )
         return report
 
@@ -54,20 +63,19 @@ class Session:
             self.launched += 1
         folder = launch.launch(what, self.around, self.stop)
         if self.stop.is_set():
-            raise CouldNotDecide("stopped")
+            raise CouldNotDecide("stopped", folder)
         return folder
 
-    def _plainest_boots(self, folder: Path) -> bool:
-        """Whether a control boot works: sync, no patch, no preload. Asked once."""
+    def _plainest_boots(self) -> bool:
+        """Whether a control boot works: sync, no patch, no preload. Asked until it has worked once."""
         with self._lock:
             known = self._control_boots
-        if known is None:
+        if not known:
             control = self._launch(PLAINEST)
             known = bool(History.read(control / "history").windows)
-            if known:
-                launch.remove_folder(control)
+            launch.remove_folder(control)
             with self._lock:
-                self._control_boots = known
+                self._control_boots |= known
         return known
 
 

@@ -113,14 +113,6 @@ class Target:
                         f"it has {', '.join(self.patch_flags)}. Leave it out of patches, or choose another --target."
                     )
 
-    def can_run(self, scenario: Scenario) -> bool:
-        """Whether the target has what a scenario needs."""
-        try:
-            self.require(scenario)
-        except (MissingPackage, TargetError):
-            return False
-        return True
-
 
 def needs(scenario: Scenario) -> dict[str, str]:
     """The packages that a scenario needs in its target, with what needs them."""

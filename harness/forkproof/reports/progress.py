@@ -15,6 +15,7 @@ from forkproof.reports.terminal import escape
 from forkproof.verdict import Verdict
 
 LINE_EVERY = 10.0
+"""Seconds between two lines where there is no terminal; of a phase that takes long, one a minute."""
 
 
 class CampaignProgress(explore.Progress):
@@ -58,7 +59,7 @@ class CampaignProgress(explore.Progress):
         self._unknown += report.verdict is Verdict.UNKNOWN
         self._bar.update(self._task, advance=1, found=self._found())
         now = time.monotonic()
-        if not self._console.is_terminal and not self._quiet and now - self._last_line > LINE_EVERY:
+        if not self._console.is_terminal and not self._quiet and now - self._last_line > self._pause(now):
             self._last_line = now
             of = f" of {self._total}" if self._total is not None else ""
             self._console.print(f"{self._name}: {self._runs}{of}, {self._found()}")
@@ -76,6 +77,9 @@ class CampaignProgress(explore.Progress):
         """A scenario could not be run."""
         if not self._quiet:
             self._console.print(f"could not decide: {escape(str(error))}")
+
+    def _pause(self, now: float) -> float:
+        return LINE_EVERY if now - self._begun < 12 * LINE_EVERY else 6 * LINE_EVERY
 
     def _found(self) -> str:
         rate = self._runs / max(time.monotonic() - self._begun, 0.1)
