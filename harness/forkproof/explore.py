@@ -389,7 +389,7 @@ class Explorer:
                 if failure.judgement.finding.verdict is Verdict.BROKEN and key[3] is None:
                     where[-1] = replace(failure, cause=self._cause_of(failure, example))
             group.members.clear()
-        self._prune()
+            self._prune()
 
     def _check_known(self) -> None:
         """Run the scenarios of the known issues that the target is said to have and that did not show by themselves."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from forkproof.explore import Campaign
+from forkproof.explore import Campaign, Failure
 from forkproof.judge import RunReport
 from forkproof.verdict import Verdict
 
@@ -41,12 +41,22 @@ def of_campaign(campaign: Campaign) -> list[Case]:
             for failure in campaign.failures
             if failure.judgement.finding.claim == claim and failure.judgement.known_issue is None
         ]
-        text = "\n\n".join(
-            f"{failure.judgement.finding.explanation}\n{json.dumps(failure.scenario.to_dict())}" for failure in bad
-        )
+        text = "\n\n".join(_told(failure) for failure in bad)
         decided = counts["held"] + counts["broken"] > 0
         cases.append((claim, "failure" if bad else "passed" if decided else "skipped", text))
     return cases
+
+
+def _told(failure: Failure) -> str:
+    cause = failure.cause.lines() if failure.cause is not None else ()
+    return "\n".join(
+        [
+            failure.judgement.finding.explanation,
+            *cause,
+            json.dumps(failure.scenario.to_dict()),
+            f"forkproof replay {failure.folder}",
+        ]
+    )
 
 
 def write(path: Path, name: str, cases: Iterable[Case]) -> None:
