@@ -50,6 +50,8 @@ CHILD = {"kind": "process", "start": "on_starting"}
 INIT = {"start": "post_worker_init", "policy": WORKER}
 GREENLET = {"kind": "greenlet", "start": "post_worker_init", "yields": {"call": "gevent.sleep"}}
 FROM_SERVER = {**INIT, "kind": "process_forkserver"}
+BY_REQUEST = {"start": "first_request", "kind": "process_spawn"}
+LATE = {"site": "app_after_imports"}
 STUBBORN = {"kind": "greenlet", "start": "post_worker_init", "body": "cpu", "yields": {"call": "none"}}
 
 TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
@@ -105,6 +107,8 @@ TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
     ("greenlet, gevent worker", deployment(GREENLET), {ONE: HOLD, STARVED: HOLD, ANSWERS: HOLD, DEAD: HOLD}),
     ("greenlet, unpatched sync worker", deployment(GREENLET, **SYNC), {STARVED: BREAK, ONE: BREAK, DEAD: BREAK}),
     ("never gives way", with_second(GREENLET, STUBBORN, worker_class="gevent"), {ANSWERS: BREAK, BOOT: MAY}),
+    ("asked by a pool patched late", deployment(BY_REQUEST, LATE, worker_class="gthread"), {ONE: MAY, DEAD: MAY}),
+    ("asked by a pool", deployment(BY_REQUEST, worker_class="gthread"), {ONE: HOLD}),
     ("never gives way, sync", with_second(GREENLET, STUBBORN, **SYNC), {ANSWERS: HOLD}),
     ("not daemon", deployment({**INIT, "daemon": False}, **SYNC), {SHUTDOWN: MAY}),
     ("odd flags", deployment(INIT, {**EARLY, "flags": {"os": False}}), {ANSWERS: MAY, BOOT: MAY}),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from forkproof.dimensions import REQUIRED, Dimension, Path, at, by_path, leaves, name_of
+from forkproof.dimensions import REQUIRED, Dimension, Members, Path, at, by_path, leaves, lists
 from forkproof.judge import RunReport
 from forkproof.scenario import PATCH_FLAGS, PatchSite, Scenario
 from forkproof.simplify import DROP, changed
@@ -62,7 +62,7 @@ _COSTS = {
     Cost.START: "where the loop starts",
     Cost.FLAG: "a flag of patch_all",
     Cost.SITE: "where is patched",
-    Cost.LOOP: "how the loop is written",
+    Cost.LOOP: "how app and loop are written",
     Cost.KIND: "the kind of the loop",
     Cost.SERVER: "the worker class or the number of workers",
 }
@@ -72,7 +72,9 @@ _COST: dict[tuple[str, ...], Cost | None] = {
     ("server",): Cost.SETTING,
     ("server", "worker_class"): Cost.SERVER,
     ("server", "workers"): Cost.SERVER,
-    ("surroundings",): Cost.SETTING,
+    ("surroundings", "broker"): Cost.SETTING,
+    ("surroundings", "log"): Cost.SETTING,
+    ("surroundings", "requests"): None,
     ("patches",): Cost.SITE,
     ("patches", "flags"): Cost.FLAG,
     ("loops",): Cost.LOOP,
@@ -80,6 +82,8 @@ _COST: dict[tuple[str, ...], Cost | None] = {
     ("loops", "kind"): Cost.KIND,
     ("loops", "body"): None,
 }
+
+_COST_OF_ONE_LESS = {"patches": Cost.SITE, "surroundings": Cost.LOOP}
 
 # What the user wants is no dimension of the deployment; how a fault is placed or a loop is parked is not varied.
 _FIXED = frozenset({("loops", "policy")})
@@ -318,14 +322,12 @@ def _rare(change: Change) -> bool:
 
 
 def _changes(plain: dict[str, Any], keep: set[str]) -> Iterator[tuple[Change, Path, Any]]:
-    for owner, members in plain.items():
-        if isinstance(members, list):
-            for index, member in enumerate(members):
-                if owner != "loops" or member["name"] not in keep:
-                    cost = Cost.SITE if owner == "patches" else None
-                    named = _named(plain, (owner, index))
-                    change = Change((owner, index), member, None, f"without {named}", named, cost)
-                    yield change, (owner, index), DROP
+    for members in lists():
+        for index, member in enumerate(at(plain, members.path)):
+            path: Path = (*members.path, index)
+            if members.path != ("loops",) or member["name"] not in keep:
+                named, cost = _named(members, member), _COST_OF_ONE_LESS.get(members.path[0])
+                yield Change(path, member, None, f"without {named}", named, cost), path, DROP
     if not plain["patches"]:
         for site in PatchSite:
             patched: list[dict[str, Any]] = [{"site": site.value, "flags": {}}]
@@ -416,13 +418,12 @@ def _plainly(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def _named(plain: dict[str, Any], path: Path) -> str:
+def _named(members: Members, member: dict[str, Any]) -> str:
     """A member of a list, by what it is called."""
-    owner, member = str(path[0]), at(plain, path)
-    if owner == "patches":
+    if members.path == ("patches",):
         return f"the patch at {member['site']}"
     word = next((value for value in member.values() if isinstance(value, str)), "")
-    return f"{name_of((owner, '')).rstrip('.')} {word!r}"
+    return f"{members.path[-1].removesuffix('s').replace('_', ' ')} {word!r}"
 
 
 def _grouped(trials: Sequence[Trial], *, rated: bool = True) -> list[str]:

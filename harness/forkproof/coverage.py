@@ -7,6 +7,7 @@ such as two loops, it takes values of the same one.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections import Counter
@@ -159,14 +160,13 @@ def values_of(what: Scenario) -> Iterator[tuple[Value, str]]:
     """
     plain = what.to_dict()
     for path, dimension in leaves(plain):
-        member = f"{path[0]}.{path[1]}" if len(path) > 1 and isinstance(path[1], int) else ""
-        yield (dimension.name, _said(dimension, at(plain, path))), member
+        position = next((index for index, part in enumerate(path) if isinstance(part, int)), -1)
+        yield (dimension.name, _said(dimension, at(plain, path))), ".".join(map(str, path[: position + 1]))
     for members in lists():
-        if len(members.path) == 1:
-            count = len(plain[members.path[0]])
-            yield (members.path[0], str(count)), ""
-            if count == 0:
-                yield (_first(members.path), NONE), ""
+        count = len(at(plain, members.path))
+        yield (members.path[-1], str(count)), ""
+        if count == 0:
+            yield (_first(members.path), NONE), ""
 
 
 def reason(explanation: str) -> str:
@@ -193,7 +193,7 @@ class _Builder:
             for dimension in dimensions()
             for value in _listed(dimension)
         }
-        self.empty = {(_first(members.path), NONE): members.path[0] for members in lists() if len(members.path) == 1}
+        self.empty = {(_first(members.path), NONE): members.path for members in lists() if members.least == 0}
 
     def build(self) -> Universe:
         every = [*self.by_value, *self.empty]
@@ -228,7 +228,7 @@ class _Builder:
 
     def can_be(self, values: Sequence[Value]) -> bool:
         plain: dict[str, Any] = {"loops": [{"name": "a"}]}
-        for value in sorted(values, key=lambda value: value not in self.empty):
+        for value in values:
             self.put(plain, value)
         return any(self.is_one(variant, values) for variant in _variants(plain))
 
@@ -238,13 +238,12 @@ class _Builder:
         except ValidationError:
             return False
         # Whoever says more of a list than that it is empty, fills it.
-        if any(value in self.empty and getattr(what, self.empty[value]) for value in values):
+        if any(value in self.empty and functools.reduce(getattr, self.empty[value], what) for value in values):
             return False
         return self.can_run(what)
 
     def put(self, plain: dict[str, Any], value: Value) -> None:
         if value in self.empty:
-            plain[self.empty[value]] = []
             return
         dimension, wanted = self.by_value[value]
         inner: Any = plain
@@ -299,6 +298,6 @@ def _first(path: tuple[str, ...]) -> str:
 
 def _pairs(found: Sequence[tuple[Value, str]]) -> Iterator[Pair]:
     for (one, here), (other, there) in itertools.combinations(found, 2):
-        apart = here != there and here.partition(".")[0] == there.partition(".")[0] and here and there
+        apart = here != there and here and there and here.rpartition(".")[0] == there.rpartition(".")[0]
         if one[0] != other[0] and not apart:
             yield (one, other) if one < other else (other, one)

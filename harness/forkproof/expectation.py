@@ -413,6 +413,17 @@ class _Model:
 
     def advances(self, unit: _Unit, process: _Process) -> Sure:
         """Whether a loop ticks in a process, once booted."""
+        started = unit.loop.start is not LoopStart.FIRST_REQUEST or self.serves(process)
+        return min(self._advances(unit, process), Sure.YES if started else Sure.MAYBE)
+
+    def serves(self, process: _Process) -> bool:
+        """Whether the worker at or above a process surely gets to handle a request."""
+        worker = self.workers.get(process.place.slot, process) if process.place.slot is not None else process
+        # A thread pool's threads are greenlets where threads are patched, and need a main that enters the hub [C].
+        pool_is_green = self.server.worker_class is WorkerClass.GTHREAD and "thread" in worker.patched
+        return not pool_is_green or self.cooperative(worker) is Sure.YES
+
+    def _advances(self, unit: _Unit, process: _Process) -> Sure:
         if process.body is unit:
             return self._child_advances(process)
         if unit.native and (self.talks_at_fork(process) or self.may_freeze(process)):

@@ -86,6 +86,8 @@ def _fields(plain: Any, path: Path) -> Iterator[Path]:
                 yield from _fields(value, (*path, name))
     elif isinstance(plain, list):
         for index, value in enumerate(plain):
+            if len(path) > 1:
+                yield (*path, index)
             yield from _fields(value, (*path, index))
 
 
