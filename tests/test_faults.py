@@ -14,16 +14,19 @@ from forkproof.scenario import from_dict
 from forkproof.simplify import changed
 from forkproof_strategies import faults
 
-TWO = Life(workers=2, timeout=30, slots=(0, 1))
+TWO = Life(workers=2, timeout=30, slots=(0, 1), max_requests=100, children=frozenset({"arbiter", "worker"}))
 
 
 def outcome(*some: Any, workers: int = 2) -> list[tuple[int, ...]]:
     """The slots that each of these faults leaves, the oldest worker's first."""
     named = [fault if isinstance(fault, dict) else {"fault": fault} for fault in some]
-    what = from_dict({"loops": [{"name": "a"}], "server": {"workers": workers}, "faults": named})
+    server = {"workers": workers, "max_requests": 100}
+    what = from_dict({"loops": PROCESSES, "server": server, "faults": named})
     return [life.slots for _, life in what.lives()]
 
 
+PROCESSES = [{"name": "a", "kind": "process"}, {"name": "b", "kind": "process", "start": "on_starting"}]
+BACK = {"fault": "usr2", "options": {"rollback": 1}}
 KILL_0 = {"fault": "kill_worker", "slot": 0}
 
 
@@ -38,9 +41,19 @@ def test_a_reload_goes_back_to_what_is_configured() -> None:
     assert outcome("ttou", "hup", {"fault": "kill_worker", "slot": 0}) == [(1,), (0, 1), (1, 0)]
 
 
-def test_what_leaves_the_slots_alone() -> None:
-    stop = {"fault": "stop_worker", "slot": 1, "options": {"seconds": 1}}
-    assert outcome("usr1", stop, "stop_arbiter", "kill_arbiter") == [(0, 1)] * 4
+def test_a_new_master_has_as_many_workers_as_are_configured() -> None:
+    assert outcome("ttin", BACK, "usr2") == [(0, 1, 2), (0, 1, 2), (0, 1)]
+
+
+STOP_1 = {"fault": "stop_worker", "slot": 1, "options": {"seconds": 1}}
+CHILD_1 = {"fault": "kill_child", "slot": 1}
+BLOCK_0 = {"fault": "block_loop", "slot": 0}
+OTHERS = ["usr1", STOP_1, "stop_arbiter", "kill_child", CHILD_1, BLOCK_0, "max_requests", "kill_arbiter"]
+
+
+@pytest.mark.parametrize("fault", OTHERS, ids=str)
+def test_what_leaves_the_slots_alone(fault: Any) -> None:
+    assert outcome(fault) == [(0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +62,9 @@ def test_what_leaves_the_slots_alone() -> None:
         (["ttou", KILL_0], "faults.1: slot 0 is not allowed: there are 1 workers by then, in slots 1"),
         (["ttou", "ttou"], "faults.1: 'ttou' is not possible here: gunicorn keeps the last worker"),
         (["ttin", "ttin", "ttin"], "faults.2: 'ttin' is not possible here: there are 4 workers by then"),
+        (["max_requests", "ttou"], "faults.1: 'ttou' is not possible here: it ends the oldest worker, and after"),
+        (["usr2", "foreign_child_exit"], "faults.1: 'foreign_child_exit' is not possible here: such a child is the"),
+        ([{"fault": "kill_child", "slot": 2}], "faults.0: slot 2 is not allowed: there are 2 workers by then"),
         (["int", "usr1"], "faults.1: comes after 'int', which ends the server"),
         ([{"fault": "hup", "options": {"times": 6}}], "options.times: 6 is not allowed: a whole number from 1 to 5 is"),
         ([{"fault": "hup", "options": {"times": 1.5}}], "options.times: 1.5 is not allowed: a whole number from 1"),
@@ -60,6 +76,18 @@ def test_what_cannot_be_done(some: list[Any], problem: str) -> None:
     with pytest.raises(ScenarioError) as told:
         outcome(*some)
     assert problem in str(told.value)
+
+
+def test_what_a_fault_needs_of_the_scenario() -> None:
+    for fault, missing in (
+        ("max_requests", "server.max_requests is not set"),
+        ("kill_child", "no loop is a process that the arbiter starts"),
+    ):
+        plain = {"loops": [{"name": "a"}], "faults": [{"fault": fault}]}
+        with pytest.raises(ScenarioError, match=missing):
+            from_dict(plain)
+        scene = REGISTRY[fault].scene
+        from_dict({**plain, "loops": [*plain["loops"], *scene.get("loops", ())], "server": scene.get("server", {})})
 
 
 def test_every_kind_says_what_it_is() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from forkproof import launch
 from forkproof.errors import RunFolderError, UsageError
-from forkproof.scenario import Loop, Patch, PatchSite, Scenario
+from forkproof.scenario import Loop, Patch, PatchSite, Scenario, from_dict
 
 PLAIN = Scenario(loops=(Loop(name="a"),))
 
@@ -28,9 +31,20 @@ def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_a_patch_at_interpreter_start_is_gevents_own_command() -> None:
     patch = Patch(site=PatchSite.INTERPRETER_START, flags={"thread": False, "os": True})
-    words = launch.command(PLAIN.model_copy(update={"patches": (patch,)}), "python")
+    words = launch.command(PLAIN.model_copy(update={"patches": (patch,)}), "python", Path("run"))
     assert words[:4] == ["python", "-m", "gevent.monkey", "--no-thread"]
-    assert launch.command(PLAIN, "python")[1].endswith("serve.py")
+    assert launch.command(PLAIN, "python", Path("run"))[1].endswith("serve.py")
+
+
+def test_foreign_children_are_there_before_gunicorn(tmp_path: Path) -> None:
+    what = from_dict({"loops": [{"name": "a"}], "faults": [{"fault": "foreign_child_exit"}, {"fault": "term"}]})
+    assert launch.foreign(what) == ["foreign-0"]
+    os.mkfifo(tmp_path / "foreign-0")
+    server = [sys.executable, "-c", "import os; print(os.wait()[1] >> 8)"]
+    words = [*launch.command(what, "python", tmp_path)[:6], *server]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        (tmp_path / "foreign-0").write_text("3\n")  # opening a pipe waits for whoever reads it
+        assert process.communicate()[0] == "3\n"
 
 
 def test_a_folder_is_for_its_owner_alone_and_holds_the_scenario_first(tmp_path: Path) -> None:

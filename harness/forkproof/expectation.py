@@ -187,12 +187,12 @@ class _Model:
         """How often the configuration has registered the hook of `os.fork`."""
         self.unknown = ""
         """Why nothing is written down of what becomes of this server."""
+        self._patch(self.arbiter, PatchSite.INTERPRETER_START)
         self._boot()
         self._live_on()
 
     def _boot(self) -> None:
-        for site in (PatchSite.INTERPRETER_START, PatchSite.CONFIG_FIRST_LINE):
-            self._patch(self.arbiter, site)
+        self._patch(self.arbiter, PatchSite.CONFIG_FIRST_LINE)
         self._make_early(self.arbiter, EarlyPlace.CONFIG)
         self._patch(self.arbiter, PatchSite.CONFIG_AFTER_IMPORTS)
         self.arbiter.queue_patched_early = "queue" in self.arbiter.patched
@@ -231,7 +231,26 @@ class _Model:
                 self._spawn(after.slots[-1])
             case "ttou":
                 self._leave(before.slots[0])
-            case "stop_worker" | "stop_arbiter":
+            case "usr2" if REGISTRY["usr2"].option(fault.model_dump(), "rollback"):
+                if not all(loop.daemon and not loop.kind.is_process for loop in self.scenario.loops):
+                    self.unknown = "what a master that is taken back waits for may keep it"
+            case "usr2":
+                self._reexec()
+            case "max_requests":
+                for slot in before.slots:
+                    self._leave(slot)
+                    self._spawn(slot)
+                if any(loop.kind.is_process or loop.start is LoopStart.PRE_FORK for loop in self.scenario.loops):
+                    self.unknown = "which workers are replaced after max_requests is not promised"
+            case "kill_child":
+                here = [child for child in self.children if child.place.slot == fault.slot]
+                for child in here:
+                    child.there = Sure.MAYBE
+                if len(here) == 1:
+                    self.children.remove(here[0])
+            case "foreign_child_exit":
+                pass
+            case "stop_worker" | "stop_arbiter" | "block_loop":
                 seconds = REGISTRY[fault.fault].option(fault.model_dump(), "seconds")
                 if seconds + PATIENCE >= self.server.timeout:
                     self.unknown = "a worker may be replaced that was stopped for longer than timeout"
@@ -252,6 +271,21 @@ class _Model:
             self._leave(slot)
         for slot in range(self.server.workers):
             self._spawn(slot)
+
+    def _reexec(self) -> None:
+        """Everything once more in a new interpreter, and the old processes end [S]."""
+        for slot in list(self.workers):
+            self._leave(slot)
+        for child in self.children:
+            child.there = Sure.MAYBE
+        self.arbiter.there = Sure.MAYBE
+        if self.children or not all(unit.loop.daemon for unit in self.arbiter.units):
+            self.leavers.append(self.arbiter)
+        if any(patch.site is PatchSite.INTERPRETER_START for patch in self.scenario.patches):
+            self.unknown = "whether `python -m gevent.monkey` is run again at a re-exec is not written down"
+        self.arbiter = _Process(Place("arbiter"))
+        self.fork_hooks = 1
+        self._boot()
 
     def _leave(self, slot: int) -> None:
         """A worker is told to go; what it waits for may keep it, and its processes hear a signal as it would [P]."""
@@ -519,7 +553,8 @@ def expect(scenario: Scenario, claim: str, loop: str | None, versions: Mapping[s
     rule = _RULES.get(claim)
     if rule is None:
         return Expectation.MAY_BREAK, "nothing is written down about it"
-    if model.unknown:
+    # A copy is made at a fork: whatever becomes of a worker then, the next one comes about in the same way.
+    if model.unknown and claim != "no_copied_thread":
         return Expectation.MAY_BREAK, model.unknown
     return rule(model, scenario.loop(loop) if loop is not None else scenario.loops[0])
 

@@ -27,6 +27,7 @@ Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
 | `loop.end` (probe) | `loop`, `birth`, `error` (null for a return) |
 | `handled` (probe) | `loop`, `birth`, `message` |
 | `listening` (probe) | `address` |
+| `blocked` (probe) | `number`, `seconds`: this worker now sleeps natively in a request |
 | `fork` (probe) | in a child: `parent`; `beside`, `imports`, `locks` of threads that did not come along |
 | `park.reached`, `.released`, `.failed` (probe) | `park`, `who`, `at`, `fork`; `native`; `reason`, `absent` |
 | `park.use`, `park.used` (probe) | `park`, `who`, `at`; `error`: a worker's first use of what is parked |

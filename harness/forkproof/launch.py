@@ -115,6 +115,8 @@ def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = No
     folder = new_folder(around.out, scenario)
     try:
         plan = _plan(scenario, around, folder, client)
+        for name in plan["foreign"]:
+            os.mkfifo(folder / name, 0o600)
         (folder / "launch.json").write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
         _supervise(folder, around.namespace, stop)
     except OSError as error:
@@ -128,7 +130,8 @@ def _plan(scenario: Scenario, around: Shared, folder: Path, client: Mapping[str,
     return {
         "token": secrets.token_hex(8),
         "target": around.target.to_dict(),
-        "command": command(scenario, around.target.executable),
+        "command": command(scenario, around.target.executable, folder),
+        "foreign": foreign(scenario),
         "environment": environment(folder, scenario),
         "redis": {"host": around.broker.host, "port": around.broker.port, "db": around.broker.db},
         "client": client,
@@ -149,9 +152,19 @@ def bounds(scenario: Scenario) -> dict[str, float]:
     return {**BOUNDS, "boot": boot}
 
 
-def command(scenario: Scenario, python: str) -> list[str]:
+def foreign(scenario: Scenario) -> list[str]:
+    """Names in the run folder of the pipes that children wait on which the arbiter has from before it was gunicorn."""
+    return [f"foreign-{n}" for n, fault in enumerate(scenario.faults) if fault.fault == "foreign_child_exit"]
+
+
+# What an entry point's script does: children in the background, and then gunicorn in its own place.
+_ENTRY = """while [ "$1" != -- ]; do sh -c 'read code < "$0"; exit "$code"' "$1" & shift; done; shift; exec "$@\""""
+
+
+def command(scenario: Scenario, python: str, folder: Path) -> list[str]:
     """The server's command line. `patch_all` at interpreter start is gevent's own `python -m gevent.monkey`."""
-    words = [python]
+    pipes = [str(folder / name) for name in foreign(scenario)]
+    words = ["/bin/sh", "-c", _ENTRY, "sh", *pipes, "--", python] if pipes else [python]
     for patch in scenario.patches:
         if patch.site is PatchSite.INTERPRETER_START:
             words += ["-m", "gevent.monkey"]
@@ -227,6 +240,8 @@ def _tidy(folder: Path) -> None:
     for name in ("work", "home", "tmp"):
         with contextlib.suppress(OSError):
             (folder / name).rmdir()
+    for pipe in folder.glob("foreign-*"):
+        pipe.unlink()
 
 
 def _lost(folder: Path, error: OSError, scenario: Scenario) -> str:

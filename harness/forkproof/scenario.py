@@ -345,6 +345,7 @@ class Server(_Frozen):
     preload: StrictBool = False
     timeout: StrictInt = Field(default=30, ge=1, le=300)
     graceful_timeout: StrictInt = Field(default=3, ge=1, le=60)
+    max_requests: StrictInt = Field(default=0, ge=0, le=1000)
 
 
 class EarlyImport(_Frozen):
@@ -387,7 +388,7 @@ class Fault(_Frozen):
         kind = fault_registry.REGISTRY.get(self.fault)
         if kind is None:
             raise ValueError(f"{self.fault!r} is no fault; allowed: {', '.join(fault_registry.REGISTRY)}")
-        if kind.needs_slot != (self.slot is not None):
+        if kind.needs_slot != (self.slot is not None) and not kind.takes_slot:
             wanted = "needs a slot, a whole number" if kind.needs_slot else f"takes no slot, so not {self.slot}"
             raise ValueError(f"{self.fault!r} {wanted}")
         for name, value in self.options.items():
@@ -453,7 +454,7 @@ class Scenario(_Frozen):
 
     def booted(self) -> Life:
         """The server before the first fault."""
-        return Life.begin({"server": dict(self.server)})
+        return Life.begin({"server": dict(self.server), "loops": [dict(loop) for loop in self.loops]})
 
     def _problem_of(self, park: Park) -> str:
         """What a park cannot be, and why; empty where it can."""

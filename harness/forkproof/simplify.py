@@ -97,7 +97,8 @@ def _fit(plain: dict[str, Any]) -> None:
     if server.get("worker_class") != "gthread":
         server.pop("threads", None)
     if "faults" in plain:
-        plain["faults"] = list(_still_possible(plain["faults"], Life.begin({"server": {**_SERVER, **server}})))
+        life = Life.begin({"server": {**_SERVER, **server}, "loops": plain.get("loops", ())})
+        plain["faults"] = list(_still_possible(plain["faults"], life))
 
 
 def _still_possible(faults: list[dict[str, Any]], life: Life) -> Iterator[dict[str, Any]]:

@@ -18,6 +18,7 @@ import re
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,6 +60,7 @@ class _Process:
     pid: int
     start: int
     first: float
+    ppid: int
     ticks: _Cells | None = None
     counts: dict[int, int] = field(default_factory=dict)  # by cell, as last sampled
     role: str = "child"
@@ -98,6 +100,9 @@ class Supervisor:
         self._open_requests: set[asyncio.Task[None]] = set()
         self._answered: set[str] = set()
         self._expected: dict[str, _Process] = {}  # creator of each birth that a new interpreter has yet to begin
+        self._served: Counter[str] = Counter()
+        self._blocked: set[int] = set()
+        self._foreign: dict[Path, int] = {}
         self._redis: resp.Client | None = None
         self._outside = Outside(self.record)
         self._reloads = 0
@@ -152,7 +157,9 @@ class Supervisor:
         kind = event["event"]
         process = self.processes.get(key)
         if process is None:
-            process = self.processes[key] = _Process(key, int(event["pid"]), int(event["start"]), float(event["t"]))
+            process = self.processes[key] = _Process(
+                key, int(event["pid"]), int(event["start"]), float(event["t"]), int(event.get("ppid", 0))
+            )
             self._watch_exit(process)
         if kind == "role":
             process.role, process.slot = event["role"], event["slot"]
@@ -160,6 +167,8 @@ class Supervisor:
             process.hooks.add(event["name"])
         elif kind == "listening":
             self.address = (event["address"][0], event["address"][1])
+        elif kind == "blocked":
+            self._blocked.add(event["number"])
         elif kind == "loop.created":
             process.waiting.setdefault(event["birth"], None)
             if event["kind"] in _FRESH:
@@ -280,9 +289,11 @@ class Supervisor:
 
     async def all_slots_answered(self) -> bool:
         """Whether each slot's newest worker has booted and answered, within the boot bound."""
-        return await self._answered_by_others_than(())
+        return await self.answered_by_others_than(())
 
-    async def _answered_by_others_than(self, old: Collection[str]) -> bool:
+    async def answered_by_others_than(self, old: Collection[str]) -> bool:
+        """Whether workers other than `old` have booted and answered in each slot, within the boot bound."""
+
         def booted() -> bool:
             workers = self.current_workers()
             return self.arbiter_ended or all(
@@ -296,8 +307,59 @@ class Supervisor:
 
     async def replaced(self, old: Collection[str]) -> bool:
         """Whether workers other than `old` answer in each slot and those are gone, within the bounds."""
-        answered = await self._answered_by_others_than(old)
-        return await self._until_ended(lambda: all(self.processes[key].gone for key in old)) and answered
+        answered = await self.answered_by_others_than(old)
+        return await self.gone(old) and answered
+
+    async def gone(self, keys: Collection[str], pid: int | None = None) -> bool:
+        """Whether these processes, and the master with that pid, are gone within the bound of a graceful end."""
+        masters = [process.key for process in self.processes.values() if process.pid == pid]
+        return await self._until_ended(lambda: all(self.processes[key].gone for key in (*keys, *masters)))
+
+    def leaving(self, keys: Collection[str]) -> list[str]:
+        """Those of these workers that are gone, or that have had their max_requests."""
+        most = self.scenario["server"]["max_requests"]
+        return [key for key in keys if self.processes[key].gone or 0 < most <= self._served[key]]
+
+    def child_pid(self, slot: int | None) -> int | None:
+        """The pid of the newest live child of the worker in `slot`, or of the arbiter: one that is no worker."""
+        parent = self.arbiter_pid if slot is None else self.worker_pid(slot)
+        children = [
+            process
+            for process in self.processes.values()
+            if process.role == "child" and not process.gone and process.ppid == parent
+        ]
+        return max(children, key=lambda process: process.first).pid if children else None
+
+    async def another_arbiter(self) -> int | None:
+        """The pid of a master that was started by the running one, within the boot bound; None where none came."""
+
+        def there() -> list[int]:
+            masters = (process for process in self.processes.values() if process.role == "arbiter")
+            return [process.pid for process in masters if process.ppid == self.arbiter_pid and not process.gone]
+
+        await self.until(lambda: bool(there()) or self.arbiter_ended, self.launch["bounds"]["boot"], "another arbiter")
+        return there()[0] if there() else None
+
+    def follow(self, arbiter: int) -> None:
+        """Take that master for the running one."""
+        self.arbiter_pid = arbiter
+
+    def end_foreign_child(self, code: int) -> int:
+        """Make a child that was there before gunicorn exit with `code`; its pid."""
+        path = next(iter(self._foreign), None)
+        if path is None:
+            raise OSError(errno.ESRCH, "no child was there before gunicorn")
+        pid = self._foreign.pop(path)
+        # Not to be waited for: opening fails where nobody reads.
+        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        with contextlib.closing(os.fdopen(pipe, "wb")) as file:
+            file.write(f"{code}\n".encode())
+        return pid
+
+    async def reaped(self, pid: int) -> bool:
+        """Whether a process that has exited was waited for, within the bound."""
+        bound = self.launch["bounds"]["answer"]
+        return await self.until(lambda: containment.read_stat(pid) is None or self.arbiter_ended, bound, "reaping")
 
     async def reloaded(self, old: Collection[str]) -> bool:
         """Whether `old` were replaced; then what each process has is recorded, once the arbiter has collected them."""
@@ -333,28 +395,46 @@ class Supervisor:
     async def ask_every_slot(self) -> bool:
         """Send requests until the current worker of each slot has answered, or the bound has passed."""
         self._answered.clear()
-        budget = Budget(self.gauge, self.launch["bounds"]["answer"])
-        at_once = 2 * len(self.life.slots) if self.scenario["surroundings"]["requests"] == "bursts" else 1
 
-        def silent() -> list[int]:
+        def all_answered() -> bool:
             workers = self.current_workers()
-            return [n for n in self.life.slots if n not in workers or workers[n].key not in self._answered]
+            return all(slot in workers and workers[slot].key in self._answered for slot in self.life.slots)
 
-        while silent() and not budget.expired and not self.arbiter_ended:
+        await self._ask(all_answered, self.launch["bounds"]["answer"])
+        if self._open_requests:
+            await asyncio.wait(self._open_requests)
+        return all_answered()
+
+    async def ask_until(self, condition: Callable[[], bool]) -> int | None:
+        """Send requests until `condition()`; how many it took, None where the time of max_requests has passed first."""
+        before = self._requests
+        each = 0.01  # on an idle machine it is 3 ms
+        bound = self.launch["bounds"]["answer"] + each * self.scenario["server"]["max_requests"] * len(self.life.slots)
+        return self._requests - before if await self._ask(condition, bound) else None
+
+    async def block(self, slot: int, seconds: float) -> None:
+        """Send requests until the worker in `slot` has taken one that blocks it; OSError where the bound passed."""
+        number = self._requests
+        path = f"/block/{number}/{slot}/{seconds:f}"
+        if not await self._ask(lambda: number in self._blocked, self.launch["bounds"]["answer"], path):
+            raise OSError(errno.ETIMEDOUT, f"the worker in slot {slot} took no request")
+
+    async def _ask(self, condition: Callable[[], bool], bound: float, path: str = "/") -> bool:
+        """Send requests, several at once where the scenario says so, until `condition()` or the bound has passed."""
+        budget = Budget(self.gauge, bound)
+        at_once = 2 * len(self.life.slots) if self.scenario["surroundings"]["requests"] == "bursts" else 1
+        while not condition() and not budget.expired and not self.arbiter_ended:
             for _ in range(at_once - len(self._open_requests)):
-                task = asyncio.create_task(self._request())
+                task = asyncio.create_task(self._request(path))
                 self._open_requests.add(task)
                 task.add_done_callback(self._open_requests.discard)
             if self._open_requests:
                 await asyncio.wait(self._open_requests, timeout=SAMPLE_EVERY, return_when=asyncio.FIRST_COMPLETED)
         if budget.expired:
-            bound = self.launch["bounds"]["answer"]
             self.record("bound", what="answer", seconds=bound, stretch=round(budget.stretch, 2))
-        if self._open_requests:
-            await asyncio.wait(self._open_requests)
-        return not silent()
+        return condition()
 
-    async def _request(self) -> None:
+    async def _request(self, path: str) -> None:
         """One request on a connection of its own: invoke, then ok, fail or info."""
         if self.address is None:
             await asyncio.sleep(SAMPLE_EVERY)
@@ -362,7 +442,7 @@ class Supervisor:
         self._requests += 1
         number = self._requests
         self.record("request.invoke", request=number)
-        exchange = asyncio.ensure_future(_http_get(*self.address))
+        exchange = asyncio.ensure_future(_http_get(*self.address, path))
         budget = Budget(self.gauge, self.launch["bounds"]["answer"])
         while not exchange.done() and not budget.expired and not self.arbiter_ended:
             await asyncio.wait([exchange], timeout=SAMPLE_EVERY)
@@ -385,6 +465,7 @@ class Supervisor:
             self.record("request.fail", request=number, error=f"HTTP status {status}")
             return
         self._answered.add(answer["worker"])
+        self._served[answer["worker"]] += 1
         self.record(
             "request.ok",
             request=number,
@@ -559,6 +640,7 @@ class Supervisor:
             healed = await self.all_slots_answered()
             if self.arbiter_ended and not healed:
                 return
+            self._find_foreign_children()
             await self.window(0, "boot", healed)
             for index, fault in enumerate(self.scenario["faults"]):
                 if self.arbiter_ended:
@@ -583,12 +665,13 @@ class Supervisor:
             return True
         await asyncio.sleep(fault["after"]["delay"])
         self.record("fault.invoke", fault=kind.name, index=index)
+        before, self.life = self.life, kind.effect(self.life, fault)
         try:
             facts = await kind.inject(self, fault)
         except OSError as error:
+            self.life = before
             self.record("fault.fail", fault=kind.name, index=index, error=str(error))
             return True
-        self.life = kind.effect(self.life, fault)
         self.record("fault.ok", fault=kind.name, index=index, **facts)
         undone = await kind.heal(self, fault, facts)
         if undone:
@@ -616,7 +699,9 @@ class Supervisor:
         )
 
     def _living(self) -> list[containment.Stat]:
-        return containment.descendants(os.getpid())
+        """What lives of the server; its foreign children are ours to end."""
+        foreign = self._foreign.values()
+        return [stat for stat in containment.descendants(os.getpid()) if stat.pid not in foreign]
 
     async def _stop(self, orphans: bool) -> None:
         """Wait until everything is gone; orphaned workers look for their parent every timeout / 2 or each second."""
@@ -657,6 +742,13 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 await self._ask_redis("DEL", *keys)
 
+    def _find_foreign_children(self) -> None:
+        for stat in containment.all_processes():
+            if stat.ppid == self.arbiter_pid:
+                path = Path(containment.command_of(stat.pid).rpartition(" ")[2])
+                if path in self._foreign:
+                    self._foreign[path] = stat.pid
+
     def _spawn(self) -> None:
         command: list[str] = self.launch["command"]
         log = os.open(self.folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -674,6 +766,7 @@ class Supervisor:
         )
         os.close(log)
         os.close(null)
+        self._foreign = dict.fromkeys((self.folder / name for name in self.launch["foreign"]), 0)
         self.record("launch", command=command, arbiter=self.arbiter_pid, namespace=os.getpid() == 1)
 
     @contextlib.asynccontextmanager
@@ -794,10 +887,10 @@ def _catches(pid: int, number: int) -> bool:
     return False
 
 
-async def _http_get(host: str, port: int) -> tuple[int, bytes]:
+async def _http_get(host: str, port: int, path: str) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection(host, port)
     try:
-        writer.write(b"GET / HTTP/1.1\r\nHost: forkproof\r\nConnection: close\r\n\r\n")
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: forkproof\r\nConnection: close\r\n\r\n".encode())
         await writer.drain()
         answer = await reader.read(1 << 20)
         while chunk := await reader.read(1 << 20):

@@ -48,18 +48,22 @@ def faults(
     `ticking` says whether some loop is started in every worker.
     """
     kinds = [kind for name, kind in REGISTRY.items() if name in allow]
-    lasting = [kind for kind in kinds if not kind.ends_the_run]
+    lasting = [kind for kind in kinds if not kind.ends_the_run and (_can_be(life, kind) or _can_be(life.more(), kind))]
     count = draw(integers(0, max_size)) if lasting else 0
-    favourites = draw(st.lists(one_of(*lasting), min_size=1, max_size=4, unique=True)) if count else []
+    favourites = draw(st.lists(one_of(*_weighed(lasting)), min_size=1, max_size=4, unique=True)) if count else []
     found: list[Fault] = []
     while len(found) < count and (possible := _possible(life, favourites) or _possible(life, lasting)):
-        found.append(draw(_faults_of(draw(one_of(*possible)), life, ticking)))
+        found.append(draw(_faults_of(draw(one_of(*_weighed(possible))), life, ticking)))
         life = _after(life, found[-1])
     ending = _possible(life, [kind for kind in kinds if kind.ends_the_run])
     stops = draw(BOOLEANS)
     if ending and stops and len(found) < max_size:
         found.append(draw(_faults_of(draw(one_of(*ending)), life, ticking)))
     return tuple(found)
+
+
+def _weighed(kinds: Collection[FaultKind]) -> list[FaultKind]:
+    return [*kinds, *(kind for kind in kinds for _ in range(kind.weight - 1))]
 
 
 def _possible(life: Life, kinds: Collection[FaultKind]) -> list[FaultKind]:
@@ -70,8 +74,7 @@ def _possible(life: Life, kinds: Collection[FaultKind]) -> list[FaultKind]:
 def _can_be(life: Life, kind: FaultKind) -> bool:
     if kind.orphans_workers and life.timeout > PATIENT:
         return False
-    plainest = Fault(fault=kind.name, slot=min(life.slots) if kind.needs_slot else None)
-    return not problem(life, plainest.model_dump(mode="json"))
+    return bool(_slots(kind, life))
 
 
 def _after(life: Life, fault: Fault) -> Life:
@@ -85,13 +88,24 @@ def _faults_of(kind: FaultKind, life: Life, ticking: bool) -> st.SearchStrategy[
     return st.builds(
         Fault,
         fault=st.just(kind.name),
-        slot=one_of(*slots) if kind.needs_slot else st.none(),
+        slot=one_of(*_slots(kind, life)),
         after=afters(slots=slots, ticking=ticking),
-        options=st.fixed_dictionaries({}, optional={name: _values(option) for name, option in kind.options.items()}),
+        options=st.fixed_dictionaries({name: _values(option) for name, option in kind.options.items()}).map(
+            lambda options: {name: value for name, value in options.items() if value != kind.options[name].default}
+        ),
     )
+
+
+def _slots(kind: FaultKind, life: Life) -> list[int | None]:
+    """The slots that the plainest fault of a kind may name; None for none."""
+    slots: list[int | None] = [] if kind.needs_slot else [None]
+    if kind.needs_slot or kind.takes_slot:
+        slots += sorted(life.slots)
+    plain = Fault(fault="term").model_dump(mode="json")
+    return [slot for slot in slots if not problem(life, {**plain, "fault": kind.name, "slot": slot})]
 
 
 def _values(option: Option) -> st.SearchStrategy[float]:
     if isinstance(option.default, int):
         return integers(int(option.least), int(option.most))
-    return one_of(option.default / 2, option.default * 2)
+    return one_of(option.default, option.default / 2, option.default * 2)

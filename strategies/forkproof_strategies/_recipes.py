@@ -152,7 +152,7 @@ def _cooked(
         threads=draw(one_of(1, 2, 4)) if worker_class is WorkerClass.GTHREAD else 1,
         preload=preload,
     )
-    life = Life.begin({"server": dict(server)})
+    life = Life.begin({"server": dict(server), "loops": ()})
     return Scenario(
         patches=recipe.patches,
         loops=(

@@ -43,6 +43,7 @@ FEATURES = (
     "preload",
     "faults",
     "short timeout",
+    "max_requests",
     "redis",
     "shared",
     "cpu",
@@ -194,6 +195,7 @@ def servers(
         preload="preload" in using,
         timeout=6 if "short timeout" in using else 30,
         graceful_timeout=3,
+        max_requests=draw(one_of(100, 200)) if "max_requests" in using else 0,
     )
 
 
@@ -248,7 +250,7 @@ def scenarios(
     if "loops alike" in using:
         # Loops meet where they share a process, which they seldom do by chance.
         drawn = [_alike(loop, drawn[0]) for loop in drawn]
-    life = Life.begin({"server": dict(server)})
+    life = Life.begin({"server": dict(server), "loops": [dict(loop) for loop in drawn]})
     return Scenario(
         patches=draw(patches(flags=flags, using=using)) if "patches" in using else (),
         loops=tuple(drawn),

@@ -10,16 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from forkproof.faults import (
+    block_loop,
+    foreign_child_exit,
     hup,
     interrupt,
     kill_arbiter,
+    kill_child,
     kill_worker,
+    max_requests,
     stop_arbiter,
     stop_worker,
     term,
     ttin,
     ttou,
     usr1,
+    usr2,
 )
 from forkproof.faults.base import Fault, FaultKind, Option
 from forkproof.faults.life import Life
@@ -36,6 +41,11 @@ REGISTRY: dict[str, FaultKind] = {
         ttin.FAULT,
         ttou.FAULT,
         usr1.FAULT,
+        usr2.FAULT,
+        max_requests.FAULT,
+        kill_child.FAULT,
+        block_loop.FAULT,
+        foreign_child_exit.FAULT,
         stop_worker.FAULT,
         stop_arbiter.FAULT,
         kill_arbiter.FAULT,

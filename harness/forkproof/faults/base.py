@@ -31,6 +31,36 @@ class Server(Protocol):
     async def all_slots_answered(self) -> bool:
         """Ask until each slot's newest worker has answered, or the calibrated bound has passed."""
 
+    async def answered_by_others_than(self, old: Collection[str]) -> bool:
+        """Ask until workers other than `old` have answered in each slot, or the calibrated bound has passed."""
+
+    async def gone(self, keys: Collection[str], pid: int | None = None) -> bool:
+        """Whether these processes are gone within the bound of a graceful end."""
+
+    def leaving(self, keys: Collection[str]) -> list[str]:
+        """Those of these workers that are gone, or that have had their max_requests."""
+
+    async def ask_until(self, condition: Callable[[], bool]) -> int | None:
+        """Send requests until `condition()`; how many it took, None where the bound passed first."""
+
+    async def block(self, slot: int, seconds: float) -> None:
+        """Send requests until the worker in `slot` has taken one that blocks it; OSError where the bound passed."""
+
+    def child_pid(self, slot: int | None) -> int | None:
+        """The pid of the newest live child of the worker in `slot`, or of the arbiter: one that is no worker."""
+
+    def end_foreign_child(self, code: int) -> int:
+        """Make a child that was there before gunicorn exit with `code`; its pid."""
+
+    async def reaped(self, pid: int) -> bool:
+        """Whether a process that has exited was waited for, within the bound."""
+
+    async def another_arbiter(self) -> int | None:
+        """The pid of a master that was started by the running one, once it is there."""
+
+    def follow(self, arbiter: int) -> None:
+        """Take that master for the running one."""
+
     async def replaced(self, old: Collection[str]) -> bool:
         """Whether workers other than `old` answer in each slot and those are gone, within the bounds."""
 
@@ -85,6 +115,7 @@ class FaultKind:
     `refuses(life, fault)` says why it cannot be done to such a server; empty where it can.
     `effect(life, fault)` is the server that is left.
     `scene` is what a scenario has to say beside it, where the plainest one will not do.
+    `weight` says how often it is drawn, where others could be drawn too.
     """
 
     name: str
@@ -95,10 +126,13 @@ class FaultKind:
     refuses: Callable[[Life, Fault], str] = lambda life, fault: ""
     effect: Callable[[Life, Fault], Life] = lambda life, fault: life
     needs_slot: bool = False
+    takes_slot: bool = False
+    """Whether a slot may be named."""
     ends_the_run: bool = False
     orphans_workers: bool = False
     """Whether workers are left that have to find out by themselves."""
     scene: Mapping[str, Any] = field(default_factory=dict)
+    weight: int = 1
     options: Mapping[str, Option] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -25,5 +25,6 @@ async def _healed(server: Server, fault: Fault, facts: Facts) -> bool:
 FAULT = FaultKind(
     name="hup", label="HUP", inject=_inject, healed=_healed,
     effect=lambda life, fault: life.reloaded(),
+    weight=3,
     options={"times": Option(1, 1, 5, "reloads, one after another")},
 )  # fmt: skip

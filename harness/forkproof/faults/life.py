@@ -28,6 +28,15 @@ class Life:
     workers: int
     timeout: int
     slots: tuple[int, ...]
+    max_requests: int = 0
+    children: frozenset[str] = frozenset()
+    """Which of "arbiter" and "worker" start a process for a loop."""
+    bereft: frozenset[int | None] = frozenset()
+    """The slots whose worker has lost such a child since it booted; None for the arbiter."""
+    in_order: bool = True
+    """Whether it is known which of the workers is the oldest."""
+    foreign: bool = True
+    """Whether the master is the one that was started, and so has the children that were there before it."""
     ended_by: str = ""
     """The fault that ended the server."""
 
@@ -35,15 +44,34 @@ class Life:
     def begin(cls, scenario: Mapping[str, Any]) -> Life:
         """A server that has just booted, from the plain data of a scenario."""
         server = scenario["server"]
-        return cls(server["workers"], server["timeout"], tuple(range(server["workers"])))
+        return cls(
+            workers=server["workers"],
+            timeout=server["timeout"],
+            slots=tuple(range(server["workers"])),
+            max_requests=server["max_requests"],
+            children=frozenset(
+                _creator(loop.get("start", "app_import"), server["preload"])
+                for loop in scenario["loops"]
+                if "process" in loop.get("kind", "")
+            ),
+        )
 
     def respawned(self, slot: int) -> Life:
         """A worker has died and another one has its slot: it is the youngest."""
-        return replace(self, slots=(*(other for other in self.slots if other != slot), slot))
+        slots = (*(other for other in self.slots if other != slot), slot)
+        return replace(self, slots=slots, bereft=self.bereft - {slot})
 
     def reloaded(self) -> Life:
         """All workers are new, and as many as the configuration says."""
-        return replace(self, slots=tuple(range(self.workers)))
+        return replace(self, slots=tuple(range(self.workers)), in_order=True, bereft=self.bereft & {None})
+
+    def reexecuted(self) -> Life:
+        """The same under another master."""
+        return replace(self.reloaded(), foreign=False, bereft=frozenset())
+
+    def shuffled(self) -> Life:
+        """Some worker has been replaced, and nobody knows which."""
+        return replace(self, in_order=self.in_order and len(self.slots) == 1)
 
     def more(self) -> Life:
         """One worker more, in the lowest free slot."""
@@ -56,3 +84,10 @@ class Life:
     def ended(self, fault: str) -> Life:
         """No server any more."""
         return replace(self, ended_by=fault)
+
+
+def _creator(start: str, preload: bool) -> str:
+    """Who runs the line that a loop starts at."""
+    if start in ("config_import", "on_starting", "when_ready", "pre_fork") or (start == "app_import" and preload):
+        return "arbiter"
+    return "worker"

@@ -13,7 +13,9 @@ async def _healed(server: Server, fault: Fault, facts: Facts) -> bool:
 
 
 def _refuses(life: Life, fault: Fault) -> str:
-    return "gunicorn keeps the last worker" if len(life.slots) == 1 else ""
+    if len(life.slots) == 1:
+        return "gunicorn keeps the last worker"
+    return "" if life.in_order else "it ends the oldest worker, and after max_requests nobody knows which that is"
 
 
 FAULT = FaultKind(

@@ -21,4 +21,9 @@ def answer():
     return jsonify(deployment.request())
 
 
+@app.route("/block/<int:number>/<int:slot>/<float:seconds>")
+def block(number, slot, seconds):
+    return jsonify(deployment.block(number, slot, seconds))
+
+
 deployment.hook("app_import")

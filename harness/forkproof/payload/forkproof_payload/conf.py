@@ -23,6 +23,7 @@ bind = "127.0.0.1:0"
 errorlog = "-"
 if deployment.own_error_log():
     logger_class = "forkproof_payload.error_log.Logger"
+max_requests = deployment.SERVER["max_requests"]
 graceful_timeout = deployment.SERVER["graceful_timeout"]
 preload_app = deployment.SERVER["preload"]
 threads = deployment.SERVER["threads"]

@@ -2,8 +2,9 @@
 
 import json
 import os
+import sys
 
-from forkproof_payload import early, forks, originals, parking, probe
+from forkproof_payload import bodies, early, forks, originals, parking, probe
 from forkproof_payload.loops import Loop
 
 
@@ -57,8 +58,8 @@ def patched(site, flags):
 
 
 def begin():
-    """Record the patch that was made before anything of ours ran."""
-    for flags in patches("interpreter_start"):
+    """Record the patch that was made before anything of ours ran, if it was: gunicorn's re-exec leaves it out."""
+    for flags in patches("interpreter_start") if "gevent.monkey" in sys.modules else ():
         patched("interpreter_start", flags)
 
 
@@ -144,6 +145,18 @@ def request():
     }
 
 
+_blocked = []
+
+
+def block(number, wanted, seconds):
+    """Hold the thread that serves a request in a native sleep, once, where this is the worker that is meant."""
+    if slot == wanted and number not in _blocked:
+        _blocked.append(number)
+        probe.event("blocked", number=number, seconds=seconds)
+        bodies.CALLS["native_sleep"](seconds)()
+    return request()
+
+
 slot = None
 
 
@@ -157,10 +170,14 @@ def become_worker(number):
     probe.event("role", role="worker", slot=number)
 
 
+_watching = []
+
+
 def watch_forks():
-    """Let every child tell of itself first thing, whatever it does then."""
+    """Let every child tell of itself first thing, whatever it does then; once, though a reload asks again."""
     dump_stacks_on_signal()
-    if forks.ARE_TOLD:
+    if forks.ARE_TOLD and not _watching:
+        _watching.append(True)
         os.register_at_fork(before=forks.look_around, after_in_child=forks.take_stock)
         os.register_at_fork(after_in_child=dump_stacks_on_signal)
 
