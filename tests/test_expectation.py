@@ -20,6 +20,7 @@ QUIET, MESSAGES = "quiet_runtime", "every_message_handled_once"
 NUMSUB, SHARED, LEAK = "subscriptions_match", "no_socket_shared_across_fork", "no_leak_on_reload"
 
 VERSIONS = {"python": "3.11.7", "gunicorn": "27.0.1", "gevent": "26.9.0"}
+WITHOUT_GEVENT = {"python": "3.11.7", "gunicorn": "27.0.1"}
 EARLY = {"site": "config_first_line"}
 NATIVE = {"site": "config_first_line", "flags": {"thread": False}}
 SERVICE, WORKER, ARBITER = "once_per_service", "once_per_worker", "arbiter_only"
@@ -52,6 +53,8 @@ GREENLET = {"kind": "greenlet", "start": "post_worker_init", "yields": {"call": 
 FROM_SERVER = {**INIT, "kind": "process_forkserver"}
 BY_REQUEST = {"start": "first_request", "kind": "process_spawn"}
 LATE = {"site": "app_after_imports"}
+OWN = {"kind": "run_in_thread", "body": "listen"}
+TASK = {"kind": "socketio_task"}
 STUBBORN = {"kind": "greenlet", "start": "post_worker_init", "body": "cpu", "yields": {"call": "none"}}
 
 TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
@@ -98,6 +101,12 @@ TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
     ("list, two workers", deployment({**INIT, "body": "blpop", "policy": SERVICE}), {ONE: BREAK, MESSAGES: HOLD}),
     ("list, each worker", deployment({**INIT, "body": "blpop"}), {ONE: HOLD, MESSAGES: HOLD}),
     ("list, nobody there", deployment({**GREENLET, "body": "blpop", "policy": SERVICE}, **SYNC), {MESSAGES: BREAK}),
+    ("socketio, gevent worker", deployment({**INIT, **TASK}), {ONE: HOLD, COPY: HOLD, ANSWERS: HOLD}),
+    ("socketio, sync worker", deployment({**INIT, **TASK}, **SYNC), {ONE: BREAK, STARVED: BREAK}),
+    ("socketio, copied", deployment(TASK, EARLY, preload=True), {COPY: MAY, ANSWERS: HOLD}),
+    ("redis-py's thread", deployment({**INIT, **OWN}), {ONE: HOLD, MESSAGES: HOLD, ANSWERS: HOLD}),
+    ("redis-py's thread, by default", deployment({**INIT, **OWN, "yields": {"seconds": 0}}), {ANSWERS: MAY, BOOT: MAY}),
+    ("redis-py's thread, copied", deployment({**OWN, "policy": SERVICE}, EARLY, preload=True), {MESSAGES: MAY}),
     ("process, on_starting", deployment({**CHILD, "policy": SERVICE}), {ONE: HOLD, COPY: HOLD}),
     ("new process", deployment({**CHILD, "kind": "process_spawn", "policy": ARBITER}, EARLY), {ONE: HOLD, COPY: HOLD}),
     ("new process, in each worker", deployment({**INIT, "kind": "process_forkserver"}), {ONE: HOLD, ANSWERS: HOLD}),
@@ -149,6 +158,11 @@ def test_what_a_greenlet_of_the_arbiter_does_depends_on_gunicorn() -> None:
     assert expected(late, STARVED) is MAY
 
 
+def test_a_socketio_task_is_a_thread_where_there_is_no_gevent() -> None:
+    task = deployment({**INIT, **TASK}, **SYNC)
+    assert expected(task, ONE, WITHOUT_GEVENT) is HOLD
+
+
 @pytest.mark.parametrize("claim", REGISTRY)
 @pytest.mark.parametrize("versions", [VERSIONS, {"gunicorn": "20.1.0"}, {"gunicorn": None}, {}], ids=str)
 def test_every_claim_has_an_answer(claim: str, versions: dict[str, str | None]) -> None:
@@ -179,9 +193,9 @@ def test_best_effort_breaks_nothing(what: Scenario) -> None:
 @given(scenarios(without=["patches", "greenlets", "gevent sleeps", "processes"], worker_classes=[WorkerClass.SYNC]))
 def test_without_gevent_nothing_is_copied_and_nothing_starves(what: Scenario) -> None:
     for loop in what.loops:
-        assert expect(what, COPY, loop.name, VERSIONS)[0] is HOLD
-        assert expect(what, STARVED, loop.name, VERSIONS)[0] is not BREAK
+        assert expect(what, COPY, loop.name, WITHOUT_GEVENT)[0] is HOLD
+        assert expect(what, STARVED, loop.name, WITHOUT_GEVENT)[0] is not BREAK
 
 
 def test_a_claim_that_is_not_known_may_break() -> None:
-    assert expect(CASE_ZERO, "nothing_of_ours", None, VERSIONS)[0] is MAY
+    assert expect(CASE_ZERO, "nothing_of_ours", None, WITHOUT_GEVENT)[0] is MAY

@@ -42,6 +42,10 @@ PROGRAM = """
 """
 
 
+ALONE = [k.value for k in LoopKind if not k.needs_gevent and k not in (LoopKind.RUN_IN_THREAD, LoopKind.SOCKETIO_TASK)]
+"""Kinds that need nothing but Python."""
+
+
 @pytest.fixture
 def probed(python: str, tmp_path: Path) -> Iterator[Probed]:
     found = Probed(python, tmp_path)
@@ -60,7 +64,7 @@ def run(probed: Probed, **fields: object) -> dict[str, Any]:
     return told
 
 
-@pytest.mark.parametrize("kind", [kind.value for kind in LoopKind if not kind.needs_gevent])
+@pytest.mark.parametrize("kind", ALONE)
 def test_a_loop_ticks_and_its_owner_is_told_so(probed: Probed, kind: str) -> None:
     told = run(probed, kind=kind)
     births = {event["birth"] for event in probed.events("loop.created")}
@@ -123,6 +127,14 @@ WHERE: dict[str, tuple[dict[str, Any], set[str]]] = {
             "patches": [{"site": "interpreter_start"}],
         },
         {"child"},
+    ),
+    "threads of libraries": (
+        {
+            "loops": [{"name": "a", "kind": "run_in_thread", "body": "listen"}, {"name": "b", "kind": "socketio_task"}],
+            "server": {"worker_class": "geventwebsocket"},
+            "patches": EARLY,
+        },
+        {"worker 0"},
     ),
     "what is shared with requests": (
         {"loops": bodies("queue_get", "lock", "logger")},

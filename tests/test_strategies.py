@@ -156,9 +156,19 @@ def test_few_are_drawn_twice(many: list[Scenario]) -> None:
         ({"without": ["redis", "cpu", "shared"]}, "body", {LoopBody.SLEEP}),
         ({"without": ["other addresses"]}, "broker", {"ip"}),
         (
-            {"without": ["greenlets", "timers", "executors", "native threads", "processes", "new processes"]},
+            {
+                "without": [
+                    "greenlets",
+                    "timers",
+                    "executors",
+                    "native threads",
+                    "processes",
+                    "new processes",
+                    "socketio",
+                ]
+            },
             "kind",
-            {LoopKind.THREAD},
+            {LoopKind.THREAD, LoopKind.RUN_IN_THREAD},
         ),
         ({"without": ["requests one by one"]}, "requests", {Requests.BURSTS}),
         ({"without": ["fork hooks"]}, "start", set(LoopStart) - {LoopStart.FORK_HOOK}),

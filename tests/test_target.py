@@ -134,6 +134,8 @@ def scenario(server: str = "sync", patches: tuple[dict[str, object], ...] = (), 
         (scenario("gevent"), "gevent", "worker_class 'gevent'"),
         (scenario("geventwebsocket"), "gevent", "worker_class 'geventwebsocket'"),
         (scenario(kind="greenlet"), "gevent", "loop 'a'"),
+        (scenario(kind="socketio_task"), "flask-socketio", "loop 'a'"),
+        (scenario(kind="run_in_thread", body="listen"), "redis", "loop 'a'"),
         (scenario(kind="gevent_threadpool"), "gevent", "loop 'a'"),
         (scenario(kind="native_thread"), "gevent", "loop 'a'"),
         (scenario(yields={"call": "gevent.sleep"}), "gevent", "loop 'a'"),
@@ -145,7 +147,7 @@ def scenario(server: str = "sync", patches: tuple[dict[str, object], ...] = (), 
 def test_what_a_scenario_needs(what: Scenario, missing: str, why: str) -> None:
     with pytest.raises(MissingPackage, match=f"has no {missing}, which {why} needs"):
         known().require(what)
-    known("gevent", "redis", "gevent-websocket").require(what)
+    known("gevent", "redis", "gevent-websocket", "flask-socketio").require(what)
     known().require(PLAIN)
 
 

@@ -224,7 +224,16 @@ class _Builder:
 
     def meet(self, one: Value, other: Value, needs: dict[Value, tuple[Value, ...]]) -> bool:
         tries = {(), needs[one], needs[other], needs[one] + needs[other], needs[other] + needs[one]}
-        return any(self.can_be([*before, one, other]) for before in tries)
+        if any(self.can_be([*before, one, other]) for before in tries):
+            return True
+        # What two values of one loop need only when they meet, the server has, as preload has the app early.
+        if not {one, other} <= self.by_value.keys() or {self.owner(one), self.owner(other)} != {"loops"}:
+            return False
+        servers = (value for value in self.by_value if self.owner(value) == "server")
+        return any(self.can_be([server, one, other]) for server in servers)
+
+    def owner(self, value: Value) -> str:
+        return self.by_value[value][0].owner
 
     def can_be(self, values: Sequence[Value]) -> bool:
         plain: dict[str, Any] = {"loops": [{"name": "a"}]}

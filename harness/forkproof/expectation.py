@@ -19,6 +19,8 @@ Sources, by the letter that the code gives:
      https://docs.gunicorn.org/en/stable/signals.html
  [E] Python, "concurrent.futures": the threads of an executor are joined before the interpreter can exit.
      https://docs.python.org/3/library/concurrent.futures.html
+ [I] Flask-SocketIO, "Initialization": which `async_mode` is taken where none is given, by what is installed.
+     https://flask-socketio.readthedocs.io/en/latest/api.html
  [P] Python, "multiprocessing": a daemonic process is ended by its parent's exit; a killed parent ends nothing.
      https://docs.python.org/3/library/multiprocessing.html
  [R] Redis, "Distributed locks": a key that is set if it is not there has one holder, until it expires; and "BLPOP": an
@@ -73,10 +75,9 @@ class Sure(enum.IntEnum):
     YES = 2
 
 
-_GREEN = frozenset({LoopKind.GREENLET})
 _NATIVE = frozenset({LoopKind.GEVENT_THREADPOOL, LoopKind.NATIVE_THREAD})
 _JOBS = frozenset({LoopKind.EXECUTOR, LoopKind.GEVENT_THREADPOOL})
-"""What always is a greenlet, what never is, and what is asked through a handle that is mere data."""
+"""What never is a greenlet, and what is asked through a handle that is mere data."""
 
 
 @dataclass
@@ -177,6 +178,9 @@ class _Model:
         self.server = scenario.server
         gunicorn = versions.get("gunicorn") or "0"
         self.arbiter_waits_on_queue = Version(gunicorn) >= Version("24.0.0")
+        self.green = {LoopKind.GREENLET}
+        if versions.get("gevent"):
+            self.green.add(LoopKind.SOCKETIO_TASK)  # it takes gevent where that is installed [I]
         self.births = itertools.count()
         self.arbiter = _Process(Place("arbiter"))
         self.children: list[_Process] = []
@@ -355,7 +359,7 @@ class _Model:
     def _start(self, process: _Process, site: LoopStart) -> None:
         for loop in self.scenario.loops:
             if loop.start is site:
-                native = loop.kind in _NATIVE or (loop.kind not in _GREEN and "thread" not in process.patched)
+                native = loop.kind in _NATIVE or (loop.kind not in self.green and "thread" not in process.patched)
                 unit = _Unit(
                     loop,
                     next(self.births),
@@ -404,9 +408,10 @@ class _Model:
         yields = unit.loop.yields
         if unit.loop.kind is LoopKind.TIMER:
             return Sure.YES  # it is a greenlet because a timer waits cooperatively here
-        if self.shares_oddly(unit, process):
+        if self.shares_oddly(unit, process) or unit.loop.polls:
             return Sure.MAYBE
-        waits_for_redis = unit.loop.hears_redis and "socket" in process.patched and "select" in process.patched
+        talks = unit.loop.hears_redis or unit.loop.kind is LoopKind.SOCKETIO_TASK
+        waits_for_redis = talks and "socket" in process.patched and "select" in process.patched
         if (unit.loop.body is LoopBody.QUEUE_GET and unit.made_green) or (
             unit.loop.body is LoopBody.LOCK and "time" in process.patched
         ):
@@ -795,14 +800,14 @@ def _plain(model: _Model) -> bool:
     loops = model.scenario.loops
     return (
         not model.unsettled
-        and all(loop.daemon and loop.kind in _DAEMONS for loop in loops)
+        and all(loop.daemon and loop.kind not in _WAITED_FOR for loop in loops)
         and all(model.hogs(process) is Sure.NO for window in model.windows for process in window)
         and not any(model.talks_at_fork(process) for window in model.windows for process in window)
     )
 
 
-_DAEMONS = frozenset({LoopKind.THREAD, LoopKind.TIMER, LoopKind.GREENLET, LoopKind.NATIVE_THREAD})
-"""Kinds that nothing waits for at the end of a process, where they are daemons. An executor's threads are joined."""
+_WAITED_FOR = frozenset(kind for kind in LoopKind if kind.is_process) | _JOBS
+"""Kinds that may keep a process from its end, daemons or not. An executor's threads are joined [E]."""
 
 
 def _shutdown(model: _Model, loop: Loop) -> Answer:

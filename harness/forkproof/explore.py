@@ -111,6 +111,8 @@ def abilities(target: Target, broker: Broker | None = None) -> tuple[list[Worker
         lacks += ["patches", "greenlets", "native threads", "gevent sleeps"]
     if "redis" not in target.versions:
         lacks.append("redis")
+    if "flask-socketio" not in target.versions or "redis" not in target.versions:
+        lacks.append("socketio")
     if not target.has_fork_hooks:
         lacks.append("fork hooks")
     if not target.has_simple_queue:

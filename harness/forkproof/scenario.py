@@ -83,7 +83,9 @@ class LoopKind(Word):
     THREAD = "thread"
     TIMER = "timer"
     EXECUTOR = "executor"
+    RUN_IN_THREAD = "run_in_thread"
     GREENLET = "greenlet"
+    SOCKETIO_TASK = "socketio_task"
     GEVENT_THREADPOOL = "gevent_threadpool"
     NATIVE_THREAD = "native_thread"
     PROCESS = "process"
@@ -101,6 +103,11 @@ class LoopKind(Word):
         return self in (LoopKind.PROCESS_SPAWN, LoopKind.PROCESS_FORKSERVER)
 
     @property
+    def waits_by_itself(self) -> bool:
+        """Whether it is not the loop that ends its turns, but what runs it."""
+        return self in (LoopKind.TIMER, LoopKind.RUN_IN_THREAD)
+
+    @property
     def needs_gevent(self) -> bool:
         """Whether it is gevent that starts it."""
         return self in (LoopKind.GREENLET, LoopKind.GEVENT_THREADPOOL, LoopKind.NATIVE_THREAD)
@@ -108,7 +115,7 @@ class LoopKind(Word):
     @property
     def may_be_daemon(self) -> bool:
         """Whether its owner chooses if it is a daemon."""
-        return self in (LoopKind.THREAD, LoopKind.TIMER) or self.is_process
+        return self in (LoopKind.THREAD, LoopKind.TIMER, LoopKind.RUN_IN_THREAD) or self.is_process
 
 
 class LoopBody(Word):
@@ -307,7 +314,7 @@ class Loop(_Frozen):
     @property
     def needs_redis(self) -> bool:
         """Whether it talks to Redis at all."""
-        return self.hears_redis or self.guard is not Guard.NONE
+        return self.hears_redis or self.guard is not Guard.NONE or self.kind is LoopKind.SOCKETIO_TASK
 
     @property
     def subscribes(self) -> bool:
@@ -320,17 +327,27 @@ class Loop(_Frozen):
         return self.subscribes or self.competes
 
     @property
+    def polls(self) -> bool:
+        """Whether redis-py's own thread asks for messages without waiting for them, which is its default."""
+        return self.kind is LoopKind.RUN_IN_THREAD and self.yields.seconds == 0
+
+    @property
     def competes(self) -> bool:
         """Whether Redis gives each message to one of those who wait for it."""
         return self.body is LoopBody.BLPOP
 
     @model_validator(mode="after")
     def _possible(self) -> Loop:
-        if self.kind is LoopKind.TIMER and self.yields.call is not YieldCall.TIME_SLEEP:
+        if self.kind.waits_by_itself and self.yields.call is not YieldCall.TIME_SLEEP:
             raise ValueError(
-                f"yields.call: {self.yields.call.value!r} is not allowed: a timer waits by itself, for yields.seconds, "
-                f"so leave it at {YieldCall.TIME_SLEEP.value!r}"
+                f"yields.call: {self.yields.call.value!r} is not allowed: a {self.kind.value!r} waits by itself, for "
+                f"yields.seconds, so leave it at {YieldCall.TIME_SLEEP.value!r}"
             )
+        if self.kind is LoopKind.RUN_IN_THREAD:
+            if self.body is not LoopBody.LISTEN:
+                raise ValueError(f"body: {self.body.value!r} is not allowed: redis-py's own thread does 'listen'")
+            if self.yields.every != 1 or self.guard is not Guard.NONE:
+                raise ValueError("redis-py's own thread takes neither yields.every nor guard")
         if self.kind is LoopKind.PROCESS and self.start is LoopStart.FORK_HOOK:
             raise ValueError("start: 'fork_hook' is not allowed for a 'process': each fork would fork again")
         return self
@@ -346,6 +363,11 @@ class Server(_Frozen):
     timeout: StrictInt = Field(default=30, ge=1, le=300)
     graceful_timeout: StrictInt = Field(default=3, ge=1, le=60)
     max_requests: StrictInt = Field(default=0, ge=0, le=1000)
+
+    def has_app_at(self, start: LoopStart) -> bool:
+        """Whether the app is imported, or under import, where a loop is started."""
+        late = (LoopStart.APP_IMPORT, LoopStart.POST_WORKER_INIT, LoopStart.FIRST_REQUEST)
+        return start in late or (self.preload and start is not LoopStart.CONFIG_IMPORT)
 
 
 class EarlyImport(_Frozen):
@@ -428,6 +450,13 @@ class Scenario(_Frozen):
         names = [loop.name for loop in self.loops]
         if len(set(names)) < len(names):
             raise ValueError(f"loops: the names {names} must differ")
+        for index, loop in enumerate(self.loops):
+            if loop.kind is LoopKind.SOCKETIO_TASK and not self.server.has_app_at(loop.start):
+                allowed = ", ".join(start for start in LoopStart if self.server.has_app_at(start))
+                raise ValueError(
+                    f"loops.{index}.start: {loop.start.value!r} is not allowed for a {loop.kind.value!r}: the app that "
+                    f"has the Socket.IO server may not be imported there; allowed: {allowed}"
+                )
         if CONTROL in names:
             raise ValueError(f"loops: {CONTROL!r} is the name of gunicorn's own thread: choose another")
         for index, park in enumerate(self.parks):

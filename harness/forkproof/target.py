@@ -20,10 +20,10 @@ from typing import Any
 from packaging.version import Version
 
 from forkproof.errors import MissingPackage, TargetError
-from forkproof.scenario import EarlyThing, LoopStart, Scenario, YieldCall
+from forkproof.scenario import EarlyThing, LoopKind, LoopStart, Scenario, YieldCall
 
 OLDEST = (3, 6)
-PACKAGES = ("gunicorn", "gevent", "greenlet", "flask", "redis", "gevent-websocket")
+PACKAGES = ("gunicorn", "gevent", "greenlet", "flask", "redis", "gevent-websocket", "flask-socketio")
 
 _QUESTION = r"""
 import json, sys
@@ -130,6 +130,8 @@ def needs(scenario: Scenario) -> dict[str, str]:
     for loop in scenario.loops:
         if loop.kind.needs_gevent or loop.yields.call is YieldCall.GEVENT_SLEEP:
             found["gevent"] = f"loop {loop.name!r}"
+        if loop.kind is LoopKind.SOCKETIO_TASK:
+            found["flask-socketio"] = f"loop {loop.name!r}"
         if loop.needs_redis:
             found["redis"] = f"loop {loop.name!r}"
     return found

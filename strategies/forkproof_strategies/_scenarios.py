@@ -49,6 +49,7 @@ FEATURES = (
     "cpu",
     "spinning",
     "greenlets",
+    "socketio",
     "timers",
     "executors",
     "native threads",
@@ -121,7 +122,7 @@ def yields(
 ) -> Yield:
     """How a loop of that kind and body gives way; one that waits for something may leave it at that."""
     calls = [YieldCall.TIME_SLEEP]
-    if kind is not LoopKind.TIMER:
+    if not kind.waits_by_itself:
         calls += [call for feature, call in _CALLS.items() if feature in using]
         if body.waits or (body is LoopBody.CPU and "spinning" in using):
             calls.append(YieldCall.NONE)
@@ -133,7 +134,7 @@ def yields(
     return Yield(
         call=draw(one_of(*calls)),
         seconds=draw(one_of(*seconds)),
-        every=draw(one_of(1, 2, 10, 100)) if "rare yields" in using else 1,
+        every=draw(one_of(1, 2, 10, 100)) if "rare yields" in using and kind is not LoopKind.RUN_IN_THREAD else 1,
     )
 
 
@@ -142,6 +143,8 @@ _KINDS = {
     "greenlets": (LoopKind.GREENLET,),
     "timers": (LoopKind.TIMER,),
     "executors": (LoopKind.EXECUTOR,),
+    "redis": (LoopKind.RUN_IN_THREAD,),
+    "socketio": (LoopKind.SOCKETIO_TASK,),
     "native threads": (LoopKind.GEVENT_THREADPOOL, LoopKind.NATIVE_THREAD),
     "processes": (LoopKind.PROCESS,),
     "new processes": (LoopKind.PROCESS_SPAWN, LoopKind.PROCESS_FORKSERVER),
@@ -150,13 +153,14 @@ _KINDS = {
 
 
 @st.composite
-def loops(draw: st.DrawFn, *, name: str = "a", using: Collection[str] = FEATURES) -> Loop:
-    """One loop called `name`."""
-    more = (kind for feature, kinds in _KINDS.items() if feature in using for kind in kinds)
-    kind = draw(one_of(LoopKind.THREAD, *more))
+def loops(draw: st.DrawFn, *, name: str = "a", using: Collection[str] = FEATURES, like: Loop | None = None) -> Loop:
+    """One loop called `name`, of the kind of another and started where that one is, if it is to be `like` it."""
+    kind = draw(_kinds(using)) if like is None else like.kind
     starts = [LoopStart.APP_IMPORT, *(start for start in LoopStart if start is not LoopStart.APP_IMPORT)]
     if "fork hooks" not in using or kind is LoopKind.PROCESS:
         starts.remove(LoopStart.FORK_HOOK)
+    if kind is LoopKind.SOCKETIO_TASK:
+        starts = [start for start in starts if Server(preload="preload" in using).has_app_at(start)]
     bodies = [LoopBody.SLEEP]
     if "redis" in using:
         bodies += [LoopBody.LISTEN, LoopBody.GET_MESSAGE, LoopBody.BLPOP]
@@ -164,17 +168,24 @@ def loops(draw: st.DrawFn, *, name: str = "a", using: Collection[str] = FEATURES
         bodies += [LoopBody.QUEUE_GET, LoopBody.LOCK, LoopBody.LOGGER]
     if "cpu" in using:
         bodies.append(LoopBody.CPU)
-    body = draw(one_of(*bodies))
+    redis_own = kind is LoopKind.RUN_IN_THREAD
+    body = LoopBody.LISTEN if redis_own else draw(one_of(*bodies))
+    guarded = {"guards", "redis"} <= set(using) and not redis_own
     return Loop(
         name=name,
-        start=draw(one_of(*starts)),
+        start=draw(one_of(*starts)) if like is None else like.start,
         kind=kind,
         daemon=not ("not daemon" in using and kind.may_be_daemon and draw(BOOLEANS)),
         body=body,
         yields=draw(yields(using=using, kind=kind, body=body)),
         policy=draw(one_of(Policy.ONCE_PER_WORKER, *(p for p in Policy if p is not Policy.ONCE_PER_WORKER))),
-        guard=draw(one_of(*Guard)) if {"guards", "redis"} <= set(using) else Guard.NONE,
+        guard=draw(one_of(*Guard)) if guarded else Guard.NONE,
     )
+
+
+def _kinds(using: Collection[str]) -> st.SearchStrategy[LoopKind]:
+    more = (kind for feature, kinds in _KINDS.items() if feature in using for kind in kinds)
+    return one_of(LoopKind.THREAD, *more)
 
 
 @st.composite
@@ -246,10 +257,10 @@ def scenarios(
     using = draw(features(without=without))
     server = draw(servers(worker_classes=worker_classes, max_workers=max_workers, using=using))
     count = draw(integers(min(2, max_loops), max_loops)) if "several loops" in using else 1
-    drawn = [draw(loops(name=name, using=using)) for name in "abc"[:count]]
-    if "loops alike" in using:
-        # Loops meet where they share a process, which they seldom do by chance.
-        drawn = [_alike(loop, drawn[0]) for loop in drawn]
+    first = draw(loops(name="a", using=using))
+    # Loops meet where they share a process, which they seldom do by chance.
+    like = first if "loops alike" in using else None
+    drawn = [first, *(draw(loops(name=name, using=using, like=like)) for name in "bc"[: count - 1])]
     life = Life.begin({"server": dict(server), "loops": [dict(loop) for loop in drawn]})
     return Scenario(
         patches=draw(patches(flags=flags, using=using)) if "patches" in using else (),
@@ -268,13 +279,3 @@ def _in_every_worker(some: Collection[Loop], server: Server) -> bool:
     if not server.preload:
         sites.add(LoopStart.APP_IMPORT)
     return any(loop.start in sites and loop.guard is Guard.NONE for loop in some)
-
-
-def _alike(loop: Loop, first: Loop) -> Loop:
-    """A loop, started where and as `first` is."""
-    shared: dict[str, object] = {"start": first.start, "kind": first.kind}
-    if first.kind is LoopKind.TIMER:
-        shared["yields"] = first.yields
-    if not first.kind.may_be_daemon:
-        shared["daemon"] = True
-    return loop.model_copy(update=shared)

@@ -21,4 +21,5 @@ def _refuses(life: Life, fault: Fault) -> str:
 FAULT = FaultKind(
     name="ttou", label="TTOU", inject=to_arbiter(signal.SIGTTOU), healed=_healed, refuses=_refuses,
     effect=lambda life, fault: life.fewer(),
+    weight=4,
 )  # fmt: skip

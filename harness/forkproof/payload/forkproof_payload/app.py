@@ -9,11 +9,16 @@ if deployment.uses_redis() or deployment.patches("app_after_imports"):
 
 from flask import Flask, jsonify
 
+if deployment.uses_socketio():
+    from flask_socketio import SocketIO
+
 deployment.make_early("app")
 deployment.patch("app_after_imports")
 deployment.patch_in_thread()
 
 app = Flask("forkproof_payload")
+if deployment.uses_socketio():
+    deployment.app_has_socketio(SocketIO(app, **deployment.message_queue()))
 
 
 @app.route("/")

@@ -35,7 +35,26 @@ def patches(site):
 def uses_redis():
     """Whether any loop of the scenario talks to Redis."""
     bodies = ("listen", "get_message", "blpop")
-    return any(loop["body"] in bodies or loop["guard"] != "none" for loop in SCENARIO["loops"])
+    return uses_socketio() or any(loop["body"] in bodies or loop["guard"] != "none" for loop in SCENARIO["loops"])
+
+
+def uses_socketio():
+    """Whether any loop of the scenario is a background task of Flask-SocketIO's."""
+    return any(loop["kind"] == "socketio_task" for loop in SCENARIO["loops"])
+
+
+def message_queue():
+    """What Flask-SocketIO is given, so that several processes can be one server; it takes Redis by address alone."""
+    url = "redis://{host}:{port}/{db}".format(**LAUNCH["redis"])
+    return {"message_queue": url, "channel": "forkproof:{}:socketio".format(TOKEN)}
+
+
+_socketio = [None]
+
+
+def app_has_socketio(socketio):
+    """Note the application's Socket.IO server."""
+    _socketio[0] = socketio
 
 
 def own_error_log():
@@ -98,6 +117,7 @@ def start_loops(site):
         if spec["start"] == site:
             channel = "forkproof:{}:{}".format(TOKEN, spec["name"])
             loop = Loop(spec, site, LAUNCH["client"], channel)
+            loop.socketio = _socketio[0]
             if SCENARIO["surroundings"]["early_imports"]:
                 loop.give_way = early.using(loop.give_way, spec["name"])
             loops.append(loop)

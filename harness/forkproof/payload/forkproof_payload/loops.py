@@ -28,6 +28,7 @@ class Loop(object):
 
             call = "time.sleep" if spec["yields"]["call"] == "none" else spec["yields"]["call"]
             self.guard = guards.Guard(spec["guard"], broker, channel, CALLS[call](guards.TRY_EVERY))
+        self.socketio = None
         self._alive = None
 
     def start(self):
@@ -45,11 +46,15 @@ class Loop(object):
             self.ended(error)
             raise
 
-    def begin(self):
-        """What comes before the first turn, where the loop runs."""
+    def runs_here(self):
+        """Note which thread and greenlet the loop is."""
         self.task = probe.native_thread_id()
         if "greenlet" in sys.modules:
             self.greenlet = sys.modules["greenlet"].getcurrent()
+
+    def begin(self):
+        """What comes before the first turn, where the loop runs."""
+        self.runs_here()
         if self.guard is not None:
             self.guard.wait()
             self.give_way = self.guard.renewing(self.give_way)
@@ -141,6 +146,38 @@ def _timer(loop):
     return _Timers(loop).is_alive
 
 
+def _run_in_thread(loop):
+    """redis-py's own thread, which calls a handler: what it does between two messages is its own affair."""
+    import redis
+
+    def handler(message):
+        loop.ticker.tick()
+        loop.hear(message)
+
+    pubsub = redis.Redis(**loop.broker).pubsub()
+    pubsub.subscribe(**{loop.channel: handler})
+    handle, get = pubsub.handle_message, pubsub.get_message
+
+    # The thread keeps to itself that Redis has confirmed, and how it ends.
+
+    def handle_message(response, *args, **kwargs):
+        if response and response[0] in (b"subscribe", "subscribe"):
+            loop.runs_here()
+            loop.hear({"type": "subscribe"})
+        return handle(response, *args, **kwargs)
+
+    def get_message(*args, **kwargs):
+        try:
+            return get(*args, **kwargs)
+        except BaseException as error:
+            loop.ended(error)
+            raise
+
+    pubsub.handle_message, pubsub.get_message = handle_message, get_message
+    thread = pubsub.run_in_thread(sleep_time=loop.spec["yields"]["seconds"], daemon=loop.spec["daemon"])
+    return thread.is_alive
+
+
 def _executor(loop):
     from concurrent.futures import ThreadPoolExecutor
 
@@ -155,6 +192,20 @@ def _greenlet(loop):
 
     greenlet = gevent.spawn(loop.run)
     return lambda: not greenlet.dead
+
+
+def _socketio_task(loop):
+    """A background task of Flask-SocketIO's, which emits to everybody in each turn, by way of the message queue."""
+    socketio, give_way = loop.socketio, loop.give_way
+
+    def emit_and_give_way():
+        socketio.emit("turn", loop.spec["name"])
+        give_way()
+
+    loop.give_way = emit_and_give_way
+    task = socketio.start_background_task(loop.run)
+    # What it is depends on the async mode that the library has chosen: a greenlet, or a thread.
+    return task.is_alive if hasattr(task, "is_alive") else lambda: not task.dead
 
 
 def _gevent_threadpool(loop):
@@ -201,7 +252,9 @@ KINDS = {
     "thread": _thread,
     "timer": _timer,
     "executor": _executor,
+    "run_in_thread": _run_in_thread,
     "greenlet": _greenlet,
+    "socketio_task": _socketio_task,
     "gevent_threadpool": _gevent_threadpool,
     "native_thread": _native_thread,
     "process": _process("fork"),
