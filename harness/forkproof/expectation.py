@@ -795,12 +795,12 @@ def _boot(model: _Model, loop: Loop) -> Answer:
     return Expectation.MUST_HOLD, "nothing holds a process"
 
 
-def _plain(model: _Model) -> bool:
-    """Whether all is documented that a quiet life and a clean end rest on."""
+def _plain(model: _Model, but_for: Callable[[_Model, Loop], bool] = lambda model, loop: False) -> bool:
+    """Whether all is documented that a quiet life and a clean end rest on, but for certain loops."""
     loops = model.scenario.loops
     return (
         not model.unsettled
-        and all(loop.daemon and loop.kind not in _WAITED_FOR for loop in loops)
+        and all((loop.daemon and loop.kind not in _WAITED_FOR) or but_for(model, loop) for loop in loops)
         and all(model.hogs(process) is Sure.NO for window in model.windows for process in window)
         and not any(model.talks_at_fork(process) for window in model.windows for process in window)
     )
@@ -811,9 +811,22 @@ _WAITED_FOR = frozenset(kind for kind in LoopKind if kind.is_process) | _JOBS
 
 
 def _shutdown(model: _Model, loop: Loop) -> Answer:
-    if _plain(model):
-        return Expectation.MUST_HOLD, "daemons do not keep a process [P]"
+    if _plain(model, but_for=_ends_with_its_parent):
+        return Expectation.MUST_HOLD, "daemons do not keep a process, and their parent ends daemonic processes [P]"
     return Expectation.MAY_BREAK, "what does not end by itself is waited for [P]"
+
+
+def _ends_with_its_parent(model: _Model, loop: Loop) -> bool:
+    """Whether a loop is a daemonic process, in Python's hands alone, whose parent exits by itself and so ends it."""
+    own = [process for window in model.windows for process in window if process.body and process.body.loop is loop]
+    settled = not any(process.patched or process.odd or process.units for process in own)
+    killed = any(fault.fault != "term" for fault in model.scenario.faults)
+    return (
+        loop.daemon
+        and loop.kind in (LoopKind.PROCESS, LoopKind.PROCESS_SPAWN)
+        and settled
+        and not (killed and any(process.place.slot is not None for process in own))
+    )
 
 
 def _quiet(model: _Model, loop: Loop) -> Answer:
