@@ -165,7 +165,7 @@ def test_the_text() -> None:
     )
     assert "with thread=False (2 of 2)" in holds
     [broken] = [line for line in lines if line.startswith("  still broken ")]
-    assert "with worker_class=geventwebsocket, gevent_pywsgi, gevent, gthread" in broken
+    assert "with worker_class=tornado, geventwebsocket, gevent_pywsgi, gevent, gthread" in broken
     assert lines[-1].startswith("cure: when 'a' starts in ")
     assert lines[-1].endswith("(where the loop starts)")
 

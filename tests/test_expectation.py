@@ -55,6 +55,7 @@ BY_REQUEST = {"start": "first_request", "kind": "process_spawn"}
 LATE = {"site": "app_after_imports"}
 OWN = {"kind": "run_in_thread", "body": "listen"}
 TASK = {"kind": "socketio_task"}
+FORKED = {"start": "first_request", "kind": "process"}
 STUBBORN = {"kind": "greenlet", "start": "post_worker_init", "body": "cpu", "yields": {"call": "none"}}
 
 TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
@@ -101,6 +102,11 @@ TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
     ("list, two workers", deployment({**INIT, "body": "blpop", "policy": SERVICE}), {ONE: BREAK, MESSAGES: HOLD}),
     ("list, each worker", deployment({**INIT, "body": "blpop"}), {ONE: HOLD, MESSAGES: HOLD}),
     ("list, nobody there", deployment({**GREENLET, "body": "blpop", "policy": SERVICE}, **SYNC), {MESSAGES: BREAK}),
+    ("tornado", deployment(INIT, worker_class="tornado"), {ONE: HOLD, ANSWERS: HOLD, SHUTDOWN: HOLD}),
+    ("greenlet, tornado", deployment(GREENLET, worker_class="tornado"), {ONE: BREAK, STARVED: BREAK}),
+    ("greenlet, tornado, patched", deployment(GREENLET, EARLY, worker_class="tornado"), {ONE: MAY, STARVED: MAY}),
+    ("forked in a request of tornado's", deployment(FORKED, worker_class="tornado"), {ANSWERS: MAY}),
+    ("process beside the reloader", deployment({**INIT, "kind": "process"}, **SYNC, reload=True), {ONE: MAY}),
     ("socketio, gevent worker", deployment({**INIT, **TASK}), {ONE: HOLD, COPY: HOLD, ANSWERS: HOLD}),
     ("socketio, sync worker", deployment({**INIT, **TASK}, **SYNC), {ONE: BREAK, STARVED: BREAK}),
     ("socketio, copied", deployment(TASK, EARLY, preload=True), {COPY: MAY, ANSWERS: HOLD}),

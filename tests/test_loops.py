@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from probed import Probed
 
-from forkproof.scenario import LoopKind, from_dict
+from forkproof.plugin import Forkproof
+from forkproof.scenario import LoopKind, WorkerClass, from_dict
 from forkproof.verdict import Verdict
 
 PROGRAM = """
@@ -148,6 +149,13 @@ WHERE: dict[str, tuple[dict[str, Any], set[str]]] = {
         },
         {"worker 0"},
     ),
+    "settings of gunicorn's, and tornado": (
+        {
+            "loops": loops("thread", "timer"),
+            "server": {"worker_class": "tornado", "reload": True, "control_socket": False},
+        },
+        {"worker 0"},
+    ),
     "what waits for Redis": (
         {"loops": bodies("listen", "get_message", "blpop"), "server": {"worker_class": "gthread", "workers": 2}},
         {"worker 0", "worker 1"},
@@ -161,9 +169,12 @@ WHERE: dict[str, tuple[dict[str, Any], set[str]]] = {
 
 @pytest.mark.fork
 @pytest.mark.parametrize("name", WHERE)
-def test_each_kind_ticks_where_it_should(name: str, forkproof) -> None:  # type: ignore[no-untyped-def]
+def test_each_kind_ticks_where_it_should(name: str, forkproof: Forkproof) -> None:
     deployment, places = WHERE[name]
-    report = forkproof.run(from_dict(deployment)).report
+    what = from_dict(deployment)
+    if "tornado" in name and not forkproof.session.target.has_worker_class(WorkerClass.TORNADO):
+        pytest.skip("the target has no tornado")
+    report = forkproof.run(what).report
     for loop in report.loops:
         ticked = {
             row["role"] if row["slot"] is None else f"{row['role']} {row['slot']}"

@@ -129,6 +129,7 @@ IMPOSSIBLE: list[tuple[object, str]] = [
     (with_server(workers="2"), "server.workers: '2' is not allowed: input should be a valid integer"),
     (with_server(preload=1), "server.preload: 1 is not allowed: input should be a valid boolean"),
     (with_server(preload="yes"), "server.preload: 'yes' is not allowed: input should be a valid boolean"),
+    (with_server(reload=True, preload=True), "server.reload: true is not allowed with preload: gunicorn's reloader"),
     (with_server(threads=2), "server.threads: 2 is not allowed: more than 1 needs worker_class 'gthread', not 'sync'"),
     (with_loop(yields={"seconds": float("nan")}), "loops.0.yields.seconds: nan is not allowed: input should be"),
     (with_loop(yields={"seconds": float("inf")}), "loops.0.yields.seconds: inf is not allowed: input should be"),

@@ -76,6 +76,8 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
     yield "worker_class", what.server.worker_class
     yield "workers", what.server.workers
     yield "preload", what.server.preload
+    yield "reload", what.server.reload
+    yield "control_socket", what.server.control_socket
     yield "threads", what.server.threads > 1
     yield "requests", what.surroundings.requests
     yield "patches", len(what.patches)
@@ -111,6 +113,8 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
         ("worker_class", WorkerClass),
         ("workers", (1, 2, 3, 4)),
         ("preload", (False, True)),
+        ("reload", (False, True)),
+        ("control_socket", (False, True)),
         ("threads", (False, True)),
         ("requests", Requests),
         ("patches", (0, 1, 2, 3)),
@@ -175,6 +179,7 @@ def test_few_are_drawn_twice(many: list[Scenario]) -> None:
         ({"without": ["early imports"]}, "early", {0}),
         ({"without": ["simple queues"]}, "early thing", set(EarlyThing) - {EarlyThing.SIMPLE_QUEUE}),
         ({"without": ["preload"]}, "preload", {False}),
+        ({"without": ["reload", "no control socket"]}, "reload", {False}),
         ({"max_workers": 2}, "workers", {1, 2}),
         ({"max_loops": 1}, "loops", {1}),
         ({"max_faults": 0}, "faults", {0}),

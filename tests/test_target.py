@@ -13,7 +13,7 @@ import pytest
 
 from forkproof import target
 from forkproof.errors import MissingPackage, TargetError
-from forkproof.scenario import Scenario, from_dict
+from forkproof.scenario import Scenario, WorkerClass, from_dict
 from forkproof.target import Target
 
 NEXT = "Give --target the path of a Python"
@@ -133,6 +133,7 @@ def scenario(server: str = "sync", patches: tuple[dict[str, object], ...] = (), 
     [
         (scenario("gevent"), "gevent", "worker_class 'gevent'"),
         (scenario("geventwebsocket"), "gevent", "worker_class 'geventwebsocket'"),
+        (scenario("tornado"), "tornado", "worker_class 'tornado'"),
         (scenario(kind="greenlet"), "gevent", "loop 'a'"),
         (scenario(kind="socketio_task"), "flask-socketio", "loop 'a'"),
         (scenario(kind="run_in_thread", body="listen"), "redis", "loop 'a'"),
@@ -147,7 +148,7 @@ def scenario(server: str = "sync", patches: tuple[dict[str, object], ...] = (), 
 def test_what_a_scenario_needs(what: Scenario, missing: str, why: str) -> None:
     with pytest.raises(MissingPackage, match=f"has no {missing}, which {why} needs"):
         known().require(what)
-    known("gevent", "redis", "gevent-websocket", "flask-socketio").require(what)
+    known("gevent", "redis", "gevent-websocket", "flask-socketio", "tornado").require(what)
     known().require(PLAIN)
 
 
@@ -172,3 +173,13 @@ def test_a_python_without_fork_hooks() -> None:
         old.require(scenario(start="fork_hook"))
     replace(old, python="3.7.0").require(scenario(start="fork_hook"))
     old.require(PLAIN)
+
+
+def test_a_worker_class_that_gunicorn_has_dropped() -> None:
+    full = replace(known("gevent", "gevent-websocket", "tornado"), worker_classes=("gevent", "sync"))
+    assert full.has_worker_class(WorkerClass.GEVENTWEBSOCKET)  # which has no short name
+    assert not full.has_worker_class(WorkerClass.TORNADO)
+    with pytest.raises(TargetError, match=r"gunicorn 1\.0 has no worker_class 'tornado'"):
+        full.require(scenario("tornado"))
+    assert replace(full, worker_classes=None).has_worker_class(WorkerClass.TORNADO)
+    assert not known().has_worker_class(WorkerClass.TORNADO)

@@ -396,6 +396,8 @@ class _Model:
             if process.poller_patched_early != ("select" in process.patched):
                 return Sure.MAYBE
             waits = process.poller_patched_early
+        elif server is WorkerClass.TORNADO:
+            waits = False  # what becomes of asyncio when its selectors are patched is not documented
         else:
             waits = "select" in process.patched
         if not waits:
@@ -486,6 +488,7 @@ class _Model:
     def _child_advances(self, process: _Process) -> Sure:
         # A child that was forked inside a request, or beside greenlets, has copies of all of them [G].
         beside = process.in_request and self.server.worker_class is not WorkerClass.SYNC
+        beside |= self.server.reload and process.place.slot is not None  # gunicorn's reloader is a thread [T]
         return Sure.MAYBE if beside or process.units or process.patched or process.odd else Sure.YES
 
     def talks_at_fork(self, process: _Process) -> bool:
@@ -778,6 +781,9 @@ def _answers(model: _Model, loop: Loop) -> Answer:
     if any(unit.copied and model.advances(unit, process) is not Sure.YES for process, unit in shared):
         return Expectation.MAY_BREAK, "a copy that does not advance may keep its lock for ever [G]"
     children = [process for window in model.windows for process in window if process.body is not None]
+    if any(child.in_request for child in children) and model.server.worker_class is WorkerClass.TORNADO:
+        # gunicorn's own workers shut a connection down; tornado closes its descriptor, and the child has one too.
+        return Expectation.MAY_BREAK, "a process forked in a request keeps its connection open [F]"
     if any(child.in_request and child.patched for child in children):
         return (
             Expectation.MAY_BREAK,

@@ -117,17 +117,7 @@ def abilities(target: Target, broker: Broker | None = None) -> tuple[list[Worker
         lacks.append("fork hooks")
     if not target.has_simple_queue:
         lacks.append("simple queues")
-    classes = [
-        worker_class
-        for worker_class in WorkerClass
-        if not worker_class.is_gevent
-        or ("gevent" in target.versions and (worker_class.value != "geventwebsocket" or _websocket(target)))
-    ]
-    return classes, lacks
-
-
-def _websocket(target: Target) -> bool:
-    return "gevent-websocket" in target.versions
+    return [worker_class for worker_class in WorkerClass if target.has_worker_class(worker_class)], lacks
 
 
 @dataclass(frozen=True)

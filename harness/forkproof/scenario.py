@@ -176,6 +176,7 @@ class WorkerClass(Word):
     GEVENT = "gevent"
     GEVENT_PYWSGI = "gevent_pywsgi"
     GEVENTWEBSOCKET = "geventwebsocket"
+    TORNADO = "tornado"
 
     @property
     def is_gevent(self) -> bool:
@@ -360,6 +361,8 @@ class Server(_Frozen):
     workers: StrictInt = Field(default=1, ge=1, le=4)
     threads: StrictInt = Field(default=1, ge=1, le=8)
     preload: StrictBool = False
+    reload: StrictBool = False
+    control_socket: StrictBool = True
     timeout: StrictInt = Field(default=30, ge=1, le=300)
     graceful_timeout: StrictInt = Field(default=3, ge=1, le=60)
     max_requests: StrictInt = Field(default=0, ge=0, le=1000)
@@ -469,6 +472,10 @@ class Scenario(_Frozen):
         for index, (problem, _) in enumerate(self.lives()):
             if problem:
                 raise ValueError(f"faults.{index}: {problem}")
+        if self.server.reload and self.server.preload:
+            raise ValueError(
+                "server.reload: true is not allowed with preload: gunicorn's reloader takes no preloaded app"
+            )
         if self.server.threads > 1 and self.server.worker_class is not WorkerClass.GTHREAD:
             raise ValueError(
                 f"server.threads: {self.server.threads} is not allowed: more than 1 needs worker_class 'gthread', "

@@ -20,14 +20,14 @@ from typing import Any
 from packaging.version import Version
 
 from forkproof.errors import MissingPackage, TargetError
-from forkproof.scenario import EarlyThing, LoopKind, LoopStart, Scenario, YieldCall
+from forkproof.scenario import EarlyThing, LoopKind, LoopStart, Scenario, WorkerClass, YieldCall
 
 OLDEST = (3, 6)
-PACKAGES = ("gunicorn", "gevent", "greenlet", "flask", "redis", "gevent-websocket", "flask-socketio")
+PACKAGES = ("gunicorn", "gevent", "greenlet", "flask", "redis", "gevent-websocket", "flask-socketio", "tornado")
 
 _QUESTION = r"""
 import json, sys
-found = {"python": list(sys.version_info[:3]), "versions": {}, "patch_flags": []}
+found = {"python": list(sys.version_info[:3]), "versions": {}, "patch_flags": [], "worker_classes": None}
 try:
     from importlib.metadata import version, PackageNotFoundError as Missing
 except ImportError:  # before 3.8, where setuptools may be missing too
@@ -42,6 +42,12 @@ for name in sys.argv[1:]:
         found["versions"][name] = version(name)
     except Missing:
         pass
+if "gunicorn" in found["versions"]:
+    try:
+        from gunicorn.workers import SUPPORTED_WORKERS
+        found["worker_classes"] = sorted(SUPPORTED_WORKERS)
+    except Exception:
+        pass  # why gunicorn cannot be imported, a run tells
 if "gevent" in found["versions"]:
     try:
         import inspect
@@ -56,6 +62,15 @@ print("\n" + json.dumps(found))
 """
 
 
+_BEHIND = {
+    WorkerClass.GEVENT: ("gevent",),
+    WorkerClass.GEVENT_PYWSGI: ("gevent",),
+    WorkerClass.GEVENTWEBSOCKET: ("gevent", "gevent-websocket"),
+    WorkerClass.TORNADO: ("tornado",),
+}
+"""The packages that a worker class needs beside gunicorn."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A Python, the versions of the packages that matter, and the keywords of its `patch_all`."""
@@ -65,6 +80,8 @@ class Target:
     versions: Mapping[str, str]
     patch_flags: tuple[str, ...]
     gevent_error: str = ""
+    worker_classes: tuple[str, ...] | None = None
+    """The worker classes that its gunicorn has a short name for; None where it does not tell."""
 
     def to_dict(self) -> dict[str, str | None]:
         """The versions as JSON reports give them; null for what is not installed."""
@@ -80,6 +97,12 @@ class Target:
         """Whether it has `queue.SimpleQueue`, which came with Python 3.7."""
         return Version(self.python) >= Version("3.7")
 
+    def has_worker_class(self, worker_class: WorkerClass) -> bool:
+        """Whether its gunicorn knows a worker class, and what that one needs is there."""
+        names = self.worker_classes
+        known = names is None or worker_class is WorkerClass.GEVENTWEBSOCKET or worker_class.value in names
+        return known and all(name in self.versions for name in _BEHIND.get(worker_class, ()))
+
     def require(self, scenario: Scenario) -> None:
         """Raise where the target cannot run a scenario: MissingPackage, or TargetError for a keyword it lacks."""
         for name, why in needs(scenario).items():
@@ -93,6 +116,11 @@ class Target:
                     f"{self.executable}: gevent {self.versions[name]}, which {why} needs, cannot be imported: "
                     f"{self.gevent_error}. Install it again there, or choose another --target."
                 )
+        if not self.has_worker_class(scenario.server.worker_class):
+            raise TargetError(
+                f"{self.executable}: gunicorn {self.versions['gunicorn']} has no worker_class "
+                f"{scenario.server.worker_class.value!r}. Take another one, or choose another --target."
+            )
         for loop in scenario.loops:
             if loop.start is LoopStart.FORK_HOOK and not self.has_fork_hooks:
                 raise TargetError(
@@ -118,10 +146,8 @@ def needs(scenario: Scenario) -> dict[str, str]:
     """The packages that a scenario needs in its target, with what needs them."""
     found = {"gunicorn": "every scenario", "flask": "every scenario"}
     worker_class = scenario.server.worker_class
-    if worker_class.is_gevent:
-        found["gevent"] = f"worker_class {worker_class.value!r}"
-    if worker_class.value == "geventwebsocket":
-        found["gevent-websocket"] = f"worker_class {worker_class.value!r}"
+    for name in _BEHIND.get(worker_class, ()):
+        found[name] = f"worker_class {worker_class.value!r}"
     if scenario.patches:
         found["gevent"] = "patches"
     for early in scenario.surroundings.early_imports:
@@ -153,7 +179,13 @@ def inspect(executable: str) -> Target:
     try:
         data = json.loads(done.stdout.splitlines()[-1])
         version = tuple(int(part) for part in data["python"])
-        found = dict(data["versions"]), tuple(data["patch_flags"]), str(data.get("gevent_error", ""))
+        classes = data.get("worker_classes")
+        found = (
+            dict(data["versions"]),
+            tuple(data["patch_flags"]),
+            str(data.get("gevent_error", "")),
+            None if classes is None else tuple(classes),
+        )
     except (ValueError, LookupError, TypeError):
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it printed nothing"]
         raise TargetError(f"{executable}: is no Python that forkproof can test: {last[0]}. {_NEXT}") from None

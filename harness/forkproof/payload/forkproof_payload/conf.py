@@ -26,6 +26,8 @@ if deployment.own_error_log():
 max_requests = deployment.SERVER["max_requests"]
 graceful_timeout = deployment.SERVER["graceful_timeout"]
 preload_app = deployment.SERVER["preload"]
+reload = deployment.SERVER["reload"]
+control_socket_disable = not deployment.SERVER["control_socket"]  # from gunicorn 25.1.0 on; passed over before
 threads = deployment.SERVER["threads"]
 timeout = deployment.SERVER["timeout"]
 worker_class = _classes.get(deployment.SERVER["worker_class"], deployment.SERVER["worker_class"])
