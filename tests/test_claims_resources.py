@@ -95,6 +95,14 @@ def test_too_few_reloads_were_come_through() -> None:
     assert judged(LEAK, FOUR, server()).verdict is Verdict.UNKNOWN
 
 
+def test_a_master_that_took_over_is_judged_for_itself() -> None:
+    new = process(200, "arbiter", ppid=ARBITER, t=1.5)
+    steady = after_reloads((12, 12, 12), pid=200)
+    assert judged(LEAK, FOUR, server(), new, steady, window()).verdict is Verdict.HELD
+    growing = judged(LEAK, FOUR, server(), new, after_reloads((12, 13, 14), pid=200), window())
+    assert growing.explanation.startswith("arbiter (pid 200) has more and more: 12, 13, 14 fds")
+
+
 def test_where_one_may_not_look() -> None:
     blind = [
         event
