@@ -224,7 +224,7 @@ def _borrowed(inode: int, pid: int, descriptor: int) -> Socket | None:
         except OSError:
             return Socket(inode, family, "other", local, "")
         # TCP has a peer as well while it is being connected to, and after it has gone.
-        established = family == "unix" or one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO) == _TCP_ESTABLISHED
+        established = family == "unix" or one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_ESTABLISHED
         return Socket(inode, family, "connected" if established else "other", local, peer)
 
 
