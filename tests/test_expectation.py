@@ -56,6 +56,7 @@ LATE = {"site": "app_after_imports"}
 OWN = {"kind": "run_in_thread", "body": "listen"}
 TASK = {"kind": "socketio_task"}
 FORKED = {"start": "first_request", "kind": "process"}
+GREEDY = {"start": "post_worker_init", "body": "lock", "yields": {"call": "native_sleep"}}
 STUBBORN = {"kind": "greenlet", "start": "post_worker_init", "body": "cpu", "yields": {"call": "none"}}
 
 TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
@@ -127,6 +128,13 @@ TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
     ("never gives way", with_second(GREENLET, STUBBORN, worker_class="gevent"), {ANSWERS: BREAK, BOOT: MAY}),
     ("asked by a pool patched late", deployment(BY_REQUEST, LATE, worker_class="gthread"), {ONE: MAY, DEAD: MAY}),
     ("asked by a pool", deployment(BY_REQUEST, worker_class="gthread"), {ONE: HOLD}),
+    (
+        "never gives way, from a request on",
+        with_second(GREENLET, {**STUBBORN, "start": "first_request"}, worker_class="gevent"),
+        {ANSWERS: MAY},
+    ),
+    ("takes its lock again at once", deployment(GREEDY), {ANSWERS: MAY}),
+    ("leaves its lock a while", deployment({**GREEDY, "yields": {"call": "gevent.sleep"}}), {ANSWERS: HOLD}),
     ("never gives way, sync", with_second(GREENLET, STUBBORN, **SYNC), {ANSWERS: HOLD}),
     ("not daemon", deployment({**INIT, "daemon": False}, **SYNC), {SHUTDOWN: MAY}),
     ("odd flags", deployment(INIT, {**EARLY, "flags": {"os": False}}), {ANSWERS: MAY, BOOT: MAY}),

@@ -436,6 +436,17 @@ class _Model:
         held = unit.loop.body is LoopBody.LOCK and "time" in process.patched
         return unit.made_green is None or (held and not unit.made_green)
 
+    def keeps_its_lock(self, unit: _Unit, process: _Process) -> bool:
+        """Whether a loop takes its lock again before anybody who waits for it has run: locks promise no turns [G]."""
+        yields = unit.loop.yields
+        if unit.loop.body is not LoopBody.LOCK:
+            return False
+        cooperative = yields.call is YieldCall.GEVENT_SLEEP or (
+            yields.call is YieldCall.TIME_SLEEP and "time" in process.patched
+        )
+        waits = yields.call is not YieldCall.NONE and yields.seconds > 0
+        return yields.every > 1 or not (waits if unit.native else cooperative)
+
     def blocks(self, unit: _Unit, process: _Process) -> bool:
         """Whether a greenlet waits natively in each turn: the others of its process stand still meanwhile [C]."""
         waits = unit.loop.body is LoopBody.QUEUE_GET and not unit.made_green
@@ -603,6 +614,8 @@ def _one_listener_in(model: _Model, loop: Loop, window: Snapshot) -> Answer:
 def _one_holder_in(model: _Model, loop: Loop, units: Sequence[tuple[_Unit, _Process, Sure]]) -> Answer:
     if loop.guard is Guard.LOCK and len(model.windows) > 1:
         return Expectation.MAY_BREAK, "a lock that has no timeout dies with its holder [R]"
+    if loop.guard is Guard.LOCK and _answers(model, loop)[0] is not Expectation.MUST_HOLD:
+        return Expectation.MAY_BREAK, "a worker that is replaced takes the lock with it [R]"
     if loop.policy is not Policy.ONCE_PER_SERVICE or any(unit.copied for unit, _, _ in units):
         return Expectation.MAY_BREAK, "which process holds it is not promised [R]"
     if not units or any(advances is not Sure.YES for _, _, advances in units):
@@ -767,7 +780,8 @@ def _starved(model: _Model, loop: Loop) -> Answer:
 def _answers(model: _Model, loop: Loop) -> Answer:
     workers = [process for window in model.windows for process in window if process.place.role == "worker"]
     worst = max((model.hogs(process) for process in workers), default=Sure.NO)
-    if worst is Sure.YES and not model.unsettled:
+    later = [unit.loop.start is LoopStart.FIRST_REQUEST for process in workers for unit in process.units]
+    if worst is Sure.YES and not model.unsettled and not any(later):
         return Expectation.MUST_BREAK, "a greenlet that never gives way holds the worker [C]"
     if worst is not Sure.NO or model.unsettled:
         return Expectation.MAY_BREAK, "a greenlet may hold the worker or the arbiter [C]"
@@ -776,6 +790,8 @@ def _answers(model: _Model, loop: Loop) -> Answer:
     if _blocked(model):
         return Expectation.MAY_BREAK, "a greenlet that waits natively holds the worker meanwhile [C]"
     shared = [(process, unit) for process in workers for unit in process.units if unit.loop.body.is_shared]
+    if any(model.keeps_its_lock(unit, process) for process, unit in shared):
+        return Expectation.MAY_BREAK, "a loop may take the lock that requests wait for again and again [G]"
     if any(model.shares_oddly(unit, process) for process, unit in shared):
         return Expectation.MAY_BREAK, "requests share something with a loop of which nothing is documented [G]"
     if any(unit.copied and model.advances(unit, process) is not Sure.YES for process, unit in shared):
