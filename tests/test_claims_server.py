@@ -315,6 +315,44 @@ def test_a_bad_line(line: str) -> None:
     assert [event["line"] for event in found.evidence] == [line]
 
 
+BEFORE = [
+    "[100] [INFO] Booting worker with pid: 110",
+    "Traceback (most recent call last):",
+    '  File "src/gevent/_abstract_linkable.py", line 287, in gevent.AbstractLinkable._notify_links',
+    "AssertionError: (None, <callback at 0x7f args=([],)>)",
+    "2026-01-01T00:00:00Z <callback at 0x7f args=([],)> failed with AssertionError",
+]
+AFTER = [
+    "Exception ignored in: <bound method _ForkHooks.after_fork_in_child of <gevent._ForkHooks object>>",
+    "Traceback (most recent call last):",
+    '  File "/lib/gevent/threading.py", line 398, in after_fork_in_child',
+    "    assert not thread.is_alive()",
+    "AssertionError: ",
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "how", "where"),
+    [
+        (BEFORE, "callback failed with AssertionError", ", raised in gevent.AbstractLinkable._notify_links"),
+        (BEFORE[-1:], "callback failed with AssertionError", ""),
+        (AFTER, "Exception ignored: AssertionError", ", raised in after_fork_in_child"),
+        (AFTER[:1], "Exception ignored", ""),
+        ([BEFORE[0], *AFTER, BEFORE[0]], "Exception ignored: AssertionError", ", raised in after_fork_in_child"),
+        (
+            ["Exception in thread a:", "gevent.exceptions.LoopExit: This operation would block forever"],
+            "Exception in thread: LoopExit",
+            "",
+        ),
+    ],
+)
+def test_a_bad_line_names_its_exception(lines: list[str], how: str, where: str) -> None:
+    found = judged(QUIET, ONE, server(), *(log(1 + n / 100, line) for n, line in enumerate(lines)))
+    assert (found.verdict, found.how) == (Verdict.BROKEN, how)
+    assert found.explanation.endswith("'" + where)
+    assert BEFORE[0] not in [event["line"] for event in found.evidence]
+
+
 def test_many_and_long_lines() -> None:
     lines = [one for n in range(30) for one in log(1 + n, "Exception ignored in: " + "x" * 500)]
     found = judged(QUIET, ONE, server(), lines)

@@ -22,6 +22,14 @@ _NOISE = re.compile(
 )
 
 
+_FAILED = re.compile(r"<(\w+) .*> failed with (\w+)")
+_RAISED = re.compile(r"(?:[a-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Warning))\b")
+_FRAME = re.compile(r'  File ".*", line \d+, in (.+)')
+_TRACEBACK = "Traceback (most recent call last):"
+_LONGEST = 60
+"""Lines that a traceback may have."""
+
+
 def quiet_runtime(scenario: Scenario, history: History) -> list[Finding]:
     """One finding for the server."""
     say = Say("quiet_runtime")
@@ -30,8 +38,8 @@ def quiet_runtime(scenario: Scenario, history: History) -> list[Finding]:
     printed = [event for event in history.of("log") if event.t <= end]
     noise = [event for event in printed if _NOISE.search(event["line"]) and not _is_the_faults_doing(history, event)]
     if noise:
-        first = _NOISE.search(noise[0]["line"])
-        return [say.broken(_told(history, noise), noise, how=first.group(0) if first else "")]
+        how, around, where = _cause(printed, printed.index(noise[0]))
+        return [say.broken(_told(history, noise) + where, noise, around, how=how)]
     if not history.windows:
         return [say.unknown(f"nothing bad was printed, but {no_window(history)}")]
     told = f"none of {number(len(printed), 'line')} of output tells of an exception that nobody handles"
@@ -47,6 +55,34 @@ def _is_the_faults_doing(history: History, line: Event) -> bool:
 def _told(history: History, noise: list[Event]) -> str:
     lines = number(len(noise), "bad line")
     return f"{lines} in the output, the first at {clock(history, noise[0].t)}: {quoted(noise[0])}"
+
+
+def _cause(printed: list[Event], index: int) -> tuple[str, list[Event], str]:
+    """Of a bad line: its kind and exception, the traceback that belongs to it, and where that says it was raised.
+
+    gevent prints the traceback of a callback or greenlet first, Python and gunicorn print theirs afterwards.
+    """
+    line = printed[index]["line"]
+    failed = _FAILED.search(line)
+    if failed is not None:
+        before = printed[max(0, index - _LONGEST) : index]
+        starts = [number for number, event in enumerate(before) if _TRACEBACK in event["line"]]
+        around = before[starts[-1] :] if starts else []
+        return f"{failed[1]} failed with {failed[2]}", around, _where(around)
+    matched = _NOISE.search(line)
+    kind = matched.group(0) if matched else ""
+    around = []
+    for event in printed[index + 1 : index + _LONGEST]:
+        around.append(event)
+        raised = _RAISED.match(event["line"])
+        if raised is not None and kind.startswith("Exception"):
+            return f"{kind}: {raised[1]}", around, _where(around)
+    return kind, [], ""
+
+
+def _where(around: list[Event]) -> str:
+    frames = [frame[1] for event in around if (frame := _FRAME.match(event["line"])) is not None]
+    return f", raised in {frames[-1]}" if frames else ""
 
 
 CLAIMS = (
