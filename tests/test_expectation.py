@@ -16,12 +16,14 @@ from forkproof_strategies import scenarios
 HOLD, BREAK, MAY = Expectation.MUST_HOLD, Expectation.MUST_BREAK, Expectation.MAY_BREAK
 ONE, COPY, DEAD = "exactly_one_listener", "no_copied_thread", "no_dead_listener"
 STARVED, ANSWERS, BOOT, SHUTDOWN = "no_starved_greenlet", "server_answers", "workers_boot", "clean_shutdown"
+ASKED, STALE = "patch_is_what_was_asked", "no_stale_original"
 QUIET, MESSAGES = "quiet_runtime", "every_message_handled_once"
 NUMSUB, SHARED, LEAK = "subscriptions_match", "no_socket_shared_across_fork", "no_leak_on_reload"
 
 VERSIONS = {"python": "3.11.7", "gunicorn": "27.0.1", "gevent": "26.9.0"}
 WITHOUT_GEVENT = {"python": "3.11.7", "gunicorn": "27.0.1"}
 EARLY = {"site": "config_first_line"}
+IN_APP = {"site": "app_first_line"}
 NATIVE = {"site": "config_first_line", "flags": {"thread": False}}
 SERVICE, WORKER, ARBITER = "once_per_service", "once_per_worker", "arbiter_only"
 
@@ -138,6 +140,7 @@ TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
     ("never gives way, sync", with_second(GREENLET, STUBBORN, **SYNC), {ANSWERS: HOLD}),
     ("not daemon", deployment({**INIT, "daemon": False}, **SYNC), {SHUTDOWN: MAY}),
     ("odd flags", deployment(INIT, {**EARLY, "flags": {"os": False}}), {ANSWERS: MAY, BOOT: MAY}),
+    ("gthread, patched by the app", deployment(INIT, IN_APP, worker_class="gthread"), {ANSWERS: MAY}),
     ("patched twice", deployment(INIT, EARLY, {"site": "post_fork"}), {QUIET: MAY}),
     ("patched in a thread", deployment(INIT, {"site": "in_thread"}), {ANSWERS: MAY, QUIET: MAY}),
     ("listener in each worker", deployment({**LISTENS, **INIT}), {MESSAGES: HOLD, NUMSUB: HOLD, SHARED: HOLD}),
@@ -167,6 +170,46 @@ TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
 )
 def test_well_known_deployments(what: Scenario, claim: str, answer: Expectation) -> None:
     assert expected(what, claim) is answer
+
+
+LOCK = {"early_imports": [{"what": "lock", "where": "config"}]}
+IN_THE_APP = {"early_imports": [{"what": "lock"}]}
+
+
+@pytest.mark.parametrize(
+    ("around", "patches", "server", "answers"),
+    [
+        (LOCK, [], {}, {STALE: BREAK, ANSWERS: MAY, ONE: MAY, ASKED: HOLD}),
+        (LOCK, [EARLY], {}, {STALE: HOLD, ANSWERS: HOLD, ONE: HOLD}),
+        (IN_THE_APP, [], {}, {STALE: HOLD, ANSWERS: HOLD}),
+        (IN_THE_APP, [], {"preload": True}, {STALE: BREAK, ANSWERS: MAY}),
+        (IN_THE_APP, [{"site": "app_first_line"}], SYNC, {STALE: HOLD, ANSWERS: HOLD}),
+        (IN_THE_APP, [{"site": "app_after_imports"}], SYNC, {STALE: MAY, ANSWERS: MAY}),
+        ({"early_imports": [{"what": "simple_queue"}]}, [NATIVE], {"preload": True, **SYNC}, {STALE: HOLD}),
+        ({"early_imports": [{"what": "import_redis"}]}, [], {"preload": True}, {STALE: HOLD, ANSWERS: HOLD}),
+        ({"fork_hooks": "lock"}, [], {}, {STALE: BREAK, ANSWERS: HOLD, BOOT: HOLD, SHUTDOWN: HOLD}),
+        ({"fork_hooks": "log"}, [], {}, {STALE: HOLD, ANSWERS: HOLD, BOOT: HOLD, QUIET: HOLD}),
+        ({"fork_hooks": "log", "log": "yielding"}, [], {}, {BOOT: MAY, QUIET: MAY}),
+    ],
+)
+def test_what_is_made_before_a_patch(
+    around: dict[str, Any], patches: list[Any], server: dict[str, Any], answers: dict[str, Expectation]
+) -> None:
+    server = {"worker_class": "gevent", **server}
+    what = from_dict({"loops": [{"name": "a", **INIT}], "patches": patches, "server": server, "surroundings": around})
+    assert {claim: expected(what, claim) for claim in answers} == answers
+
+
+def test_flags_that_contradict_each_other_cannot_be_kept() -> None:
+    native = [NATIVE, {"site": "post_fork", "flags": {"thread": False}}]
+    for what, answer in [
+        (deployment(INIT, *native, **SYNC), HOLD),
+        (deployment(INIT, *native), BREAK),
+        (deployment(INIT, NATIVE, EARLY, **SYNC), BREAK),
+        (deployment(INIT, EARLY, {"site": "post_fork", "flags": {"sys": True}}), HOLD),
+        (deployment(INIT, **SYNC), HOLD),
+    ]:
+        assert expected(what, ASKED) is answer, what
 
 
 def test_what_a_greenlet_of_the_arbiter_does_depends_on_gunicorn() -> None:

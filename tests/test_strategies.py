@@ -19,6 +19,7 @@ from forkproof.scenario import (
     EarlyPlace,
     EarlyThing,
     Fault,
+    ForkHooks,
     Loop,
     LoopBody,
     LoopKind,
@@ -91,6 +92,8 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
         yield from (("policy", loop.policy), ("yield", loop.yields.call), ("every", loop.yields.every))
         yield "seconds", loop.yields.seconds
     yield "broker", what.surroundings.broker
+    yield "hiredis", what.surroundings.hiredis
+    yield "app's hooks", what.surroundings.fork_hooks
     yield "early", len(what.surroundings.early_imports)
     for early in what.surroundings.early_imports:
         yield from (("early thing", early.what), ("early place", early.where))
@@ -131,6 +134,8 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
         ("every", (1, 2, 10, 100)),
         ("seconds", (0.0, 0.001, 0.01, 0.05, 0.1, 0.5)),
         ("broker", BrokerAddress),
+        ("hiredis", (False, True)),
+        ("app's hooks", ForkHooks),
         ("early", (0, 1, 2)),
         ("early thing", EarlyThing),
         ("early place", EarlyPlace),
@@ -176,6 +181,8 @@ def test_few_are_drawn_twice(many: list[Scenario]) -> None:
         ),
         ({"without": ["requests one by one"]}, "requests", {Requests.BURSTS}),
         ({"without": ["fork hooks"]}, "start", set(LoopStart) - {LoopStart.FORK_HOOK}),
+        ({"without": ["hooks of the app"]}, "app's hooks", {ForkHooks.NONE}),
+        ({"without": ["hiredis"]}, "hiredis", {False}),
         ({"without": ["early imports"]}, "early", {0}),
         ({"without": ["simple queues"]}, "early thing", set(EarlyThing) - {EarlyThing.SIMPLE_QUEUE}),
         ({"without": ["preload"]}, "preload", {False}),

@@ -128,6 +128,10 @@ def scenario(server: str = "sync", patches: tuple[dict[str, object], ...] = (), 
     return from_dict({"loops": [{"name": "a", **loop}], "server": {"worker_class": server}, "patches": patches})
 
 
+def around(**surroundings: object) -> Scenario:
+    return from_dict({"loops": [{"name": "a"}], "surroundings": surroundings})
+
+
 @pytest.mark.parametrize(
     ("what", "missing", "why"),
     [
@@ -140,6 +144,8 @@ def scenario(server: str = "sync", patches: tuple[dict[str, object], ...] = (), 
         (scenario(kind="gevent_threadpool"), "gevent", "loop 'a'"),
         (scenario(kind="native_thread"), "gevent", "loop 'a'"),
         (scenario(yields={"call": "gevent.sleep"}), "gevent", "loop 'a'"),
+        (around(early_imports=[{"what": "redis_client"}]), "redis", "surroundings.early_imports: 'redis_client'"),
+        (around(hiredis=True), "hiredis", "surroundings.hiredis"),
         (scenario(patches=({"site": "post_fork"},)), "gevent", "patches"),
         (scenario(body="listen"), "redis", "loop 'a'"),
         (scenario(body="get_message"), "redis", "loop 'a'"),
@@ -148,7 +154,7 @@ def scenario(server: str = "sync", patches: tuple[dict[str, object], ...] = (), 
 def test_what_a_scenario_needs(what: Scenario, missing: str, why: str) -> None:
     with pytest.raises(MissingPackage, match=f"has no {missing}, which {why} needs"):
         known().require(what)
-    known("gevent", "redis", "gevent-websocket", "flask-socketio", "tornado").require(what)
+    known("gevent", "redis", "gevent-websocket", "flask-socketio", "tornado", "hiredis").require(what)
     known().require(PLAIN)
 
 
@@ -171,7 +177,13 @@ def test_a_python_without_fork_hooks() -> None:
     old = replace(known(), python="3.6.15")
     with pytest.raises(TargetError, match=r"Python 3\.6\.15 has no os.register_at_fork, which loop 'a' needs"):
         old.require(scenario(start="fork_hook"))
-    replace(old, python="3.7.0").require(scenario(start="fork_hook"))
+    with pytest.raises(TargetError, match=r"has no os.register_at_fork, which surroundings\.fork_hooks needs"):
+        old.require(around(fork_hooks="log"))
+    with pytest.raises(TargetError, match=r"has no queue.SimpleQueue, which surroundings\.early_imports needs"):
+        old.require(around(early_imports=[{"what": "simple_queue"}]))
+    for what in (scenario(start="fork_hook"), around(early_imports=[{"what": "simple_queue"}], fork_hooks="lock")):
+        replace(old, python="3.7.0").require(what)
+    old.require(around(early_imports=[{"what": "queue"}]))
     old.require(PLAIN)
 
 

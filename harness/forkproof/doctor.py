@@ -80,6 +80,7 @@ def _target(name: str | None) -> Iterator[Answer]:
         ("gevent", "no patch, no greenlet, no gevent worker"),
         ("redis", "no loop that listens to Redis"),
         ("gevent-websocket", "no GeventWebSocketWorker"),
+        ("hiredis", "no redis-py with hiredis"),
     ):
         if package not in found.versions:
             yield Answer(package, False, f"is not in the target: {what} will be drawn", needed=False)

@@ -42,11 +42,12 @@ from forkproof.faults import REGISTRY, Life
 from forkproof.history import Place
 from forkproof.patching import KEYWORDS, asked, calls
 from forkproof.scenario import (
-    EarlyImport,
     EarlyPlace,
     EarlyThing,
     Fault,
+    ForkHooks,
     Guard,
+    LogStream,
     Loop,
     LoopBody,
     LoopKind,
@@ -115,10 +116,15 @@ _MADE_OF = {
 
 @dataclass(frozen=True)
 class _Early:
-    """Something made in a module's first lines; `native_until` are the keywords that were not patched then."""
+    """Something made in a module's first lines; `native_until` are the keywords that were not patched then.
 
-    what: EarlyImport
+    `kept` says that users may give way, or be caught by a fork, while they have it.
+    """
+
+    name: str
+    where: EarlyPlace
     native_until: frozenset[str]
+    kept: bool = True
 
 
 @dataclass
@@ -148,9 +154,9 @@ class _Process:
         return replace(self, place=place, patched=set(self.patched), units=copies, orphaned=orphaned, early=early)
 
     @property
-    def stale(self) -> list[EarlyImport]:
+    def stale(self) -> list[_Early]:
         """What was made before it could be patched, and is patched by now [G]."""
-        return [one.what for one in self.early if one.native_until & self.patched]
+        return [one for one in self.early if one.native_until & self.patched]
 
 
 PATIENCE = 2.0
@@ -310,16 +316,23 @@ class _Model:
         if self.server.worker_class.is_gevent:
             self._patch_all(worker, {})
         worker.poller_patched_early = "select" in worker.patched
+        before = set(worker.patched)
         if not self.server.preload:
             self._import_app(worker)
-        if self.server.worker_class is WorkerClass.GTHREAD and {"queue", "thread"} & worker.patched == {"queue"}:
-            # Native threads then share gevent's queues, which belong to one thread's hub [G].
-            worker.odd = True
+        if self.server.worker_class is WorkerClass.GTHREAD:
+            # A pool of threads that was made before the patch; or native threads that share gevent's queues, which
+            # belong to one thread's hub [G].
+            worker.odd |= "thread" in worker.patched - before
+            worker.odd |= {"queue", "thread"} & worker.patched == {"queue"}
         self._start(worker, LoopStart.POST_WORKER_INIT)
         worker.in_request = True
         self._start(worker, LoopStart.FIRST_REQUEST)
 
     def _fork(self, parent: _Process, place: Place) -> _Process:
+        around = self.scenario.surroundings
+        if around.fork_hooks is ForkHooks.LOG and around.log is not LogStream.FAST:
+            # A fork's hook that gives way, or waits for a stream whose lock another thread had at the fork [T].
+            parent.odd = True
         child = parent.fork(place)
         for _ in range(self.fork_hooks):
             self._start(child, LoopStart.FORK_HOOK)
@@ -334,10 +347,15 @@ class _Model:
 
     def _make_early(self, process: _Process, where: EarlyPlace) -> None:
         """What a module makes in its first lines; read again, it makes another one."""
-        process.early = [one for one in process.early if one.what.where is not where]
-        for early in self.scenario.surroundings.early_imports:
+        around = self.scenario.surroundings
+        process.early = [one for one in process.early if one.where is not where]
+        for early in around.early_imports:
             if early.where is where:
-                process.early.append(_Early(early, _MADE_OF[early.what] - process.patched))
+                native_until = _MADE_OF[early.what] - process.patched
+                process.early.append(_Early(f"{where}.{early.what}", where, native_until))
+        if where is EarlyPlace.CONFIG and around.fork_hooks is ForkHooks.LOCK:
+            native_until = _MADE_OF[EarlyThing.LOCK] - process.patched
+            process.early.append(_Early("config.fork_hooks_lock", where, native_until, kept=False))
 
     def _patch(self, process: _Process, site: PatchSite) -> None:
         for patch in self.scenario.patches:
@@ -508,7 +526,7 @@ class _Model:
             unit.native
             and (
                 unit.loop.needs_redis
-                or self.arbiter.early  # whose locks it may hold
+                or any(one.kept for one in self.arbiter.early)
                 or self.enters_a_hub(unit, self.arbiter)
                 or _holds_locks(unit)
             )
@@ -526,7 +544,8 @@ class _Model:
 
     def may_freeze(self, process: _Process) -> bool:
         """Whether greenlets of a process may wait natively for each other, through what was made before a patch [G]."""
-        return bool(process.stale) and bool(process.units or self.requests_in_greenlets(process) is not Sure.NO)
+        kept = any(one.kept for one in process.stale)
+        return kept and bool(process.units or self.requests_in_greenlets(process) is not Sure.NO)
 
     def requests_in_greenlets(self, process: _Process) -> Sure:
         """Whether a process answers requests in greenlets [G]."""
@@ -873,7 +892,7 @@ def _patched(model: _Model, loop: Loop) -> Answer:
 def _stale(model: _Model, loop: Loop) -> Answer:
     answers: list[Answer] = []
     for process in (process for window in model.windows for process in window if process.stale):
-        things = f"{', '.join(f'{one.where}.{one.what}' for one in process.stale)}, made before a patch [G]"
+        things = f"{', '.join(one.name for one in process.stale)}, made before a patch [G]"
         if model.requests_in_greenlets(process) is Sure.YES:
             answers.append((Expectation.MUST_BREAK, f"requests of {process.place} use {things}"))
         else:

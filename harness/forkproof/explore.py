@@ -113,8 +113,10 @@ def abilities(target: Target, broker: Broker | None = None) -> tuple[list[Worker
         lacks.append("redis")
     if "flask-socketio" not in target.versions or "redis" not in target.versions:
         lacks.append("socketio")
+    if "hiredis" not in target.versions:
+        lacks.append("hiredis")
     if not target.has_fork_hooks:
-        lacks.append("fork hooks")
+        lacks += ["fork hooks", "hooks of the app"]
     if not target.has_simple_queue:
         lacks.append("simple queues")
     return [worker_class for worker_class in WorkerClass if target.has_worker_class(worker_class)], lacks

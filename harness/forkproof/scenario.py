@@ -199,6 +199,15 @@ class Requests(Word):
     ONE_BY_ONE = "one_by_one"
 
 
+class ForkHooks(Word):
+    """What the app has registered with `os.register_at_fork`: a lock that is held around each fork, as logging and
+    concurrent.futures do, or a line in gunicorn's error log before and after it."""
+
+    NONE = "none"
+    LOCK = "lock"
+    LOG = "log"
+
+
 class EarlyThing(Word):
     """What a module imports or makes in its first lines: `import redis`; `threading.Lock()`; `from threading import
     Lock`, made into one later; `queue.Queue()`; `queue.SimpleQueue()`; a client of Redis that is connected."""
@@ -387,6 +396,8 @@ class Surroundings(_Frozen):
     requests: Requests = Requests.BURSTS
     log: LogStream = LogStream.FAST
     early_imports: tuple[EarlyImport, ...] = Field(default=(), max_length=2)
+    hiredis: StrictBool = False
+    fork_hooks: ForkHooks = ForkHooks.NONE
 
 
 class After(_Frozen):

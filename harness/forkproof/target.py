@@ -20,10 +20,12 @@ from typing import Any
 from packaging.version import Version
 
 from forkproof.errors import MissingPackage, TargetError
-from forkproof.scenario import EarlyThing, LoopKind, LoopStart, Scenario, WorkerClass, YieldCall
+from forkproof.scenario import EarlyThing, ForkHooks, LoopKind, LoopStart, Scenario, WorkerClass, YieldCall
 
 OLDEST = (3, 6)
-PACKAGES = ("gunicorn", "gevent", "greenlet", "flask", "redis", "gevent-websocket", "flask-socketio", "tornado")
+PACKAGES = (
+    "gunicorn", "gevent", "greenlet", "flask", "redis", "gevent-websocket", "flask-socketio", "tornado", "hiredis",
+)  # fmt: skip
 
 _QUESTION = r"""
 import json, sys
@@ -127,6 +129,11 @@ class Target:
                     f"{self.executable}: Python {self.python} has no os.register_at_fork, which loop {loop.name!r} "
                     "needs. Start it elsewhere, or choose another --target."
                 )
+        if scenario.surroundings.fork_hooks is not ForkHooks.NONE and not self.has_fork_hooks:
+            raise TargetError(
+                f"{self.executable}: Python {self.python} has no os.register_at_fork, which surroundings.fork_hooks "
+                "needs. Leave it out, or choose another --target."
+            )
         for early in scenario.surroundings.early_imports:
             if early.what is EarlyThing.SIMPLE_QUEUE and not self.has_simple_queue:
                 raise TargetError(
@@ -150,6 +157,8 @@ def needs(scenario: Scenario) -> dict[str, str]:
         found[name] = f"worker_class {worker_class.value!r}"
     if scenario.patches:
         found["gevent"] = "patches"
+    if scenario.surroundings.hiredis:
+        found["hiredis"] = "surroundings.hiredis"
     for early in scenario.surroundings.early_imports:
         if early.what.needs_redis:
             found["redis"] = f"surroundings.early_imports: {early.what.value!r}"

@@ -13,6 +13,7 @@ from forkproof.scenario import (
     EarlyImport,
     EarlyPlace,
     EarlyThing,
+    ForkHooks,
     Guard,
     Loop,
     LoopBody,
@@ -68,6 +69,8 @@ FEATURES = (
     "other addresses",
     "early imports",
     "simple queues",
+    "hiredis",
+    "hooks of the app",
 )
 """What a scenario may use beyond the plainest one. Drawing a subset first makes several meet often (swarm testing,
 Groce et al., ISSTA 2012)."""
@@ -219,10 +222,14 @@ def surroundings(draw: st.DrawFn, *, using: Collection[str] = FEATURES, needs_re
     """What is there beside server and loops; how Redis is reached matters where a loop `needs_redis`."""
     addresses = list(BrokerAddress) if needs_redis and "other addresses" in using else [BrokerAddress.IP]
     styles = list(Requests) if "requests one by one" in using else [Requests.BURSTS]
+    early = draw(early_imports(using=using)) if "early imports" in using else ()
+    client = needs_redis or any(one.what.needs_redis for one in early)
     return Surroundings(
         broker=draw(one_of(*addresses)),
         requests=draw(one_of(*styles)),
-        early_imports=draw(early_imports(using=using)) if "early imports" in using else (),
+        early_imports=early,
+        hiredis="hiredis" in using and client and draw(BOOLEANS),
+        fork_hooks=draw(one_of(*(ForkHooks if "hooks of the app" in using else [ForkHooks.NONE]))),
     )
 
 

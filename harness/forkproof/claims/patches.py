@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from forkproof.claims.base import Claim, Say, booted, clock, listing, no_window, who
 from forkproof.history import Event, History
 from forkproof.patching import KEYWORDS, Call, asked, calls
-from forkproof.scenario import Scenario
+from forkproof.scenario import ForkHooks, Scenario
 from forkproof.verdict import Finding
 
 _TELLS = {
@@ -78,8 +78,8 @@ def _problems(scenario: Scenario, history: History, event: Event) -> list[tuple[
 def no_stale_original(scenario: Scenario, history: History) -> list[Finding]:
     """One finding for the server."""
     say = Say("no_stale_original")
-    things = [early for early in scenario.surroundings.early_imports if early.what.is_used]
-    if not things:
+    names = early_names(scenario)
+    if not names:
         return [say.not_applicable("the scenario makes no lock, queue or client in the first lines of a module")]
     if not calls(scenario, "worker"):
         return [say.not_applicable("nothing is patched in this scenario")]
@@ -91,13 +91,20 @@ def no_stale_original(scenario: Scenario, history: History) -> list[Finding]:
         return [say.broken(told, stale, _made(history, stale), _patches_of(history, stale), how=" and ".join(kinds))]
     if not used:
         reason = "" if history.windows else f": {no_window(history)}"
-        return [say.unknown(f"no use of {listing(f'{one.where}.{one.what}' for one in things)} was seen{reason}")]
+        return [say.unknown(f"no use of {listing(names)} was seen{reason}")]
     by_greenlets = [event for event in used if event["greenlet"]]
     if not by_greenlets:
         users = listing(sorted({f"{event['user']} in {who(history, event.process)}" for event in used}))
         return [say.not_applicable(f"no greenlet used what the scenario makes early, only {users}")]
     told = f"what greenlets used had nothing native in it: {listing(sorted({e['name'] for e in by_greenlets}))}"
     return [say.held(told, by_greenlets, _made(history, by_greenlets))]
+
+
+def early_names(scenario: Scenario) -> list[str]:
+    """What the scenario makes in the first lines of its modules and uses afterwards."""
+    around = scenario.surroundings
+    names = [f"{one.where}.{one.what}" for one in around.early_imports if one.what.is_used]
+    return names + (["config.fork_hooks_lock"] if around.fork_hooks is ForkHooks.LOCK else [])
 
 
 def _used(history: History, event: Event) -> str:

@@ -16,8 +16,13 @@ def _read(name):
 SCENARIO = _read("scenario.json")
 LAUNCH = _read("launch.json")
 SERVER = SCENARIO["server"]
+AROUND = SCENARIO["surroundings"]
 TOKEN = LAUNCH["token"]
-LOG = SCENARIO["surroundings"]["log"]
+
+if not AROUND["hiredis"]:
+    # redis-py takes its own parser where this import fails, in every version.
+    sys.modules["hiredis"] = None
+LOG = AROUND["log"]
 
 parking.set_up(SCENARIO["parks"], LAUNCH["redis"])
 
@@ -105,8 +110,10 @@ def patch_in_thread():
 
 
 def make_early(where):
-    """Import and make what the scenario has here."""
-    for one in SCENARIO["surroundings"]["early_imports"]:
+    """Import, make and register what the scenario has here."""
+    if where == "config" and AROUND["fork_hooks"] != "none":
+        early.make("fork_hooks_" + AROUND["fork_hooks"], where, None)
+    for one in AROUND["early_imports"]:
         if one["where"] == where:
             early.make(one["what"], where, LAUNCH["client"])
 
@@ -118,7 +125,7 @@ def start_loops(site):
             channel = "forkproof:{}:{}".format(TOKEN, spec["name"])
             loop = Loop(spec, site, LAUNCH["client"], channel)
             loop.socketio = _socketio[0]
-            if SCENARIO["surroundings"]["early_imports"]:
+            if AROUND["early_imports"] or AROUND["fork_hooks"] == "lock":
                 loop.give_way = early.using(loop.give_way, spec["name"])
             loops.append(loop)
             loop.start()

@@ -4,6 +4,7 @@ Each thing is made where the scenario says, as a module's first lines would, and
 it is native although gevent has patched since, and whether a greenlet uses it.
 """
 
+import os
 import time
 
 from forkproof_payload import originals, probe
@@ -111,6 +112,32 @@ class Client(Nothing):
         self.thing.ping()
 
 
+class HookLock(Lock):
+    """A module's lock, held around each fork, so that no child finds it held by a thread that it lacks."""
+
+    def __init__(self, broker):
+        Lock.__init__(self, broker)
+        lock = self.thing
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+
+    def request(self):
+        self.turn()
+
+
+class HookLog(Nothing):
+    """A line in gunicorn's error log before each fork, and one after it on either side."""
+
+    def __init__(self, broker):
+        import logging
+
+        log = logging.getLogger("gunicorn.error").info
+        os.register_at_fork(
+            before=lambda: log("about to fork"),
+            after_in_parent=lambda: log("forked"),
+            after_in_child=lambda: log("forked, as the child"),
+        )
+
+
 KINDS = {
     "import_redis": Nothing,
     "lock": Lock,
@@ -118,6 +145,8 @@ KINDS = {
     "queue": Queue,
     "simple_queue": SimpleQueue,
     "redis_client": Client,
+    "fork_hooks_lock": HookLock,
+    "fork_hooks_log": HookLog,
 }
 
 
