@@ -181,6 +181,7 @@ IN_THE_APP = {"early_imports": [{"what": "lock"}]}
     [
         (LOCK, [], {}, {STALE: BREAK, ANSWERS: MAY, ONE: MAY, ASKED: HOLD}),
         (LOCK, [EARLY], {}, {STALE: HOLD, ANSWERS: HOLD, ONE: HOLD}),
+        ({"early_imports": [{"what": "queue", "where": "config"}]}, [NATIVE], {}, {STALE: HOLD, ANSWERS: HOLD}),
         (IN_THE_APP, [], {}, {STALE: HOLD, ANSWERS: HOLD}),
         (IN_THE_APP, [], {"preload": True}, {STALE: BREAK, ANSWERS: MAY}),
         (IN_THE_APP, [{"site": "app_first_line"}], SYNC, {STALE: HOLD, ANSWERS: HOLD}),

@@ -114,15 +114,19 @@ _MADE_OF = {
 """The keywords of `patch_all` that make a difference to an early thing."""
 
 
+_SHARED = {LoopBody.LOCK: EarlyThing.LOCK, LoopBody.QUEUE_GET: EarlyThing.QUEUE}
+"""What loops share with requests is made with them. The locks of logging's handlers are replaced by a patch [G]."""
+
+
 @dataclass(frozen=True)
 class _Early:
-    """Something made in a module's first lines; `native_until` are the keywords that were not patched then.
+    """Something made in a module's first lines, or with a loop; `native_until` are the keywords not patched then.
 
     `kept` says that users may give way, or be caught by a fork, while they have it.
     """
 
     name: str
-    where: EarlyPlace
+    where: EarlyPlace | None
     native_until: frozenset[str]
     kept: bool = True
 
@@ -187,6 +191,8 @@ class _Model:
         self.green = {LoopKind.GREENLET}
         if versions.get("gevent"):
             self.green.add(LoopKind.SOCKETIO_TASK)  # it takes gevent where that is installed [I]
+        # Before that, gevent left `queue.Queue` as it was.
+        self.queues_are_patched = Version(versions.get("gevent") or "0") >= Version("25.4.1")
         self.births = itertools.count()
         self.arbiter = _Process(Place("arbiter"))
         self.children: list[_Process] = []
@@ -351,11 +357,19 @@ class _Model:
         process.early = [one for one in process.early if one.where is not where]
         for early in around.early_imports:
             if early.where is where:
-                native_until = _MADE_OF[early.what] - process.patched
+                native_until = self.native_until(early.what, process)
                 process.early.append(_Early(f"{where}.{early.what}", where, native_until))
         if where is EarlyPlace.CONFIG and around.fork_hooks is ForkHooks.LOCK:
-            native_until = _MADE_OF[EarlyThing.LOCK] - process.patched
+            native_until = self.native_until(EarlyThing.LOCK, process)
             process.early.append(_Early("config.fork_hooks_lock", where, native_until, kept=False))
+
+    def native_until(self, thing: EarlyThing, process: _Process) -> frozenset[str]:
+        """The keywords of `patch_all` that make a difference to something that is made now."""
+        if thing is EarlyThing.QUEUE and not self.queues_are_patched:
+            thing = EarlyThing.LOCK  # which is in it
+        if thing is EarlyThing.QUEUE and "queue" in process.patched:
+            return frozenset()
+        return _MADE_OF[thing] - process.patched
 
     def _patch(self, process: _Process, site: PatchSite) -> None:
         for patch in self.scenario.patches:
@@ -385,6 +399,9 @@ class _Model:
                     mid_fork=site is LoopStart.FORK_HOOK,
                     made_with=frozenset(process.patched),
                 )
+                if loop.body in _SHARED:
+                    native_until = self.native_until(_SHARED[loop.body], process)
+                    process.early.append(_Early(f"{loop.name}'s {loop.body}", None, native_until, kept=False))
                 if loop.kind.is_process:
                     place = Place("child", process.place.slot)
                     child = _Process(place) if loop.kind.starts_afresh else self._fork(process, place)
@@ -409,7 +426,7 @@ class _Model:
             # From 24.0.0 on the arbiter waits on a queue that it makes in its constructor, before that in select.
             waits = process.queue_patched_early if self.arbiter_waits_on_queue else "select" in process.patched
         elif server.is_gevent:
-            return Sure.MAYBE if process.odd or self.may_freeze(process) else Sure.YES
+            return Sure.MAYBE if process.odd else Sure.YES
         elif server is WorkerClass.GTHREAD:
             if process.poller_patched_early != ("select" in process.patched):
                 return Sure.MAYBE
@@ -421,7 +438,7 @@ class _Model:
         if not waits:
             # A main that waits natively may still enter the hub now and then, where anything of it is patched.
             return Sure.MAYBE if process.patched or process.odd else Sure.NO
-        return Sure.MAYBE if process.odd or self.may_freeze(process) else Sure.YES
+        return Sure.MAYBE if process.odd else Sure.YES
 
     def gives_way(self, unit: _Unit, process: _Process) -> Sure:
         """Whether a greenlet lets the others of its process run [C]."""
@@ -496,7 +513,7 @@ class _Model:
     def _advances(self, unit: _Unit, process: _Process) -> Sure:
         if process.body is unit:
             return self._child_advances(process)
-        if unit.native and (self.talks_at_fork(process) or self.may_freeze(process)):
+        if unit.native and self.talks_at_fork(process):
             return Sure.MAYBE
         if unit.native:
             # A thread that talks through sockets which were patched under it, or that is started while gevent has
@@ -571,8 +588,7 @@ class _Model:
     def unsettled(self) -> bool:
         """Whether nothing is documented of how this deployment patches, or whether the arbiter itself is held up."""
         everywhere = [process for window in self.windows for process in window]
-        doubtful = any(process.odd or self.may_freeze(process) for process in everywhere)
-        return doubtful or self.hogs(self.arbiter) is not Sure.NO
+        return any(process.odd for process in everywhere) or self.hogs(self.arbiter) is not Sure.NO
 
 
 def _holds_locks(unit: _Unit) -> bool:
@@ -594,6 +610,11 @@ def expect(scenario: Scenario, claim: str, loop: str | None, versions: Mapping[s
     # A copy is made at a fork: whatever becomes of a worker then, the next one comes about in the same way.
     if model.unknown and claim != "no_copied_thread":
         return Expectation.MAY_BREAK, model.unknown
+    if rule not in (_patched, _stale) and any(model.may_freeze(one) for window in model.windows for one in window):
+        return (
+            Expectation.MAY_BREAK,
+            "greenlets may wait natively for each other, through what was made before a patch [G]",
+        )
     return rule(model, scenario.loop(loop) if loop is not None else scenario.loops[0])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from forkproof.claims.base import Claim, Say, booted, clock, listing, no_window, who
 from forkproof.history import Event, History
 from forkproof.patching import KEYWORDS, Call, asked, calls
-from forkproof.scenario import ForkHooks, Scenario
+from forkproof.scenario import ForkHooks, LoopBody, Scenario
 from forkproof.verdict import Finding
 
 _TELLS = {
@@ -25,6 +25,10 @@ _TELLS = {
     "queue": ("queue.SimpleQueue",),
 }
 """The names that tell whether what a keyword stands for is patched."""
+
+
+_SHARED = {LoopBody.LOCK: "lock", LoopBody.QUEUE_GET: "queue", LoopBody.LOGGER: "log"}
+"""What loops share with requests."""
 
 
 def patch_is_what_was_asked(scenario: Scenario, history: History) -> list[Finding]:
@@ -80,7 +84,7 @@ def no_stale_original(scenario: Scenario, history: History) -> list[Finding]:
     say = Say("no_stale_original")
     names = early_names(scenario)
     if not names:
-        return [say.not_applicable("the scenario makes no lock, queue or client in the first lines of a module")]
+        return [say.not_applicable("the scenario shares no lock, queue or client between requests and loops")]
     if not calls(scenario, "worker"):
         return [say.not_applicable("nothing is patched in this scenario")]
     used = history.of("early.used")
@@ -104,7 +108,8 @@ def early_names(scenario: Scenario) -> list[str]:
     """What the scenario makes in the first lines of its modules and uses afterwards."""
     around = scenario.surroundings
     names = [f"{one.where}.{one.what}" for one in around.early_imports if one.what.is_used]
-    return names + (["config.fork_hooks_lock"] if around.fork_hooks is ForkHooks.LOCK else [])
+    names += ["config.fork_hooks_lock"] if around.fork_hooks is ForkHooks.LOCK else []
+    return names + [f"{loop.name}'s {_SHARED[loop.body]}" for loop in scenario.loops if loop.body in _SHARED]
 
 
 def _used(history: History, event: Event) -> str:
@@ -123,7 +128,10 @@ def _made(history: History, events: Sequence[Event]) -> list[Event]:
     """When the things that some events are about were made, in their processes or in those before."""
     lineage = _lineage(history, events)
     names = {event["name"] for event in events}
-    return [event for event in history.of("early.made") if event["name"] in names and event.process in lineage]
+    # What a loop shares is made with it.
+    loops = {name.partition("'s ")[0] for name in names if "'s " in name}
+    made = [event for event in history.of("early.made", "loop.created") if event.process in lineage]
+    return [event for event in made if event.get("name") in names or event.get("loop") in loops]
 
 
 def _sites(sequence: Sequence[Call], places: Sequence[int]) -> str:

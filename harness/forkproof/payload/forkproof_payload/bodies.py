@@ -9,6 +9,8 @@ import os
 import sys
 import time
 
+from forkproof_payload import early
+
 WORK = 20000
 HOLD = 0.01
 """Seconds that a turn holds its lock."""
@@ -105,6 +107,7 @@ class QueueGet(Sleep):
         self.empty = queue.Empty
 
     def turn(self):
+        self.look(self.loop.spec["name"])
         try:
             self.queue.get(timeout=WAIT)
         except self.empty:
@@ -112,7 +115,11 @@ class QueueGet(Sleep):
         self.loop.ticker.tick()
 
     def use(self):
+        self.look("request")
         self.queue.put(None)
+
+    def look(self, user):
+        early.look(self.loop.spec["name"] + "'s queue", self.queue, user)
 
 
 class Lock(Sleep):
@@ -125,13 +132,18 @@ class Lock(Sleep):
         self.lock = threading.Lock()
 
     def turn(self):
+        self.look(self.loop.spec["name"])
         with self.lock:
             self.loop.ticker.tick()
             time.sleep(HOLD)
 
     def use(self):
+        self.look("request")
         with self.lock:
             pass
+
+    def look(self, user):
+        early.look(self.loop.spec["name"] + "'s lock", self.lock, user)
 
 
 class Logger(Sleep):
@@ -150,10 +162,15 @@ class Logger(Sleep):
 
     def turn(self):
         self.loop.ticker.tick()
+        self.look(self.loop.spec["name"])
         self.log.info("a turn")
 
     def use(self):
+        self.look("request")
         self.log.info("a request")
+
+    def look(self, user):
+        early.look(self.loop.spec["name"] + "'s log", self.log.handlers, user)
 
 
 BODIES = {

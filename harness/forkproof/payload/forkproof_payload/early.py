@@ -160,7 +160,8 @@ def make(what, where, broker):
 def request():
     """Use everything as a request does."""
     for name, one in kept.items():
-        _look(name, one, "request")
+        if one.thing is not None:
+            look(name, one.thing, "request")
         one.request()
 
 
@@ -170,18 +171,18 @@ def using(give_way, loop):
     def use_and_give_way():
         for name, one in list(kept.items()):
             if one.in_turns:
-                _look(name, one, loop)
+                look(name, one.thing, loop)
                 one.turn()
         give_way()
 
     return use_and_give_way
 
 
-def _look(name, one, user):
-    here = (probe.key(), name, user)
-    seen = _looked.setdefault(here, [])
+def look(name, thing, user):
+    """Record what of a thing is native, and who uses it, a few times and where it differs."""
+    seen = _looked.setdefault((probe.here().pid, name, user), [])
     if len(seen) < LOOKS:
-        found = {"greenlet": originals.in_greenlet(), "native": originals.native_parts(one.thing)}
-        if one.thing is not None and found not in seen:
+        found = {"greenlet": originals.in_greenlet(), "native": originals.native_parts(thing)}
+        if found not in seen:
             probe.event("early.used", name=name, user=user, **found)
         seen.append(found)
