@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -241,6 +242,12 @@ def test_with_claims_only_what_can_exercise_one_of_them_is_drawn() -> None:
     either = st.sampled_from([PLAIN, reloading])
     assert drawn(2, 1, either, lambda what: can_exercise(what, leak)) == [reloading]
     assert drawn(2, 1, st.just(PLAIN), lambda what: can_exercise(what, leak)) == []
+
+
+def test_empty_batches_end_by_the_deadline_too(tmp_path: Path) -> None:
+    session = Pretended(tmp_path, lambda what: False)
+    campaign = explorer(session).explore(([] for _ in itertools.count()), until=time.monotonic() + 0.01)
+    assert campaign.drawn == 0
 
 
 @pytest.mark.parametrize(

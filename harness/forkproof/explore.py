@@ -285,7 +285,7 @@ class Explorer:
         total = sum(len(batch) for batch in what) if isinstance(what, Sequence) else None
         self.progress.phase("explore", total)
         try:
-            for report in self.run_all(self._counted(what), until):
+            for report in self.run_all(self._counted(what, until), until):
                 self._take(report)
             self._settle()
             if self.check_known:
@@ -302,8 +302,10 @@ class Explorer:
         self.campaign.seconds = time.monotonic() - begun
         return self.campaign
 
-    def _counted(self, what: Iterable[Sequence[Scenario]]) -> Iterator[Scenario]:
+    def _counted(self, what: Iterable[Sequence[Scenario]], until: float | None) -> Iterator[Scenario]:
         for batch in what:
+            if until is not None and time.monotonic() >= until:  # batches may be empty, and have no end
+                return
             for one in batch:
                 if self._nothing_boots >= GIVE_UP:
                     return
