@@ -306,6 +306,8 @@ def changes(what: Scenario, *, keep: Iterable[str] = ()) -> list[tuple[Change, S
     for change, path, value in _changes(plain, set(keep)):
         other = changed(what, path, value)
         if other is not None and other != what and other.digest not in found:
+            if len(other.faults) < len(what.faults) - (path[0] == "faults"):
+                change = replace(change, words=f"{change.words} and without the faults that cannot be then")
             found[other.digest] = (replace(change, round=of_field[path] + _LATE * _rare(change)), other)
             of_field[path] += 1
     return sorted(found.values(), key=lambda pair: (pair[0].round, pair[0].cost or len(Cost) + 1))
@@ -388,7 +390,7 @@ def _words(plain: dict[str, Any], path: Path, value: Any) -> str:
         site = plain["patches"][path[1]]["site"]
         several = f" at {site}" if len(plain["patches"]) > 1 else ""
         if path[2] == "site":
-            return f"when patched at {value}" + (f" instead of{several[3:]}" if several else "")
+            return f"when patched, instead of at {site}, at {value}" if several else f"when patched at {value}"
         return f"with {path[3]} at its default{several}" if value is None else f"with {path[3]}={value}{several}"
     return f"with {_field(path)}={_plainly(value)}"
 
@@ -428,20 +430,16 @@ def _named(members: Members, member: dict[str, Any]) -> str:
 
 def _grouped(trials: Sequence[Trial], *, rated: bool = True) -> list[str]:
     """The words of changes; several of one field are told in one go."""
-    groups: dict[str, list[str]] = {}
+    groups: dict[Path, list[str]] = {}
     for trial in trials:
-        how, between, value = _parted(trial.change.words)
-        groups.setdefault(how + between, []).append(value + (_rated(trial) if rated else ""))
-    return [how + ", ".join(values) for how, values in groups.items()]
-
-
-def _parted(words: str) -> tuple[str, str, str]:
-    for between in (" in ", " at ", "="):
-        how, found, value = words.partition(between)
-        # The keywords of a patch are one field.
-        if found and value not in ("False", "True"):
-            return how, found, value
-    return words.partition(" ")
+        change = trial.change
+        keywords = change.path[2:3] == ("flags",)  # of one patch: told as if they were one field
+        told = groups.setdefault(change.path[:3] if keywords else change.path, [])
+        words = change.words
+        if told:
+            words = words.partition(" ")[2] if keywords else _plainly(change.after)
+        told.append(words + (_rated(trial) if rated else ""))
+    return [", ".join(told) for told in groups.values()]
 
 
 def _rated(trial: Trial) -> str:
