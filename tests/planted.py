@@ -90,6 +90,17 @@ PLANTED: dict[str, tuple[Scenario, str, Scenario]] = {
             server=GEVENT,
         ),
     ),
+    "no_lock_held_at_fork": (
+        _scenario(IN_CONFIG, parks=[{"who": "a", "at": "lock"}]),
+        "blocks on a lock",
+        # The copy of a greenlet that holds the lock gives it back.
+        _scenario(IN_CONFIG, parks=[{"who": "a", "at": "lock"}], patches=[{"site": "config_first_line"}]),
+    ),
+    "no_half_imported_module": (
+        _scenario(IN_CONFIG, parks=[{"who": "a", "at": "import"}]),
+        "blocks on an import",
+        _scenario({**IN_CONFIG, "start": "post_fork"}, parks=[{"who": "a", "at": "import"}]),
+    ),
     "quiet_runtime": (
         _scenario({"name": "a", "kind": "process", "start": "first_request"}, server=GEVENT),
         "Parent changed",

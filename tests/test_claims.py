@@ -28,6 +28,8 @@ NAMES = [
     "clean_shutdown",
     "no_leak_on_reload",
     "no_socket_shared_across_fork",
+    "no_lock_held_at_fork",
+    "no_half_imported_module",
     "quiet_runtime",
     "patch_is_what_was_asked",
     "no_stale_original",

@@ -18,6 +18,7 @@ ONE, COPY, DEAD = "exactly_one_listener", "no_copied_thread", "no_dead_listener"
 STARVED, ANSWERS, BOOT, SHUTDOWN = "no_starved_greenlet", "server_answers", "workers_boot", "clean_shutdown"
 ASKED, STALE = "patch_is_what_was_asked", "no_stale_original"
 QUIET, MESSAGES = "quiet_runtime", "every_message_handled_once"
+LOCKED, IMPORTED = "no_lock_held_at_fork", "no_half_imported_module"
 NUMSUB, SHARED, LEAK = "subscriptions_match", "no_socket_shared_across_fork", "no_leak_on_reload"
 
 VERSIONS = {"python": "3.11.7", "gunicorn": "27.0.1", "gevent": "26.9.0"}
@@ -39,6 +40,12 @@ def deployment(loop: dict[str, Any], *patches: dict[str, Any], **server: Any) ->
 
 def with_second(loop: dict[str, Any], second: dict[str, Any], **server: Any) -> Scenario:
     return from_dict({"loops": [{"name": "a", **loop}, {"name": "b", **second}], "server": server})
+
+
+def parked(at: str, *patches: dict[str, Any], who: str = "a", **loop: Any) -> Scenario:
+    """One worker; the loop is started by the configuration unless said, and somebody is parked."""
+    loops = [{"name": "a", "start": "config_import", "policy": SERVICE, **loop}]
+    return from_dict({"loops": loops, "patches": patches, "parks": [{"who": who, "at": at}]})
 
 
 def expected(what: Scenario, claim: str, versions: dict[str, str] | None = None) -> Expectation:
@@ -156,6 +163,12 @@ TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
     ("started in the configuration", deployment({"start": "config_import"}), {LEAK: BREAK}),
     ("started before each fork", deployment({"start": "pre_fork", "kind": "executor"}), {LEAK: MAY}),
     ("started once", deployment({"start": "on_starting"}), {LEAK: HOLD}),
+    ("a lock at the fork", parked("lock"), {LOCKED: BREAK, IMPORTED: MAY, ANSWERS: BREAK, COPY: HOLD, ONE: MAY}),
+    ("an import at the fork", parked("import"), {LOCKED: MAY, IMPORTED: BREAK, ANSWERS: BREAK}),
+    ("a handler's lock at the fork", parked("log_handler_lock"), {LOCKED: MAY, ANSWERS: MAY}),
+    ("a copied greenlet gives it back", parked("lock", EARLY), {LOCKED: MAY, IMPORTED: MAY, COPY: MAY}),
+    ("a lock in a worker", parked("lock", **INIT), {LOCKED: HOLD, IMPORTED: HOLD, ANSWERS: HOLD, ONE: HOLD}),
+    ("gunicorn's own thread", parked("log_record", who="gunicorn_control", **INIT), {LOCKED: HOLD, BOOT: HOLD}),
     ("started once, patched", deployment({"start": "on_starting"}, EARLY), {LEAK: MAY}),
 ]  # fmt: skip
 

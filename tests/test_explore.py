@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from hypothesis import strategies as st
 
 from forkproof import known_issues
 from forkproof.errors import CouldNotDecide, NothingBoots
 from forkproof.expectation import Expectation
-from forkproof.explore import GIVE_UP, KEPT_UNDECIDED, Explorer, can_exercise, draw, drawn
+from forkproof.explore import GIVE_UP, KEPT_UNDECIDED, Explorer, draw
 from forkproof.history import Event
 from forkproof.judge import Judgement, RunReport
 from forkproof.known_issues import KnownIssue
-from forkproof.scenario import Fault, Loop, Patch, PatchSite, Scenario, Server, WorkerClass
+from forkproof.scenario import Loop, Patch, PatchSite, Scenario, Server, WorkerClass
 from forkproof.session import Session
 from forkproof.target import PACKAGES, Target
 from forkproof.verdict import Finding, Verdict
@@ -234,14 +233,13 @@ def test_no_new_run_begins_after_the_deadline(tmp_path: Path) -> None:
 
 
 def test_with_claims_only_what_can_exercise_one_of_them_is_drawn() -> None:
-    reloading = PLAIN.model_copy(update={"faults": (Fault(fault="hup", options={"times": 3}),)})
-    leak = ["no_leak_on_reload"]
-    assert can_exercise(reloading, leak)
-    assert not can_exercise(PLAIN, leak)
-    assert can_exercise(PLAIN, [*leak, "workers_boot"])
-    either = st.sampled_from([PLAIN, reloading])
-    assert drawn(2, 1, either, lambda what: can_exercise(what, leak)) == [reloading]
-    assert drawn(2, 1, st.just(PLAIN), lambda what: can_exercise(what, leak)) == []
+    target = Target("python", "3.11.7", {}, ())
+    found = draw(3, 1, target, None, ["no_leak_on_reload"])
+    assert found
+    for what in found:
+        assert sum(fault.options.get("times", 1) for fault in what.faults if fault.fault == "hup") >= 3
+    assert draw(3, 1, target, None, ["no_leak_on_reload", "workers_boot"]) == draw(3, 1, target)
+    assert draw(1, 1, target, None, ["subscriptions_match"]) == [], "without redis nothing subscribes"
 
 
 def test_empty_batches_end_by_the_deadline_too(tmp_path: Path) -> None:

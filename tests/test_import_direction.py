@@ -95,6 +95,7 @@ ALLOWED = {
     },
     "forkproof.supervisor": {
         "forkproof.containment", "forkproof.control", "forkproof.resp", "forkproof.faults", "forkproof.outside",
+        "forkproof.proc",
     },
     "forkproof_strategies": {"forkproof_strategies", "forkproof.scenario", "forkproof.faults"},
 }  # fmt: skip

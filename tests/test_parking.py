@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from probed import Probed
 
-from forkproof import containment
+from forkproof import proc
 from forkproof.errors import ScenarioError
 from forkproof.scenario import ParkPoint, from_dict
 
@@ -68,7 +68,7 @@ def test_what_is_parked_stands_there_at_the_fork_and_the_child_finds_it_so(probe
         used = {event["at"]: event["error"] for event in probed.events("park.used")}
         hung.update(dict.fromkeys(used, False))
         for event in probed.events("park.use"):
-            if event["at"] not in used and containment.waits_of(event["pid"]) == ["lock"]:
+            if event["at"] not in used and proc.blocked(event["pid"]) == ["lock"]:
                 hung[event["at"]] = True
     # Since 3.7 logging renews its handlers' locks in a child.
     old = probed.events("python")[0]["version"] < [3, 7]
@@ -95,14 +95,12 @@ def test_a_loop_can_be_parked_anywhere(point: ParkPoint) -> None:
     ("data", "problem"),
     [
         (park(who="b"), "parks.0: 'b' is no loop; allowed: a, gunicorn_control"),
-        (park(at="recv"), "parks.0: 'recv' needs a body that hears Redis, not 'sleep'"),
-        (park(body="listen"), "parks.0: a loop that listens comes by 'recv' alone"),
-        (park(at="recv", body="get_message", kind="timer"), "parks.0: a timer does not stay on a connection"),
-        (park(kind="process"), "parks.0: 'a' is a process of its own"),
-        (
-            park(who="gunicorn_control"),
-            "parks.0: gunicorn_control comes by log_record, log_handler_lock, not by 'lock'",
-        ),
+        (park(at="recv"), "parks.0: 'a' does not come by 'recv'; it comes by lock, queue_mutex, import"),
+        (park(body="listen"), "parks.0: 'a' does not come by 'lock'; it comes by recv"),
+        (park(at="recv", body="get_message", kind="timer"), "parks.0: 'a' does not come by 'recv'; it comes by lock,"),
+        (park(kind="process"), "parks.0: 'a' is no unit of the arbiter that comes by a point"),
+        (park(body="listen", kind="timer"), "parks.0: 'a' is no unit of the arbiter that comes by a point"),
+        (park(who="gunicorn_control"), "parks.0: 'gunicorn_control' does not come by 'lock'; it comes by log_record"),
         ({"loops": [{"name": "gunicorn_control"}]}, "loops: 'gunicorn_control' is the name of gunicorn's own thread"),
         ({**park(), "parks": [{"who": "a"}, {"who": "a", "at": "import"}]}, "parks: one stands at one point only"),
     ],

@@ -48,35 +48,6 @@ def command_of(pid: int) -> str:
     return "?"
 
 
-_FUTEX = {"x86_64": "202", "aarch64": "98"}
-
-
-def waits_of(pid: int) -> list[str]:
-    """What each thread of a process is in: `lock` (a wait on a futex without an end, as for a lock), or `other`.
-
-    `unknown` where the machine does not let us look. A wait for Python's own big lock has an end, and is tried again.
-    """
-    found = []
-    for task in _tasks(pid):
-        try:
-            with open(f"/proc/{pid}/task/{task}/syscall", encoding="ascii") as file:
-                words = file.read().split()
-        except OSError:
-            found.append("unknown")
-            continue
-        # futex(word, operation, value, timeout, ...); a thread that runs has no system call to show
-        waits = len(words) > 4 and words[0] == _FUTEX.get(os.uname().machine) and int(words[4], 16) == 0
-        found.append("lock" if waits else "other")
-    return found
-
-
-def _tasks(pid: int) -> list[str]:
-    try:
-        return os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return []
-
-
 def all_processes() -> Iterator[Stat]:
     """Every process that /proc shows."""
     for name in os.listdir("/proc"):

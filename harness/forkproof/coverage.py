@@ -271,17 +271,27 @@ class _Builder:
 
 
 def _variants(plain: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A scenario, and it with what its fault may need beside it: more workers than it began with, or more yet."""
-    yield plain
-    for fault in plain.get("faults", ())[:1]:
-        for workers in range(MOST):
+    """A scenario, and it with what it may need beside it.
+
+    A park may need another loop than the first; a fault more workers than it began with, or more yet.
+    """
+    parked = [{**plain, "loops": [*plain["loops"], _PARKED], "parks": [{**park, "who": _PARKED["name"]}]}
+              for park in plain.get("parks", ())[:1]]  # fmt: skip
+    for one in (plain, *parked):
+        yield one
+        for fault in one.get("faults", ())[:1]:
             scene = REGISTRY[fault["fault"]].scene
-            yield {
-                **plain,
-                "loops": [*plain["loops"], *scene.get("loops", ())],
-                "server": {**scene.get("server", {}), **plain.get("server", {})},
-                "faults": [{"fault": "ttin"}] * workers + plain["faults"],
-            }
+            more = scene.get("loops", [])
+            for loops, workers in itertools.product((more, *([loop] for loop in more)), range(MOST)):
+                yield {
+                    **one,
+                    "loops": [*one["loops"], *loops],
+                    "server": {**scene.get("server", {}), **one.get("server", {})},
+                    "faults": [{"fault": "ttin"}] * workers + one["faults"],
+                }
+
+
+_PARKED = {"name": "parked", "body": "get_message"}
 
 
 def _listed(dimension: Dimension) -> Iterable[Any]:

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from packaging.version import Version
@@ -52,6 +52,7 @@ from forkproof.scenario import (
     LoopBody,
     LoopKind,
     LoopStart,
+    ParkPoint,
     PatchSite,
     Policy,
     Scenario,
@@ -201,6 +202,10 @@ class _Model:
         self.windows: list[Snapshot] = []
         self.fork_hooks = 1
         """How often the configuration has registered the hook of `os.fork`."""
+        self.beside: list[_Unit] = []
+        """Native units that ran where something was forked."""
+        self.parked: list[tuple[ParkPoint, _Unit]] = []
+        """Units of the arbiter that are held at a point while it forks a worker."""
         self.unknown = ""
         """Why nothing is written down of what becomes of this server."""
         self._patch(self.arbiter, PatchSite.INTERPRETER_START)
@@ -315,6 +320,9 @@ class _Model:
 
     def _spawn(self, slot: int) -> None:
         self._start(self.arbiter, LoopStart.PRE_FORK)
+        for park in self.scenario.parks:
+            units = [unit for unit in self.arbiter.units if unit.loop.name == park.who]
+            self.parked += [(park.at, unit) for unit in units[-1:]]
         worker = self._fork(self.arbiter, Place("worker", slot))
         self.workers[slot] = worker
         self._patch(worker, PatchSite.POST_FORK)
@@ -340,6 +348,7 @@ class _Model:
             # A fork's hook that gives way, or waits for a stream whose lock another thread had at the fork [T].
             parent.odd = True
         child = parent.fork(place)
+        self.beside += [unit for unit in parent.units if unit.native]
         for _ in range(self.fork_hooks):
             self._start(child, LoopStart.FORK_HOOK)
         return child
@@ -590,6 +599,21 @@ class _Model:
         everywhere = [process for window in self.windows for process in window]
         return any(process.odd for process in everywhere) or self.hogs(self.arbiter) is not Sure.NO
 
+    @property
+    def left_in_the_middle(self) -> bool:
+        """Whether a fork finds a unit at a point where it would not stand by itself."""
+        return any(point is not ParkPoint.RECV for point, _ in self.parked)
+
+    def stuck(self, points: Collection[ParkPoint]) -> bool:
+        """Whether a child must wait for what a native thread had that was parked at one of these points [F]."""
+        return any(
+            point in points
+            and unit.native
+            and unit.loop.guard is Guard.NONE
+            and self.advances(unit, self.arbiter) is Sure.YES
+            for point, unit in self.parked
+        )
+
 
 def _holds_locks(unit: _Unit) -> bool:
     """Whether its turns take locks that a child will want: its own, or those of Python's threads."""
@@ -615,7 +639,10 @@ def expect(scenario: Scenario, claim: str, loop: str | None, versions: Mapping[s
             Expectation.MAY_BREAK,
             "greenlets may wait natively for each other, through what was made before a patch [G]",
         )
-    return rule(model, scenario.loop(loop) if loop is not None else scenario.loops[0])
+    answer = rule(model, scenario.loop(loop) if loop is not None else scenario.loops[0])
+    if answer[0] not in _DESPITE_PARKS.get(claim, _IN_DOUBT) and model.left_in_the_middle:
+        return Expectation.MAY_BREAK, "a unit is held in the middle of something while the arbiter forks [T]"
+    return answer
 
 
 def _merge(answers: Iterable[Answer]) -> Answer:
@@ -845,6 +872,10 @@ def _answers(model: _Model, loop: Loop) -> Answer:
             Expectation.MAY_BREAK,
             "a process forked in a request copies the greenlets that serve, and may take theirs [G]",
         )
+    if model.stuck((*_FOR_EVER, ParkPoint.IMPORT)):
+        return Expectation.MUST_BREAK, "a request waits for what a thread had that was not copied [F]"
+    if model.left_in_the_middle:
+        return Expectation.MAY_BREAK, "a request may meet what another thread was in the middle of [T]"
     return Expectation.MUST_HOLD, "nothing holds a worker"
 
 
@@ -855,6 +886,37 @@ def _boot(model: _Model, loop: Loop) -> Answer:
     if any(model.talks_at_fork(process) for process in everyone):
         return Expectation.MAY_BREAK, "a worker that is forked beside a busy native thread may deadlock [T]"
     return Expectation.MUST_HOLD, "nothing holds a process"
+
+
+_FOR_EVER = (ParkPoint.LOCK, ParkPoint.QUEUE_MUTEX, ParkPoint.LOG_RECORD)
+"""Locks that no Python renews in a child. A logging handler's is renewed since 3.7, which is not written down."""
+
+
+def _locks(model: _Model, loop: Loop) -> Answer:
+    if model.stuck(_FOR_EVER) and _hears_requests(model):
+        return Expectation.MUST_BREAK, "a child has the lock that a thread held, and not the thread [F]"
+    return _left_behind(model)
+
+
+def _imports(model: _Model, loop: Loop) -> Answer:
+    if model.stuck((ParkPoint.IMPORT,)):
+        return Expectation.MUST_BREAK, "a child has the module that a thread was importing, and not the thread [F]"
+    return _left_behind(model)
+
+
+def _left_behind(model: _Model) -> Answer:
+    everyone = [process for window in model.windows for process in window]
+    if model.beside or model.left_in_the_middle:
+        return Expectation.MAY_BREAK, "what another thread has at a fork, a child has for ever [T]"
+    if model.unsettled or any(process.body is not None and process.in_request for process in everyone):
+        return Expectation.MAY_BREAK, "which threads there are at a fork is not promised [T]"
+    if any(process.patched for process in everyone) and any(one.needs_redis for one in model.scenario.loops):
+        return Expectation.MAY_BREAK, "gevent looks up names in native threads [G]"
+    return Expectation.MUST_HOLD, "no other thread is there at a fork [F]"
+
+
+def _hears_requests(model: _Model) -> bool:
+    return not model.unsettled and all(model.hogs(process) is Sure.NO for window in model.windows for process in window)
 
 
 def _plain(model: _Model, but_for: Callable[[_Model, Loop], bool] = lambda model, loop: False) -> bool:
@@ -921,6 +983,13 @@ def _stale(model: _Model, loop: Loop) -> Answer:
     return _merge(answers) if answers else (Expectation.MUST_HOLD, "nothing is made before a patch that replaces it")
 
 
+_IN_DOUBT = frozenset({Expectation.MAY_BREAK})
+_DESPITE_PARKS: dict[str, Collection[Expectation]] = {
+    "no_copied_thread": _IN_DOUBT | {Expectation.MUST_HOLD},
+    **dict.fromkeys(("server_answers", "no_lock_held_at_fork", "no_half_imported_module"), frozenset(Expectation)),
+}
+"""What a claim's rule may answer where a unit is parked in the middle of something; of the others it is a doubt."""
+
 _RULES: dict[str, Callable[[_Model, Loop], Answer]] = {
     "exactly_one_listener": _one_listener,
     "no_copied_thread": _copied,
@@ -933,6 +1002,8 @@ _RULES: dict[str, Callable[[_Model, Loop], Answer]] = {
     "clean_shutdown": _shutdown,
     "no_leak_on_reload": _leak,
     "no_socket_shared_across_fork": _shared_sockets,
+    "no_lock_held_at_fork": _locks,
+    "no_half_imported_module": _imports,
     "quiet_runtime": _quiet,
     "patch_is_what_was_asked": _patched,
     "no_stale_original": _stale,

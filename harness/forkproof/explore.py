@@ -47,7 +47,7 @@ CONFIRM = 5
 SLICE = 10
 """How many examples are drawn from one seed: Hypothesis varies what it has just drawn, so a long run has favourites."""
 
-WIDER = 10
+WIDER = 20
 """How many times as many scenarios as are wanted are drawn at most, to find those that can exercise a claim."""
 
 NOTHING = History([])
@@ -71,10 +71,10 @@ def draw(
     """
     worker_classes, without = abilities(target, broker)
     strategy = scenarios(worker_classes=worker_classes, flags=target.patch_flags, without=without)
-    return drawn(n, seed, strategy, None if names is None else lambda what: can_exercise(what, names))
+    return drawn(n, seed, strategy, None if names is None else lambda what: _can_exercise(what, names))
 
 
-def can_exercise(what: Scenario, names: Collection[str]) -> bool:
+def _can_exercise(what: Scenario, names: Collection[str]) -> bool:
     """Whether a run can tell anything of these claims: not if they are not applicable before anything has happened."""
     return any(finding.verdict is not Verdict.NOT_APPLICABLE for finding in judge_claims(what, NOTHING, names))
 

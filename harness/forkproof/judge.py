@@ -12,6 +12,7 @@ from typing import Any
 
 from forkproof import claims, expectation, known_issues, scenario
 from forkproof.claims.base import clock, who
+from forkproof.claims.fork_phase import stood_at_fork
 from forkproof.errors import RunFolderError, UsageError
 from forkproof.expectation import Expectation
 from forkproof.history import History, Process
@@ -240,12 +241,13 @@ _CALL = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
 
 
 def missed(what: Scenario, history: History) -> frozenset[str]:
-    """The patches that were not made, the loops that were not created, and the faults that did not land."""
+    """Patches that were not made, loops that were not created, units that were not parked, faults that did not land."""
     patched = [(event["site"], dict(event["flags"])) for event in history.of("patch")]
     landed = {event["index"] for event in history.of("fault.ok")}
     return frozenset(
         [f"patches.{n}" for n, patch in enumerate(what.patches) if (patch.site.value, patch.flags) not in patched]
         + [f"loops.{n}" for n, loop in enumerate(what.loops) if not history.births_of(loop.name)]
+        + [f"parks.{n}" for n in range(len(what.parks)) if not stood_at_fork(history, n)]
         + [f"faults.{n}" for n in range(len(what.faults)) if n not in landed]
     )
 

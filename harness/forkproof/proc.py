@@ -4,7 +4,7 @@ Nothing in the process takes part, so it works on one that hangs. Who may look i
 "access mode checking"): descriptors and sockets need the same user; what a task waits on needs leave to attach, which
 yama gives to an ancestor, as a supervisor is. Where it is refused, PermissionError is raised.
 
-Does not see: waits in user space (locks, futexes) and through io_uring; which of the descriptors of an epoll set a
+Does not see: which lock a task waits for, waits through io_uring; which of the descriptors of an epoll set a
 reader is still interested in: libev leaves a stopped one in the set until it fires. Standard library only: the
 supervisor imports this.
 """
@@ -100,6 +100,31 @@ def waits(pid: int) -> dict[int, list[int]]:
         if inodes:
             found[int(name)] = sorted(inodes)
     return found
+
+
+_FUTEX = {"x86_64": "202", "aarch64": "98"}
+
+
+def blocked(pid: int) -> list[str]:
+    """What each task of `pid` is in: `lock`, `other`, or `unknown` where one may not look; empty where it is gone.
+
+    `lock` is a wait on a futex without an end, as for a lock. Python waits for its own big lock with an end, again and
+    again, so that is `other`.
+    """
+    try:
+        return [_blocked(pid, name) for name in os.listdir(f"/proc/{pid}/task")]
+    except FileNotFoundError:
+        return []
+
+
+def _blocked(pid: int, task: str) -> str:
+    try:
+        words = _read(f"/proc/{pid}/task/{task}/syscall").split()
+    except OSError:
+        return "unknown"
+    # futex(word, operation, value, timeout, ...); a task that runs has no call to show.
+    endless = len(words) > 4 and int(words[4], 16) == 0
+    return "lock" if endless and words[0].decode() == _FUTEX.get(os.uname().machine) else "other"
 
 
 def _task_waits(pid: int, tid: int) -> set[int]:

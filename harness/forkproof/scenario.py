@@ -261,7 +261,7 @@ class ParkPoint(Word):
 CONTROL = "gunicorn_control"
 """Who is parked where it is no loop: the thread of gunicorn's control socket."""
 
-_CONTROL_POINTS = (ParkPoint.LOG_RECORD, ParkPoint.LOG_HANDLER_LOCK)
+CONTROL_POINTS = (ParkPoint.LOG_RECORD, ParkPoint.LOG_HANDLER_LOCK)
 
 
 class LogStream(Word):
@@ -361,6 +361,16 @@ class Loop(_Frozen):
         if self.kind is LoopKind.PROCESS and self.start is LoopStart.FORK_HOOK:
             raise ValueError("start: 'fork_hook' is not allowed for a 'process': each fork would fork again")
         return self
+
+
+def points_of(loop: Loop) -> tuple[ParkPoint, ...]:
+    """Where a loop can be parked: a listener stays in `recv` while it has no message, and nobody else comes there."""
+    if loop.kind.is_process:
+        return ()
+    if loop.body is LoopBody.LISTEN:
+        return () if loop.kind is LoopKind.TIMER else (ParkPoint.RECV,)
+    stays = loop.hears_redis and loop.kind is not LoopKind.TIMER
+    return tuple(point for point in ParkPoint if stays or point is not ParkPoint.RECV)
 
 
 class Server(_Frozen):
@@ -505,21 +515,15 @@ class Scenario(_Frozen):
 
     def _problem_of(self, park: Park) -> str:
         """What a park cannot be, and why; empty where it can."""
-        if park.who == CONTROL:
-            points = ", ".join(_CONTROL_POINTS)
-            return "" if park.at in _CONTROL_POINTS else f"{CONTROL} comes by {points}, not by {park.at.value!r}"
         loop = next((loop for loop in self.loops if loop.name == park.who), None)
-        if loop is None:
+        if loop is None and park.who != CONTROL:
             return f"{park.who!r} is no loop; allowed: {', '.join(loop.name for loop in self.loops)}, {CONTROL}"
-        if loop.kind.is_process:
-            return f"{park.who!r} is a process of its own, which a fork of the arbiter does not copy"
-        if park.at is ParkPoint.RECV and loop.kind is LoopKind.TIMER:
-            return "a timer does not stay on a connection, so not at 'recv'"
-        if park.at is ParkPoint.RECV and not loop.hears_redis:
-            return f"'recv' needs a body that hears Redis, not {loop.body.value!r}"
-        if park.at is not ParkPoint.RECV and loop.body is LoopBody.LISTEN:
-            return f"a loop that listens comes by 'recv' alone while it has no message, not by {park.at.value!r}"
-        return ""
+        points = CONTROL_POINTS if loop is None else points_of(loop)
+        if park.at in points:
+            return ""
+        if not points:
+            return f"{park.who!r} is no unit of the arbiter that comes by a point"
+        return f"{park.who!r} does not come by {park.at.value!r}; it comes by {', '.join(points)}"
 
     def to_json(self) -> str:
         """Every field, one per line, ready to be edited and run again."""

@@ -16,7 +16,7 @@ from typing import Any
 from forkproof.dimensions import Path, at
 from forkproof.errors import ScenarioError
 from forkproof.faults import Life, walk
-from forkproof.scenario import Fault, Scenario, Server, from_dict
+from forkproof.scenario import CONTROL, Fault, Scenario, Server, from_dict
 
 DROP = object()
 """In place of a value: leave it out."""
@@ -96,6 +96,9 @@ def _fit(plain: dict[str, Any]) -> None:
     server = plain.get("server", {})
     if server.get("worker_class") != "gthread":
         server.pop("threads", None)
+    if "parks" in plain:
+        names = {loop["name"] for loop in plain["loops"]} | {CONTROL}
+        plain["parks"] = [park for park in plain["parks"] if park.get("who") in names]
     if "faults" in plain:
         life = Life.begin({"server": {**_SERVER, **server}, "loops": plain.get("loops", ())})
         plain["faults"] = list(_still_possible(plain["faults"], life))

@@ -25,7 +25,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from forkproof import containment, resp
+from forkproof import containment, proc, resp
 from forkproof.control import Budget, Gauge
 from forkproof.faults import REGISTRY, Life
 from forkproof.outside import Outside
@@ -611,7 +611,7 @@ class Supervisor:
             path = self.folder / "stacks" / f"{process.key}.txt"
             if not process.gone and _catches(process.pid, self.launch["stack_signal"]):
                 size = path.stat().st_size if path.exists() else 0
-                waits[process.key] = containment.waits_of(process.pid)
+                waits[process.key] = proc.blocked(process.pid)
                 with contextlib.suppress(OSError):
                     os.kill(process.pid, self.launch["stack_signal"])
                     asked.append((process, path, size))

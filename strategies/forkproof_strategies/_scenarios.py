@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from forkproof.faults import Life
 from forkproof.scenario import (
+    CONTROL,
+    CONTROL_POINTS,
     PATCH_FLAGS,
     BrokerAddress,
     EarlyImport,
@@ -15,10 +17,12 @@ from forkproof.scenario import (
     EarlyThing,
     ForkHooks,
     Guard,
+    LogStream,
     Loop,
     LoopBody,
     LoopKind,
     LoopStart,
+    Park,
     Patch,
     PatchSite,
     Policy,
@@ -29,6 +33,7 @@ from forkproof.scenario import (
     WorkerClass,
     Yield,
     YieldCall,
+    points_of,
 )
 from forkproof_strategies._choices import BOOLEANS, integers, one_of
 from forkproof_strategies._faults import faults
@@ -71,6 +76,8 @@ FEATURES = (
     "simple queues",
     "hiredis",
     "hooks of the app",
+    "slow log",
+    "parks",
 )
 """What a scenario may use beyond the plainest one. Drawing a subset first makes several meet often (swarm testing,
 Groce et al., ISSTA 2012)."""
@@ -224,9 +231,11 @@ def surroundings(draw: st.DrawFn, *, using: Collection[str] = FEATURES, needs_re
     styles = list(Requests) if "requests one by one" in using else [Requests.BURSTS]
     early = draw(early_imports(using=using)) if "early imports" in using else ()
     client = needs_redis or any(one.what.needs_redis for one in early)
+    streams = list(LogStream) if "slow log" in using else [LogStream.FAST]
     return Surroundings(
         broker=draw(one_of(*addresses)),
         requests=draw(one_of(*styles)),
+        log=draw(one_of(*streams)),
         early_imports=early,
         hiredis="hiredis" in using and client and draw(BOOLEANS),
         fork_hooks=draw(one_of(*(ForkHooks if "hooks of the app" in using else [ForkHooks.NONE]))),
@@ -247,6 +256,18 @@ def early_imports(draw: st.DrawFn, *, using: Collection[str] = FEATURES, max_siz
         for _ in range(draw(integers(min(1, max_size), max_size)))
     ]
     return tuple(dict.fromkeys(drawn))
+
+
+@st.composite
+def parks(draw: st.DrawFn, *, loops: Collection[Loop], preload: bool, max_size: int = 2) -> tuple[Park, ...]:
+    """Where units of the arbiter stand when it forks: loops that it starts, and gunicorn's control thread."""
+    early = [loop for loop in loops if loop.start in _IN_ARBITER or (preload and loop.start is LoopStart.APP_IMPORT)]
+    points = {loop.name: points_of(loop) for loop in early if points_of(loop)} | {CONTROL: CONTROL_POINTS}
+    names = draw(st.lists(one_of(*points), unique=True, max_size=max_size))
+    return tuple(Park(who=name, at=draw(one_of(*points[name]))) for name in names)
+
+
+_IN_ARBITER = (LoopStart.CONFIG_IMPORT, LoopStart.ON_STARTING, LoopStart.WHEN_READY, LoopStart.PRE_FORK)
 
 
 @st.composite
@@ -277,6 +298,7 @@ def scenarios(
         patches=draw(patches(flags=flags, using=using)) if "patches" in using else (),
         loops=tuple(drawn),
         server=server,
+        parks=draw(parks(loops=drawn, preload=server.preload)) if "parks" in using else (),
         surroundings=draw(surroundings(using=using, needs_redis=any(loop.needs_redis for loop in drawn))),
         faults=draw(faults(life=life, max_size=max_faults, ticking=_in_every_worker(drawn, server)))
         if "faults" in using

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forkproof.claims import connections, liveness, logs, messages, patches, placement, resources, server
+from forkproof.claims import connections, fork_phase, liveness, logs, messages, patches, placement, resources, server
 from forkproof.claims.base import Claim
 from forkproof.errors import UsageError
 from forkproof.history import Event, History
@@ -21,7 +21,7 @@ from forkproof.verdict import Finding, Verdict
 
 __all__ = ["REGISTRY", "Claim", "judge", "page"]
 
-_FAMILIES = (placement, liveness, messages, connections, resources, server, logs, patches)
+_FAMILIES = (placement, liveness, messages, connections, resources, server, fork_phase, logs, patches)
 _BY_NAME = {claim.name: claim for family in _FAMILIES for claim in family.CLAIMS}
 _ORDER = (
     "exactly_one_listener",
@@ -35,6 +35,8 @@ _ORDER = (
     "clean_shutdown",
     "no_leak_on_reload",
     "no_socket_shared_across_fork",
+    "no_lock_held_at_fork",
+    "no_half_imported_module",
     "quiet_runtime",
     "patch_is_what_was_asked",
     "no_stale_original",

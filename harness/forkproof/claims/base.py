@@ -328,6 +328,17 @@ def fate(history: History, loop: Loop, t: float) -> str:
     return told
 
 
+def still_copies(history: History, birth: str) -> dict[str, Event]:
+    """Workers in which a copied greenlet of a loop lives and never had a turn, with an answer that tells so."""
+    begun = {event.process for event in history.of("loop.begin") if event["birth"] == birth}
+    return {
+        answer["worker"]: answer
+        for answer in history.of("request.ok")
+        for seen in answer.get("loops", ())
+        if seen["birth"] == birth and seen.get("copied") and answer["worker"] not in begun
+    }
+
+
 def short(birth: Birth | str) -> str:
     """The first eight characters of a birth id."""
     return (birth.birth if isinstance(birth, Birth) else birth)[:8]

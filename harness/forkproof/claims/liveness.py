@@ -20,6 +20,7 @@ from forkproof.claims.base import (
     quoted,
     short,
     span,
+    still_copies,
     tells_of_fault,
     too_few,
     traces,
@@ -176,6 +177,11 @@ def _not_starved(scenario: Scenario, history: History, loop: Loop) -> Finding:
         for (birth, process), since in pairs.items()
         if since <= window.opened and _there(history, birth, process, window)
     ]
+    for birth in history.births_of(loop.name):
+        for key, answer in still_copies(history, birth.birth).items():
+            told = f"the copy of birth id {short(birth)} in {who(history, key)} never had a turn"
+            told += ": whether it could run, or waits for what only its parent has, is not known"
+            findings.append(say.unknown(told, [answer], traces(history, [birth.birth])))
     if not findings:
         return say.unknown(f"no window saw it from end to end: {fate(history, loop, history.windows[-1].closed)}")
     finding = worst(findings)

@@ -20,6 +20,7 @@ from forkproof.claims.base import (
     number,
     short,
     span,
+    still_copies,
     too_few,
     traces,
     who,
@@ -152,6 +153,11 @@ def _one_birth(say: Say, scenario: Scenario, history: History, loop: Loop, birth
         told = f"birth id {short(birth)}, created in {creator}, also ticked in "
         told += f"{listing(sorted({who(history, event.process) for event in copies}))}: copied by a fork"
         return say.broken(told, copies, traces(history, [birth.birth]), how="copied")
+    still = still_copies(history, birth.birth)
+    if still:
+        told = f"birth id {short(birth)}, created in {creator}, is there as a greenlet in "
+        told += f"{listing(sorted(who(history, key) for key in still))}, where it never had a turn: copied by a fork"
+        return say.broken(told, still.values(), traces(history, [birth.birth]), how="copied, and stands still")
     bodies = {event.process for event in begins} if runs_in_child(loop) else set()
     forked = _forked_after(history, birth, {birth.process, *bodies})
     heirs = [process for process in forked if process.key not in bodies | history.afresh]

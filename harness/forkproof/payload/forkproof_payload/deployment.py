@@ -166,7 +166,13 @@ def request():
         "worker": probe.key(),
         "slot": slot,
         "loops": [
-            {"loop": loop.spec["name"], "birth": loop.ticker.birth, "alive": loop.alive()} for loop in loops
+            {
+                "loop": loop.spec["name"],
+                "birth": loop.ticker.birth,
+                "alive": loop.alive(),
+                "copied": loop.copied(),
+            }
+            for loop in loops
         ],
         "threads": _threads(),
     }

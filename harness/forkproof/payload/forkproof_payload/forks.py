@@ -11,7 +11,7 @@ Does not see: locks in deeper objects, those inside of C code such as an io.Buff
 import os
 import sys
 
-from forkproof_payload import probe
+from forkproof_payload import parking, probe
 
 ARE_TOLD = hasattr(os, "register_at_fork")
 """Whether Python tells of forks."""
@@ -32,11 +32,19 @@ def look_around():
     names = _thread_names()
     for ident, frame in sys._current_frames().items():
         if ident != me:
+            frame = _stands_in(frame)
             code = frame.f_code
             place = "{}:{} in {}".format(code.co_filename, frame.f_lineno, code.co_name)
             _beside.append({"thread": names.get(ident), "at": place})
     while len(_beside) < len(others):
         _beside.append({"thread": None, "at": None})  # it runs no Python code
+
+
+def _stands_in(frame):
+    """The frame that a parked thread stands in: what holds it there is ours."""
+    while frame.f_back is not None and frame.f_code in parking.HOLDING:
+        frame = frame.f_back
+    return frame
 
 
 def take_stock():

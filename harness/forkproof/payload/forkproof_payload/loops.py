@@ -1,5 +1,6 @@
 """Background loops, as users write them: what runs a body, and what its owner can ask of it."""
 
+import os
 import sys
 
 from forkproof_payload import guards, parking, probe
@@ -19,6 +20,7 @@ class Loop(object):
         give_way = (lambda: None) if spec["kind"] == "timer" else pause(spec["yields"])
         self.give_way = parking.by_way(self, give_way)
         self.subscribed = False
+        self.begun_in = None
         self.task = None
         self.greenlet = None
         self.body = body(self)
@@ -49,6 +51,7 @@ class Loop(object):
     def runs_here(self):
         """Note which thread and greenlet the loop is."""
         self.task = probe.native_thread_id()
+        self.begun_in = os.getpid()
         if "greenlet" in sys.modules:
             self.greenlet = sys.modules["greenlet"].getcurrent()
 
@@ -70,6 +73,14 @@ class Loop(object):
             return self._alive()
         except Exception:
             return None
+
+    def copied(self):
+        """Whether a fork has copied the greenlet that runs this loop, and it lives here: its main thread's alone is."""
+        return (
+            self.greenlet is not None
+            and self.task == self.begun_in != os.getpid()
+            and not self.greenlet.dead
+        )
 
     def hear(self, message):
         """Record what Redis delivered."""
