@@ -76,7 +76,7 @@ PLANTED: dict[str, tuple[Scenario, str, Scenario]] = {
     ),
     "no_leak_on_reload": (
         _scenario(IN_CONFIG, faults=[RELOADS]),
-        "threads",
+        "grows",
         _scenario({**IN_CONFIG, "start": "on_starting"}, faults=[RELOADS]),
     ),
     "no_socket_shared_across_fork": (

@@ -46,23 +46,22 @@ def test_it_comes_back_or_makes_a_single_step(counts: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "how", "told"),
+    ("counts", "told"),
     [
-        ({"threads": (2, 3, 4, 5)}, "threads", "2, 3, 4, 5 threads"),
+        ({"threads": (2, 3, 4, 5)}, "2, 3, 4, 5 threads"),
         (
             {"fds": (12, 17, 22, 27), "threads": (3, 4, 5, 6), "sockets": (4, 7, 10, 13)},
-            "fds and threads and sockets",
             "",
         ),
-        ({"fds": (12, 12, 17, 22)}, "fds", "12, 12, 17, 22 fds"),
-        ({"fds": (12, 12, 13, 14)}, "fds", "12, 12, 13, 14 fds"),
-        ({"fds": (12, 16, 16, 16)}, "fds", "12, 16, 16, 16 fds"),
-        ({"fds": (12, 13, 14), "sockets": (2, 3, 4)}, "fds and sockets", "12, 13, 14 fds and 2, 3, 4 sockets"),
+        ({"fds": (12, 12, 17, 22)}, "12, 12, 17, 22 fds"),
+        ({"fds": (12, 12, 13, 14)}, "12, 12, 13, 14 fds"),
+        ({"fds": (12, 16, 16, 16)}, "12, 16, 16, 16 fds"),
+        ({"fds": (12, 13, 14), "sockets": (2, 3, 4)}, "12, 13, 14 fds and 2, 3, 4 sockets"),
     ],
 )
-def test_more_with_each_reload(counts: Any, how: str, told: str) -> None:
+def test_more_with_each_reload(counts: Any, told: str) -> None:
     found = judged(LEAK, FOUR, server(), window(), after_reloads(**counts))
-    assert (found.verdict, found.how) == (Verdict.BROKEN, how)
+    assert (found.verdict, found.how) == (Verdict.BROKEN, "grows")
     assert found.explanation.startswith(f"arbiter (pid 100) has more and more: {told}")
     assert found.evidence[0]["reload"] == len(next(iter(counts.values())))
 

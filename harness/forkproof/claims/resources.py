@@ -42,7 +42,7 @@ def no_leak_on_reload(scenario: Scenario, history: History) -> list[Finding]:
             told += f" after reloads {reloads[0]} to {reloads[-1]}"
             last, *others = (seen[reload][0] for reload in reversed(reloads))
             told += f", from {clock(history, others[-1].t)} to {clock(history, last.t)}"
-            return [say.broken(told, [last, *others], how=" and ".join(grown))]
+            return [say.broken(told, [last, *others], how="grows")]
     steady = lasting[arbiters[0]]
     counts = listing(f"{counts[0]} and {counts[-1]} {kind}" for kind, counts in _counts(steady).items())
     told = f"after the first and after the last of {number(len(steady), 'reload')} the arbiter had {counts}"
