@@ -214,6 +214,19 @@ def test_what_is_made_before_a_patch(
     assert {claim: expected(what, claim) for claim in answers} == answers
 
 
+def test_an_assertion_of_gevents_own_surprises_wherever_gevent_is_used_as_documented() -> None:
+    shared = {"body": "listen", "start": "on_starting"}
+    for what, usual, own in [
+        (deployment(shared, EARLY), MAY, HOLD),
+        (deployment(shared, {"site": "config_first_line", "flags": {"dns": False}}, {"site": "post_fork"}), MAY, HOLD),
+        (deployment(shared, {"site": "in_thread"}), MAY, MAY),
+        (deployment({"start": "config_import"}, {"site": "app_first_line"}, preload=True), MAY, MAY),
+    ]:
+        assert expected(what, QUIET) is usual, what
+        assert expect(what, QUIET, None, VERSIONS, "callback failed with AssertionError in gevent")[0] is own, what
+        assert expect(what, QUIET, None, VERSIONS, "Exception in thread: ConnectionError")[0] is usual, what
+
+
 def test_flags_that_contradict_each_other_cannot_be_kept() -> None:
     native = [NATIVE, {"site": "post_fork", "flags": {"thread": False}}]
     for what, answer in [

@@ -154,7 +154,7 @@ def assess(folder: Path, names: Collection[str] | None = None) -> RunReport:
     versions = launched["target"]
     judgements = []
     for finding in claims.judge(what, history, names):
-        expected, reason = expectation.expect(what, finding.claim, finding.loop, versions)
+        expected, reason = expectation.expect(what, finding.claim, finding.loop, versions, finding.how)
         if finding.verdict is Verdict.NOT_APPLICABLE:
             judgements.append(Judgement(finding, None, ""))
             continue

@@ -24,7 +24,7 @@ _NOISE = re.compile(
 
 _FAILED = re.compile(r"<(\w+) .*> failed with (\w+)")
 _RAISED = re.compile(r"(?:[a-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Warning))\b")
-_FRAME = re.compile(r'  File ".*", line \d+, in (.+)')
+_FRAME = re.compile(r'  File "(.*)", line \d+, in (.+)')
 _TRACEBACK = "Traceback (most recent call last):"
 _LONGEST = 60
 """Lines that a traceback may have."""
@@ -68,7 +68,7 @@ def _cause(printed: list[Event], index: int) -> tuple[str, list[Event], str]:
         before = printed[max(0, index - _LONGEST) : index]
         starts = [number for number, event in enumerate(before) if _TRACEBACK in event["line"]]
         around = before[starts[-1] :] if starts else []
-        return f"{failed[1]} failed with {failed[2]}", around, _where(around)
+        return _of_gevent(f"{failed[1]} failed with {failed[2]}", around), around, _where(around)
     matched = _NOISE.search(line)
     kind = matched.group(0) if matched else ""
     around = []
@@ -76,13 +76,26 @@ def _cause(printed: list[Event], index: int) -> tuple[str, list[Event], str]:
         around.append(event)
         raised = _RAISED.match(event["line"])
         if raised is not None and kind.startswith("Exception"):
-            return f"{kind}: {raised[1]}", around, _where(around)
+            return _of_gevent(f"{kind}: {raised[1]}", around), around, _where(around)
     return kind, [], ""
 
 
+def _of_gevent(how: str, around: list[Event]) -> str:
+    """The same, saying so where an assertion of gevent's own has failed."""
+    frames = _frames(around)
+    own = how.endswith("AssertionError") and frames and "gevent" in frames[-1][0].split("/")
+    return f"{how} in gevent" if own else how
+
+
 def _where(around: list[Event]) -> str:
-    frames = [frame[1] for event in around if (frame := _FRAME.match(event["line"])) is not None]
-    return f", raised in {frames[-1]}" if frames else ""
+    frames = _frames(around)
+    return f", raised in {frames[-1][1]}" if frames else ""
+
+
+def _frames(around: list[Event]) -> list[tuple[str, str]]:
+    """(file, function) of a traceback, the innermost last."""
+    found = (_FRAME.match(event["line"]) for event in around)
+    return [(frame[1], frame[2]) for frame in found if frame is not None]
 
 
 CLAIMS = (
