@@ -118,6 +118,12 @@ def test_another_claim_is_not_its_doing() -> None:
     assert not issue().matches(scenario(), dataclasses.replace(BROKEN, claim="clean_shutdown"))
 
 
+def test_another_way_of_breaking_is_not_its_doing() -> None:
+    own = dataclasses.replace(issue(), how=("no answer", "too late"))
+    for how, matches in (("too late", True), ("another", False)):
+        assert own.matches(scenario(), dataclasses.replace(BROKEN, how=how)) is matches
+
+
 def test_an_issue_explains_nothing_that_held() -> None:
     assert not issue().matches(scenario(), dataclasses.replace(BROKEN, verdict=Verdict.HELD))
 

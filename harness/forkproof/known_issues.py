@@ -27,7 +27,7 @@ class KnownIssue:
     `link` is a page on the web, or the README of a folder in `findings/` whose scenario.json shows it; `rate` is how
     often that one broke of how many runs, as measured. `when` holds what a scenario must have, as
     {"server.preload": [true], "patches.site": [...], ...}: a path, and the values that will do; a path into a list is
-    met by any of its members.
+    met by any of its members. `how` are the ways of breaking that are its doing; empty where any is.
     """
 
     id: str
@@ -37,6 +37,7 @@ class KnownIssue:
     versions: Mapping[str, str]
     when: Mapping[str, Any]
     rate: tuple[int, int] = (1, 1)
+    how: tuple[str, ...] = ()
 
     @property
     def scenario(self) -> Path | None:
@@ -56,7 +57,8 @@ class KnownIssue:
     def matches(self, scenario: Scenario, finding: Finding) -> bool:
         """Whether a finding can be this issue's doing: an issue says what it breaks, and explains nothing that held."""
         broken = finding.verdict is Verdict.BROKEN
-        return broken and finding.claim in self.claims and self.meets(scenario)
+        its_way = not self.how or finding.how in self.how
+        return broken and finding.claim in self.claims and its_way and self.meets(scenario)
 
     def meets(self, scenario: Scenario) -> bool:
         """Whether a scenario has what it takes."""
@@ -78,6 +80,7 @@ def load() -> tuple[KnownIssue, ...]:
             issue["versions"],
             issue.get("when", {}),
             tuple(issue.get("rate", (1, 1))),
+            tuple(issue.get("how", ())),
         )
         for issue in data.get("issue", [])
     )
