@@ -58,8 +58,10 @@ class Recipe:
     def needs(self) -> set[str]:
         """The packages that a target must have for any of it, beside gunicorn and flask."""
         found = set()
-        if self.guard is not Guard.NONE:
+        if self.guard is not Guard.NONE or self.kind in (LoopKind.RUN_IN_THREAD, LoopKind.SOCKETIO_TASK):
             found.add("redis")
+        if self.kind is LoopKind.SOCKETIO_TASK:
+            found.add("flask-socketio")
         if self.patches or self.kind is LoopKind.GREENLET:
             found.add("gevent")
         return found
@@ -75,6 +77,25 @@ RECIPES = (
         worker_classes=_GREEN,
         kind=LoopKind.GREENLET,
         calls=(YieldCall.GEVENT_SLEEP, YieldCall.TIME_SLEEP),
+    ),
+    Recipe(
+        "redis_py_thread_in_each_worker",
+        "https://redis.readthedocs.io/en/stable/advanced_features.html#publish-subscribe",
+        LoopStart.POST_WORKER_INIT,
+        (Policy.ONCE_PER_WORKER,),
+        kind=LoopKind.RUN_IN_THREAD,
+        bodies=(LoopBody.LISTEN,),
+    ),
+    Recipe(
+        "socketio_task_in_each_worker",
+        "https://flask-socketio.readthedocs.io/en/latest/deployment.html#gunicorn-web-server",
+        LoopStart.APP_IMPORT,
+        (Policy.ONCE_PER_WORKER,),
+        worker_classes=(WorkerClass.GEVENT, WorkerClass.GEVENTWEBSOCKET),
+        kind=LoopKind.SOCKETIO_TASK,
+        bodies=(LoopBody.SLEEP,),
+        patches=(Patch(site=PatchSite.CONFIG_FIRST_LINE),),  # a Redis message queue needs the sockets patched
+        preload=False,
     ),
     Recipe(
         "lock_in_redis",
