@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -400,3 +401,48 @@ def test_nothing_is_left_after_kill_9(kind: str, victim: str, tmp_path: Path) ->
         finally:
             os.kill(sibling, signal.SIGKILL)
             parent.kill()
+
+
+def order(where: broker.Broker, word: str) -> str:
+    """What the keeper of a Redis answers to a word."""
+    assert where.control is not None
+    with socket.socket(socket.AF_UNIX) as door:
+        door.connect(os.path.relpath(where.control))
+        door.sendall(word.encode())
+        return door.makefile().readline().strip()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_killed_and_started_again_on_the_same_port(kind: str, tmp_path: Path) -> None:
+    with broker.start(broker.parse(kind), tmp_path) as found:
+        address = (found.host, found.port)
+        with socket.create_connection(address) as client:
+            assert order(found, "stop") == "ok"
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address).close()
+        assert order(found, "stop") == "'stop' cannot be done now"
+        assert order(found, "start") == "ok"
+        assert broker.ask(*address, ("PING",), timeout=5) == ["PONG"]
+        assert order(found, "start") == "'start' cannot be done now"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_can_be_paused_and_ends_all_the_same(kind: str, tmp_path: Path) -> None:
+    with broker.start(broker.parse(kind), tmp_path) as found:
+        assert order(found, "pause") == "ok"
+        with pytest.raises(TimeoutError):
+            broker.ask(found.host, found.port, ("PING",), timeout=0.2)
+        assert order(found, "resume") == "ok"
+        assert broker.ask(found.host, found.port, ("PING",), timeout=5) == ["PONG"]
+        assert order(found, "pause") == "ok"
+    assert found.pid is not None
+    assert not alive(found.pid)
+
+
+def test_a_redis_of_the_users_is_not_disturbed() -> None:
+    users = broker.Broker("10.0.0.1", 6379, 0, "theirs")
+    users.require_own([])
+    with pytest.raises(UsageError, match="'redis_gone' is not possible with --broker redis:"):
+        users.require_own(["redis_gone"])

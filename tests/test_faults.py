@@ -14,7 +14,9 @@ from forkproof.scenario import from_dict
 from forkproof.simplify import changed
 from forkproof_strategies import faults
 
-TWO = Life(workers=2, timeout=30, slots=(0, 1), max_requests=100, children=frozenset({"arbiter", "worker"}))
+TWO = Life(
+    workers=2, timeout=30, slots=(0, 1), max_requests=100, uses_redis=True, children=frozenset({"arbiter", "worker"})
+)
 
 
 def outcome(*some: Any, workers: int = 2) -> list[tuple[int, ...]]:
@@ -25,7 +27,10 @@ def outcome(*some: Any, workers: int = 2) -> list[tuple[int, ...]]:
     return [life.slots for _, life in what.lives()]
 
 
-PROCESSES = [{"name": "a", "kind": "process"}, {"name": "b", "kind": "process", "start": "on_starting"}]
+PROCESSES = [
+    {"name": "a", "kind": "process", "body": "listen"},
+    {"name": "b", "kind": "process", "start": "on_starting"},
+]
 BACK = {"fault": "usr2", "options": {"rollback": 1}}
 KILL_0 = {"fault": "kill_worker", "slot": 0}
 
@@ -65,6 +70,10 @@ def test_what_leaves_the_slots_alone(fault: Any) -> None:
         (["max_requests", "ttou"], "faults.1: 'ttou' is not possible here: it ends the oldest worker, and after"),
         (["usr2", "foreign_child_exit"], "faults.1: 'foreign_child_exit' is not possible here: such a child is the"),
         ([{"fault": "kill_child", "slot": 2}], "faults.0: slot 2 is not allowed: there are 2 workers by then"),
+        (
+            [{"fault": "redis_gone", "options": {"for_good": 1}}, "redis_pause"],
+            "faults.1: 'redis_pause' is not possible here",
+        ),
         (["int", "usr1"], "faults.1: comes after 'int', which ends the server"),
         ([{"fault": "hup", "options": {"times": 6}}], "options.times: 6 is not allowed: a whole number from 1 to 5 is"),
         ([{"fault": "hup", "options": {"times": 1.5}}], "options.times: 1.5 is not allowed: a whole number from 1"),
@@ -80,6 +89,7 @@ def test_what_cannot_be_done(some: list[Any], problem: str) -> None:
 
 def test_what_a_fault_needs_of_the_scenario() -> None:
     for fault, missing in (
+        ("redis_gone", "no loop talks to Redis"),
         ("max_requests", "server.max_requests is not set"),
         ("kill_child", "no loop is a process that the arbiter starts"),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,6 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
         ("early thing", EarlyThing),
         ("early place", EarlyPlace),
         ("patched twice at one site, otherwise", (False, True)),
-        ("fault", REGISTRY),
         ("slot", (None, 0, 1, 2, 3)),
         ("anchor", AnchorEvent),
         ("delay", (0.0, 0.05, 0.2)),
@@ -148,6 +148,17 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
 )
 def test_every_value_of_every_dimension_is_drawn(many: list[Scenario], dimension: str, all_of_them: Any) -> None:
     assert {value for what in many for name, value in values(what) if name == dimension} == set(all_of_them)
+
+
+def test_every_fault_is_drawn_where_it_can_be() -> None:
+    whole = replace(FOUR, max_requests=100, uses_redis=True, children=frozenset({"arbiter", "worker"}))
+    some = [one for start in range(30) for one in drawn(faults(life=whole, max_size=5), 10, start=start)]
+    assert {fault.fault for one in some for fault in one} == set(REGISTRY)
+
+
+def test_faults_need_what_they_are_done_to(many: list[Scenario]) -> None:
+    special = {fault.fault for what in many for fault in what.faults if REGISTRY[fault.fault].scene}
+    assert len(special) > 2
 
 
 def test_few_are_drawn_twice(many: list[Scenario]) -> None:

@@ -28,6 +28,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 HOST = "127.0.0.1"
+CONTROL = "broker.sock"
+"""The socket file on which the keeper takes orders; beside SOCKET."""
 SOCKET = "redis.sock"
 """The socket file, named relative to the working folder: the kernel takes 107 bytes."""
 _ATTEMPTS = 5
@@ -68,7 +70,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_redis(binary: str, folder: str, seconds: float) -> tuple[subprocess.Popen[bytes], int, str]:
+def start_redis(binary: str, folder: str, seconds: float, wanted: int = 0) -> tuple[subprocess.Popen[bytes], int, str]:
     """Start a redis-server: the process, its port and its version.
 
     Redis cannot be told to take any free port, and a port that was free a moment ago may be taken by now. So what
@@ -76,7 +78,7 @@ def start_redis(binary: str, folder: str, seconds: float) -> tuple[subprocess.Po
     """
     deadline = time.monotonic() + seconds
     for _ in range(_ATTEMPTS):
-        port = free_port()
+        port = wanted or free_port()
         options = f"--port {port} --bind {HOST} --protected-mode yes --daemonize no --appendonly no --loglevel warning"
         options += f" --unixsocket {SOCKET} --unixsocketperm 700"
         command = [binary, *options.split(), "--save", "", "--dir", folder]
@@ -120,8 +122,8 @@ def _die_with(parent: int) -> Callable[[], None]:
     return prepare
 
 
-def _serve_fakeredis() -> NoReturn:
-    """Be the embedded Redis."""
+def _serve_fakeredis(port: int, report: int) -> NoReturn:
+    """Be the embedded Redis on a port, 0 for any, and tell to the descriptor `report` which, and what one is."""
     import threading
     from importlib.metadata import version
 
@@ -132,12 +134,13 @@ def _serve_fakeredis() -> NoReturn:
     class Server(TcpFakeServer):
         # A burst of workers connects at once; with the 5 of socketserver some would wait a second for a new SYN.
         request_queue_size = 128
+        allow_reuse_address = True  # started again, it takes the same port
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             if not isinstance(sys.exc_info()[1], OSError):  # Clients that are killed are our daily business.
                 super().handle_error(request, client_address)
 
-    server = Server((HOST, 0))
+    server = Server((HOST, port))
     fake = server.fake_server
 
     def address(connection: socket.socket, name: Any) -> str:
@@ -197,11 +200,7 @@ def _serve_fakeredis() -> NoReturn:
                     db.condition.notify_all()
 
     server.RequestHandlerClass = Handler
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(SOCKET)
-    door = socket.socket(socket.AF_UNIX)
-    door.bind(SOCKET)
-    door.listen(Server.request_queue_size)
+    door = _door(SOCKET)
     serving = threading.Thread(target=server.serve_forever, daemon=True)
     serving.start()
     threading.Thread(target=serve_socket_file, daemon=True).start()
@@ -212,7 +211,8 @@ def _serve_fakeredis() -> NoReturn:
     except OSError as error:
         sys.stderr.write(f"fakeredis {version('fakeredis')} does not serve ({error}); 2.40 does\n")
         os._exit(1)
-    _report(port, os.getpid(), f"fakeredis {version('fakeredis')}")
+    os.write(report, json.dumps([port, f"fakeredis {version('fakeredis')}"]).encode() + b"\n")
+    os.close(report)
     serving.join()
     os._exit(1)  # Threads that serve clients would keep it alive.
 
@@ -223,53 +223,137 @@ def _is_gone(connection: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _fork(parent: int) -> int:
-    """The pid of a new process that is the embedded Redis."""
-    prepare = _die_with(parent)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            prepare()
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            _serve_fakeredis()
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            sys.stderr.flush()
-            os._exit(1)
-    return pid
+class _Embedded:
+    """Starts fakeredis in a child that is forked off here: its pid, its port, what it is."""
 
-
-def _report(port: int, pid: int, description: str) -> None:
-    sys.stdout.write(json.dumps({"port": port, "pid": pid, "description": description}) + "\n")
-    sys.stdout.flush()
-
-
-def _watch(parent: int, pid: int) -> None:
-    """Return once `pid` has ended, which it is made to when the parent has let go of stdin or is gone."""
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
-        if os.getppid() != parent or (select.select([0], [], [], 0.1)[0] and not os.read(0, 1024)):
-            os.kill(pid, signal.SIGKILL)  # Its data is worth nothing; SIGTERM would have to wait while it is stopped.
+    def start(self, port: int) -> tuple[int, int, str]:
+        prepare = _die_with(os.getpid())
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                prepare()
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                _serve_fakeredis(port, writing)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                sys.stderr.flush()
+                os._exit(1)
+        os.close(writing)
+        with os.fdopen(reading) as told:
+            line = told.readline()
+        if not line:
             os.waitpid(pid, 0)
+            raise ConnectionError("the embedded Redis did not come up")
+        return pid, *json.loads(line)
+
+
+class _RedisServer:
+    """Starts a redis-server."""
+
+    def __init__(self, binary: str, folder: str, seconds: float) -> None:
+        self._how = binary, folder, seconds
+
+    def start(self, port: int) -> tuple[int, int, str]:
+        process, port, version = start_redis(*self._how, port)
+        return process.pid, port, f"redis-server {version}"
+
+
+class _Kept:
+    """The Redis that runs, and what the supervisor of a run may ask to be done to it; OSError where that fails."""
+
+    def __init__(self, kind: _Embedded | _RedisServer) -> None:
+        self._kind = kind
+        self.pid, self.port, self.description = kind.start(0)
+        self._place: socket.socket | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ended by itself."""
+        return bool(self.pid) and os.waitpid(self.pid, os.WNOHANG) != (0, 0)
+
+    def do(self, what: str) -> None:
+        """`stop`, `start` on the same port, `pause` or `resume`."""
+        if what == "stop" and self.pid:
+            self.kill()
+            # Nobody else gets the port, and no client's own connection: what is bound and does not listen refuses.
+            self._place = socket.socket()
+            self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._place.bind((HOST, self.port))
+        elif what == "start" and not self.pid:
+            self.pid, _, _ = self._kind.start(self.port)
+            if self._place is not None:
+                self._place.close()
+        elif what in _SIGNALS and self.pid:
+            os.kill(self.pid, _SIGNALS[what])
+        else:
+            raise OSError(f"{what!r} cannot be done now")
+
+    def kill(self) -> None:
+        """End it, if it runs."""
+        if self.pid:
+            os.kill(
+                self.pid, signal.SIGKILL
+            )  # Its data is worth nothing; SIGTERM would have to wait while it is stopped.
+            os.waitpid(self.pid, 0)
+            self.pid = 0
+
+
+_SIGNALS = {"pause": signal.SIGSTOP, "resume": signal.SIGCONT}
+
+
+def _watch(parent: int, redis: _Kept, door: socket.socket) -> None:
+    """Return once Redis has ended, which it is made to when the parent has let go of stdin or is gone."""
+    while not redis.ended:
+        ready, _, _ = select.select([0, door.fileno()], [], [], 0.1)
+        if os.getppid() != parent or (0 in ready and not os.read(0, 1024)):
+            redis.kill()
             return
+        if door.fileno() in ready:
+            _obey(redis, door)
+
+
+def _obey(redis: _Kept, door: socket.socket) -> None:
+    """Do what one word asks for, and answer `ok` or why not."""
+    asking, _ = door.accept()
+    with asking, contextlib.suppress(OSError):
+        asking.settimeout(5)
+        try:
+            redis.do(asking.recv(64).decode("ascii", "replace").strip())
+            answer = "ok"
+        except OSError as error:
+            answer = str(error)
+        asking.sendall(f"{answer}\n".encode())
 
 
 def main(arguments: list[str]) -> None:
     """Start what the arguments say, and look after it until the parent wants no more of it."""
     parent, kind = int(arguments[0]), arguments[1]
-    if kind == "embedded":
-        pid = _fork(os.getpid())
-    else:
-        try:
-            process, port, version = start_redis(arguments[2], arguments[3], float(arguments[4]))
-        except OSError as error:
-            sys.exit(str(error))
-        pid = process.pid
-        _report(port, pid, f"redis-server {version}")
-    _watch(parent, pid)
-    with contextlib.suppress(OSError):
-        os.unlink(SOCKET)
+    door = _door(CONTROL)
+    try:
+        redis = _Kept(
+            _Embedded() if kind == "embedded" else _RedisServer(arguments[2], arguments[3], float(arguments[4]))
+        )
+    except OSError as error:
+        sys.exit(str(error))
+    sys.stdout.write(json.dumps({"port": redis.port, "pid": redis.pid, "description": redis.description}) + "\n")
+    sys.stdout.flush()
+    _watch(parent, redis, door)
+    for name in (SOCKET, CONTROL):
+        with contextlib.suppress(OSError):
+            os.unlink(name)
     os._exit(0)
+
+
+def _door(name: str) -> socket.socket:
+    """A socket file of that name in the working folder, listened on."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(name)
+    door.listen(128)
+    return door
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from forkproof._broker_process import HOST, SOCKET, ask
+from forkproof._broker_process import CONTROL, HOST, SOCKET, ask
 from forkproof.errors import BrokerError, UsageError
 from forkproof.scenario import BrokerAddress
 
@@ -70,6 +71,7 @@ class Broker:
         pid: int | None = None,
         keeper: subprocess.Popen[bytes] | None = None,
         socket: Path | None = None,
+        spec: BrokerSpec | None = None,
     ) -> None:
         self.host = host
         self.port = port
@@ -78,6 +80,7 @@ class Broker:
         self.pid = pid
         self.socket = socket
         self._keeper = keeper
+        self._spec = spec
 
     def __enter__(self) -> Broker:
         return self
@@ -106,6 +109,25 @@ class Broker:
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET:
             raise UsageError(f"{self.socket}: is longer than {LONGEST_SOCKET} bytes: give a shorter --out")
         return {"unix_socket_path": str(self.socket), "db": self.db}
+
+    @property
+    def control(self) -> str | None:
+        """The socket file on which orders are taken, None for a Redis of the user's."""
+        return None if self.socket is None else str(self.socket.with_name(CONTROL))
+
+    def another(self, folder: Path) -> Broker:
+        """One of the same kind, started in `folder`."""
+        assert self._spec is not None
+        return start(self._spec, folder)
+
+    def require_own(self, faults: Collection[str]) -> None:
+        """UsageError where there are faults that are done to Redis, and it is the user's."""
+        for fault in faults:
+            if self._spec is None:
+                raise UsageError(
+                    f"the fault {fault!r} is not possible with --broker {self.url}, which is not ours to disturb. "
+                    "Use --broker embedded or --broker redis-server."
+                )
 
     def stop(self) -> None:
         """End what was started here; a second call, or a Redis of the user's, is left in peace."""
@@ -138,8 +160,9 @@ def start(spec: BrokerSpec, folder: Path) -> Broker:
         return _connect(spec)
     folder = folder.absolute()
     if spec.kind == "embedded":
-        return _launch(["embedded"], folder, "Use --broker redis-server or --broker redis://host:port instead.")
+        return _launch(spec, ["embedded"], folder, "Use --broker redis-server or --broker redis://host:port instead.")
     return _launch(
+        spec,
         ["redis-server", _find(spec.binary), str(folder), str(_START_SECONDS / 2)],
         folder,
         "Name another with --broker redis-server:/path/to/binary, or use --broker embedded.",
@@ -208,7 +231,7 @@ def _connect(spec: BrokerSpec) -> Broker:
     return Broker(spec.host, spec.port, spec.db, str(spec))
 
 
-def _launch(arguments: list[str], folder: Path, advice: str) -> Broker:
+def _launch(spec: BrokerSpec, arguments: list[str], folder: Path, advice: str) -> Broker:
     what = "the embedded Redis" if arguments[0] == "embedded" else arguments[1]
     environment = dict(os.environ)
     # The child works in `folder`, where nothing of the user's shadows a module; it finds forkproof where we did.
@@ -246,7 +269,8 @@ def _launch(arguments: list[str], folder: Path, advice: str) -> Broker:
             said = log.read().decode("utf-8", "replace").strip().splitlines()[-20:]
         words = "It printed nothing." if not said else "It printed:\n" + "\n".join(f"    {line}" for line in said)
         raise BrokerError(f"Broker: {what} {how}. {advice} {words}")
-    return Broker(HOST, int(told["port"]), 0, str(told["description"]), int(told["pid"]), keeper, folder / SOCKET)
+    pid, description = int(told["pid"]), str(told["description"])
+    return Broker(HOST, int(told["port"]), 0, description, pid, keeper, folder / SOCKET, spec)
 
 
 def _first_line(keeper: subprocess.Popen[bytes], deadline: float) -> dict[str, Any] | None:

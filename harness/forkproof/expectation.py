@@ -206,6 +206,7 @@ class _Model:
         """Native units that ran where something was forked."""
         self.parked: list[tuple[ParkPoint, _Unit]] = []
         """Units of the arbiter that are held at a point while it forks a worker."""
+        self.redis_disturbed = False
         self.unknown = ""
         """Why nothing is written down of what becomes of this server."""
         self._patch(self.arbiter, PatchSite.INTERPRETER_START)
@@ -269,6 +270,11 @@ class _Model:
                     child.there = Sure.MAYBE
                 if len(here) == 1:
                     self.children.remove(here[0])
+            case "redis_restart" | "redis_gone" | "redis_pause" | "redis_kill_clients":
+                self.redis_disturbed = True
+                early = self.scenario.surroundings.early_imports
+                if self.scenario.parks or any(one.what.needs_redis for one in early):
+                    self.unknown = "what a request does without Redis is not promised"
             case "foreign_child_exit":
                 pass
             case "stop_worker" | "stop_arbiter" | "block_loop":
@@ -653,10 +659,18 @@ def expect(
             Expectation.MAY_BREAK,
             "greenlets may wait natively for each other, through what was made before a patch [G]",
         )
-    answer = rule(model, scenario.loop(loop) if loop is not None else scenario.loops[0])
+    of = scenario.loop(loop) if loop is not None else scenario.loops[0]
+    of_redis = claim in _OF_REDIS or (loop is not None and of.needs_redis and claim != "no_copied_thread")
+    if model.redis_disturbed and of_redis:
+        return Expectation.MAY_BREAK, "how soon a client is back after Redis was gone is not promised"
+    answer = rule(model, of)
     if answer[0] not in _DESPITE_PARKS.get(claim, _IN_DOUBT) and model.left_in_the_middle:
         return Expectation.MAY_BREAK, "a unit is held in the middle of something while the arbiter forks [T]"
     return answer
+
+
+_OF_REDIS = frozenset({"quiet_runtime", "clean_shutdown", "no_socket_shared_across_fork", "no_leak_on_reload"})
+"""Claims on the server that what becomes of a loop's connection can break."""
 
 
 def _merge(answers: Iterable[Answer]) -> Answer:

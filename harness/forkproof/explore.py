@@ -106,7 +106,7 @@ def abilities(target: Target, broker: Broker | None = None) -> tuple[list[Worker
     """The worker classes that a target has, and the features that it or a broker of the user's lacks."""
     lacks: list[str] = []
     if broker is not None and broker.socket is None:
-        lacks.append("other addresses")
+        lacks += ["other addresses", "redis faults"]
     if "gevent" not in target.versions:
         lacks += ["patches", "greenlets", "native threads", "gevent sleeps"]
     if "redis" not in target.versions:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from forkproof import containment, history
 from forkproof.broker import LONGEST_SOCKET, Broker
 from forkproof.control import Control
 from forkproof.errors import CouldNotDecide, RunFolderError, UsageError
+from forkproof.faults import REGISTRY
 from forkproof.scenario import LogStream, LoopKind, PatchSite, Scenario
 from forkproof.supervisor import NO_ROOM
 from forkproof.target import Target
@@ -33,10 +34,11 @@ ROOT = Path(__file__).parent.parent
 PAYLOAD = Path(__file__).parent / "payload"
 
 STACK_SIGNAL = signal.SIGRTMAX - 3
-BOUNDS = {"boot": 3.0, "answer": 1.0, "stop_slack": 1.5, "window": 60.0, "park": 2.0}
-"""Seconds of an idle machine, spent in the control's time: a cold boot takes 0.4 s there, an answer a few ms.
-`window` and `park` alone are wall time: how long to wait for a control that is not run at all, and how long the arbiter
-waits before a fork for what is to be parked."""
+BOUNDS = {"boot": 3.0, "answer": 1.0, "reconnect": 4.0, "stop_slack": 1.5, "window": 60.0, "park": 2.0, "broker": 20.0}
+"""Seconds of an idle machine, spent in the control's time: a cold boot takes 0.4 s there, an answer a few ms;
+redis-py waits up to 1 s before it connects again, then 2 s.
+`window`, `park` and `broker` alone are wall time: how long to wait for a control that is not run at all, how long the
+arbiter waits before a fork for what is to be parked, and how long what is done to Redis may take."""
 
 ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH")
 """What a server gets of our environment; everything else is left out."""
@@ -101,7 +103,12 @@ def remove_folder(folder: Path) -> None:
 def require(scenario: Scenario, around: Shared) -> dict[str, Any]:
     """How loops reach Redis; raises where target or broker cannot run a scenario, as `launch` does."""
     around.target.require(scenario)
+    around.broker.require_own(_done_to_redis(scenario))
     return around.broker.client(scenario.surroundings.broker)
+
+
+def _done_to_redis(scenario: Scenario) -> list[str]:
+    return [fault.fault for fault in scenario.faults if REGISTRY[fault.fault].needs_broker]
 
 
 def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = None) -> Path:
@@ -111,14 +118,19 @@ def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = No
     as it says, RunFolderError where the folder cannot be written, CouldNotDecide where the supervisor itself failed.
     When `stop` is set, the run is ended at once.
     """
-    client = require(scenario, around)
+    require(scenario, around)
     folder = new_folder(around.out, scenario)
     try:
-        plan = _plan(scenario, around, folder, client)
-        for name in plan["foreign"]:
-            os.mkfifo(folder / name, 0o600)
-        (folder / "launch.json").write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
-        _supervise(folder, around.namespace, stop)
+        with contextlib.ExitStack() as stack:
+            if _done_to_redis(scenario):
+                # Others use the one that is shared.
+                own = stack.enter_context(around.broker.another(folder / "broker"))
+                around = replace(around, broker=own)
+            plan = _plan(scenario, around, folder)
+            for name in plan["foreign"]:
+                os.mkfifo(folder / name, 0o600)
+            (folder / "launch.json").write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+            _supervise(folder, around.namespace, stop)
     except OSError as error:
         if error.errno in (*NO_ROOM, errno.EACCES):
             raise RunFolderError(_lost(folder, error, scenario)) from None
@@ -126,7 +138,7 @@ def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = No
     return folder
 
 
-def _plan(scenario: Scenario, around: Shared, folder: Path, client: Mapping[str, Any]) -> dict[str, Any]:
+def _plan(scenario: Scenario, around: Shared, folder: Path) -> dict[str, Any]:
     return {
         "token": secrets.token_hex(8),
         "target": around.target.to_dict(),
@@ -134,7 +146,8 @@ def _plan(scenario: Scenario, around: Shared, folder: Path, client: Mapping[str,
         "foreign": foreign(scenario),
         "environment": environment(folder, scenario),
         "redis": {"host": around.broker.host, "port": around.broker.port, "db": around.broker.db},
-        "client": client,
+        "client": around.broker.client(scenario.surroundings.broker),
+        "broker_control": around.broker.control,
         "broker": around.broker.description,
         "asked": around.asked,
         "control": str(around.control.path.absolute()),
@@ -242,6 +255,9 @@ def _tidy(folder: Path) -> None:
             (folder / name).rmdir()
     for pipe in folder.glob("foreign-*"):
         pipe.unlink()
+    for told in folder.glob("broker/*.log"):
+        if told.stat().st_size == 0:
+            shutil.rmtree(told.parent)
 
 
 def _lost(folder: Path, error: OSError, scenario: Scenario) -> str:

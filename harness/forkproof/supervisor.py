@@ -340,6 +340,52 @@ class Supervisor:
         await self.until(lambda: bool(there()) or self.arbiter_ended, self.launch["bounds"]["boot"], "another arbiter")
         return there()[0] if there() else None
 
+    async def wait(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        await asyncio.sleep(seconds)
+
+    async def redis(self, what: str) -> None:
+        """`stop`, `start`, `pause` or `resume` the run's own Redis; OSError where that fails."""
+        bound = self.launch["bounds"]["broker"]
+        try:
+            reader, writer = await asyncio.open_unix_connection(os.path.relpath(self.launch["broker_control"]))
+            try:
+                writer.write(what.encode())
+                answer = (await asyncio.wait_for(reader.readline(), bound)).decode().strip()
+            finally:
+                writer.close()
+        except asyncio.TimeoutError:
+            raise OSError(errno.ETIMEDOUT, f"Redis did not {what} within {bound:g} s") from None
+        if answer != "ok":
+            raise OSError(f"Redis did not {what}: {answer}")
+
+    async def clients(self) -> list[str]:
+        """Redis' ids of the server's connections; OSError where it gives no answer."""
+        own = str(await self._ask_redis("CLIENT", "ID"))
+        lines = (await self._ask_redis("CLIENT", "LIST")).splitlines()
+        found = [dict(word.partition("=")[::2] for word in line.split())["id"] for line in lines]
+        return [client for client in found if client != own]
+
+    async def kill_clients(self) -> int:
+        """Have Redis close the connections of the server's; how many."""
+        found = await self.clients()
+        for client in found:
+            with contextlib.suppress(OSError):  # it may have gone by itself
+                await self._ask_redis("CLIENT", "KILL", "ID", client)
+        return len(found)
+
+    async def connected(self, count: int) -> bool:
+        """Whether Redis has so many connections of the server's again, within the bound."""
+        bound = self.launch["bounds"]["reconnect"]
+        budget = Budget(self.gauge, bound)
+        while not budget.expired and not self.arbiter_ended:
+            with contextlib.suppress(OSError):
+                if len(await self.clients()) >= count:
+                    return True
+            await asyncio.sleep(SAMPLE_EVERY)
+        self.record("bound", what="reconnect", seconds=bound, stretch=round(budget.stretch, 2))
+        return False
+
     def follow(self, arbiter: int) -> None:
         """Take that master for the running one."""
         self.arbiter_pid = arbiter

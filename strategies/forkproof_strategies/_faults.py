@@ -48,7 +48,9 @@ def faults(
     `ticking` says whether some loop is started in every worker.
     """
     kinds = [kind for name, kind in REGISTRY.items() if name in allow]
-    lasting = [kind for kind in kinds if not kind.ends_the_run and (_can_be(life, kind) or _can_be(life.more(), kind))]
+    # TTIN and TTOU may make possible what is not so at first.
+    lives = (life, life.more(), life.fewer())
+    lasting = [kind for kind in kinds if not kind.ends_the_run and any(_can_be(one, kind) for one in lives)]
     count = draw(integers(0, max_size)) if lasting else 0
     favourites = draw(st.lists(one_of(*_weighed(lasting)), min_size=1, max_size=4, unique=True)) if count else []
     found: list[Fault] = []

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from hypothesis import strategies as st
 
-from forkproof.faults import Life
+from forkproof.faults import REGISTRY, Life
 from forkproof.scenario import (
     CONTROL,
     CONTROL_POINTS,
@@ -50,6 +50,7 @@ FEATURES = (
     "reload",
     "no control socket",
     "faults",
+    "redis faults",
     "short timeout",
     "max_requests",
     "redis",
@@ -293,6 +294,7 @@ def scenarios(
     # Loops meet where they share a process, which they seldom do by chance.
     like = first if "loops alike" in using else None
     drawn = [first, *(draw(loops(name=name, using=using, like=like)) for name in "bc"[: count - 1])]
+    allow = [name for name, kind in REGISTRY.items() if "redis faults" in using or not kind.needs_broker]
     life = Life.begin({"server": dict(server), "loops": [dict(loop) for loop in drawn]})
     return Scenario(
         patches=draw(patches(flags=flags, using=using)) if "patches" in using else (),
@@ -300,7 +302,7 @@ def scenarios(
         server=server,
         parks=draw(parks(loops=drawn, preload=server.preload)) if "parks" in using else (),
         surroundings=draw(surroundings(using=using, needs_redis=any(loop.needs_redis for loop in drawn))),
-        faults=draw(faults(life=life, max_size=max_faults, ticking=_in_every_worker(drawn, server)))
+        faults=draw(faults(life=life, allow=allow, max_size=max_faults, ticking=_in_every_worker(drawn, server)))
         if "faults" in using
         else (),
     )

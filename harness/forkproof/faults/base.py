@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import signal
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -27,6 +26,9 @@ class Server(Protocol):
 
     def signal(self, pid: int, number: int) -> None:
         """Send a signal; OSError where the process is gone."""
+
+    async def wait(self, seconds: float) -> None:
+        """Let so many seconds pass."""
 
     async def all_slots_answered(self) -> bool:
         """Ask until each slot's newest worker has answered, or the calibrated bound has passed."""
@@ -60,6 +62,18 @@ class Server(Protocol):
 
     def follow(self, arbiter: int) -> None:
         """Take that master for the running one."""
+
+    async def redis(self, what: str) -> None:
+        """`stop`, `start` on the same port, `pause` or `resume` the run's own Redis; OSError where that fails."""
+
+    async def kill_clients(self) -> int:
+        """Have Redis close the connections of the server's; how many. OSError where Redis gives no answer."""
+
+    async def clients(self) -> list[str]:
+        """Redis' ids of the server's connections; OSError where it gives no answer."""
+
+    async def connected(self, count: int) -> bool:
+        """Whether Redis has so many connections of the server's again, within the bound."""
 
     async def replaced(self, old: Collection[str]) -> bool:
         """Whether workers other than `old` answer in each slot and those are gone, within the bounds."""
@@ -129,6 +143,8 @@ class FaultKind:
     takes_slot: bool = False
     """Whether a slot may be named."""
     ends_the_run: bool = False
+    needs_broker: bool = False
+    """Whether it is done to Redis: the run then has one of its own."""
     orphans_workers: bool = False
     """Whether workers are left that have to find out by themselves."""
     scene: Mapping[str, Any] = field(default_factory=dict)
@@ -164,9 +180,26 @@ def worker_in(server: Server, slot: int) -> int:
 
 async def resume(server: Server, fault: Fault, facts: Facts) -> dict[str, Any]:
     """A `heal` for a stopped process: SIGCONT after `seconds`."""
-    await asyncio.sleep(facts["seconds"])
+    await server.wait(facts["seconds"])
     try:
         server.signal(facts["target"], signal.SIGCONT)
     except ProcessLookupError:  # the arbiter may have lost patience with its worker
         return {"continued": False}
     return {"continued": True}
+
+
+REDIS: Mapping[str, Any] = {"loops": [{"name": "redis", "body": "listen"}]}
+"""The scene of a fault that is done to Redis."""
+
+
+async def reconnected(server: Server, fault: Fault, facts: Facts) -> bool:
+    """A `healed` that gives the server's clients time to be back; what they do not do is left to the claims."""
+    await server.connected(facts["clients"])
+    return await server.all_slots_answered()
+
+
+def needs_redis(life: Life, fault: Fault) -> str:
+    """A `refuses` for faults that are done to Redis."""
+    if not life.uses_redis:
+        return "no loop talks to Redis"
+    return "" if life.redis else "Redis is gone for good by then"

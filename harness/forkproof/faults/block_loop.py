@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from forkproof.faults.base import Facts, Fault, FaultKind, Option, Server, worker_in
@@ -16,7 +15,7 @@ async def _inject(server: Server, fault: Fault) -> dict[str, Any]:
 
 
 async def _heal(server: Server, fault: Fault, facts: Facts) -> dict[str, Any]:
-    await asyncio.sleep(facts["seconds"])
+    await server.wait(facts["seconds"])
     return {}
 
 

@@ -33,6 +33,8 @@ class Life:
     """Which of "arbiter" and "worker" start a process for a loop."""
     bereft: frozenset[int | None] = frozenset()
     """The slots whose worker has lost such a child since it booted; None for the arbiter."""
+    uses_redis: bool = False
+    redis: bool = True
     in_order: bool = True
     """Whether it is known which of the workers is the oldest."""
     foreign: bool = True
@@ -53,6 +55,10 @@ class Life:
                 _creator(loop.get("start", "app_import"), server["preload"])
                 for loop in scenario["loops"]
                 if "process" in loop.get("kind", "")
+            ),
+            uses_redis=any(
+                loop.get("body") in ("listen", "get_message", "blpop") or loop.get("guard", "none") != "none"
+                for loop in scenario["loops"]
             ),
         )
 
