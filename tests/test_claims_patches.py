@@ -94,6 +94,7 @@ def test_without_patches_there_is_nothing_to_ask() -> None:
 
 def test_a_process_that_was_not_looked_at_leaves_it_open() -> None:
     assert judged(ASKED, IN_CONFIG, server()).verdict is Verdict.UNKNOWN
+    assert judged(ASKED, UNDONE, server(), seen(ARBITER, NO_THREAD), window()).verdict is Verdict.UNKNOWN
     found = judged(ASKED, IN_CONFIG, server(), seen(ARBITER, ALL), hook("post_worker_init", WORKER), window())
     assert (found.verdict, found.explanation) == (
         Verdict.UNKNOWN, "what is patched in worker 0 (pid 110) was not seen",

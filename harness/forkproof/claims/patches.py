@@ -43,11 +43,13 @@ def patch_is_what_was_asked(scenario: Scenario, history: History) -> list[Findin
         return [say.broken(told, events, _patches_of(history, events), how=" and ".join(hows))]
     if not calls(scenario, "worker"):
         return [say.not_applicable("nothing is patched in this scenario")]
-    if not seen:
-        return [say.unknown(f"no process came so far that it could be looked at: {no_window(history)}")]
     missing = [key for key in booted(history) if key not in {event.process for event in seen}]
     if missing:
         return [say.unknown(f"what is patched in {listing(who(history, key) for key in missing)} was not seen", seen)]
+    workers = [key for key, process in history.processes.items() if process.place.role == "worker"]
+    if not any(event.process in workers for event in seen):
+        reason = "" if history.windows else f": {no_window(history)}"
+        return [say.unknown(f"no worker came so far that it could be looked at{reason}", seen)]
     told = f"what is patched is what was asked for, in {listing(who(history, event.process) for event in seen)}"
     return [say.held(told, seen, _patches_of(history, seen))]
 
