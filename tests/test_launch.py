@@ -11,7 +11,7 @@ import pytest
 
 from forkproof import launch
 from forkproof.errors import RunFolderError, UsageError
-from forkproof.scenario import Loop, Patch, PatchSite, Scenario, from_dict
+from forkproof.scenario import Loop, Patch, PatchSite, Scenario, Surroundings, from_dict
 
 PLAIN = Scenario(loops=(Loop(name="a"),))
 
@@ -39,6 +39,8 @@ def test_a_patch_at_interpreter_start_is_gevents_own_command() -> None:
 def test_foreign_children_are_there_before_gunicorn(tmp_path: Path) -> None:
     what = from_dict({"loops": [{"name": "a"}], "faults": [{"fault": "foreign_child_exit"}, {"fault": "term"}]})
     assert launch.foreign(what) == ["foreign-0"]
+    more = what.model_copy(update={"surroundings": Surroundings(foreign_children=2)})
+    assert launch.foreign(more) == ["foreign-0", "foreign-1"]
     os.mkfifo(tmp_path / "foreign-0")
     server = [sys.executable, "-c", "import os; print(os.wait()[1] >> 8)"]
     words = [*launch.command(what, "python", tmp_path)[:6], *server]

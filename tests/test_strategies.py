@@ -95,6 +95,7 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
     yield "broker", what.surroundings.broker
     yield "hiredis", what.surroundings.hiredis
     yield "app's hooks", what.surroundings.fork_hooks
+    yield "foreign children", what.surroundings.foreign_children
     yield "early", len(what.surroundings.early_imports)
     for early in what.surroundings.early_imports:
         yield from (("early thing", early.what), ("early place", early.where))
@@ -137,6 +138,7 @@ def values(what: Scenario) -> Iterator[tuple[str, object]]:
         ("broker", BrokerAddress),
         ("hiredis", (False, True)),
         ("app's hooks", ForkHooks),
+        ("foreign children", (0, 1, 2)),
         ("early", (0, 1, 2)),
         ("early thing", EarlyThing),
         ("early place", EarlyPlace),
@@ -192,6 +194,7 @@ def test_few_are_drawn_twice(many: list[Scenario]) -> None:
         ),
         ({"without": ["requests one by one"]}, "requests", {Requests.BURSTS}),
         ({"without": ["fork hooks"]}, "start", set(LoopStart) - {LoopStart.FORK_HOOK}),
+        ({"without": ["foreign children"]}, "foreign children", {0}),
         ({"without": ["hooks of the app"]}, "app's hooks", {ForkHooks.NONE}),
         ({"without": ["hiredis"]}, "hiredis", {False}),
         ({"without": ["early imports"]}, "early", {0}),

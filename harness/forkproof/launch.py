@@ -167,7 +167,8 @@ def bounds(scenario: Scenario) -> dict[str, float]:
 
 def foreign(scenario: Scenario) -> list[str]:
     """Names in the run folder of the pipes that children wait on which the arbiter has from before it was gunicorn."""
-    return [f"foreign-{n}" for n, fault in enumerate(scenario.faults) if fault.fault == "foreign_child_exit"]
+    ended = sum(fault.fault == "foreign_child_exit" for fault in scenario.faults)
+    return [f"foreign-{n}" for n in range(max(ended, scenario.surroundings.foreign_children))]
 
 
 # What an entry point's script does: children in the background, and then gunicorn in its own place.

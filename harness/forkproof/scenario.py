@@ -408,6 +408,7 @@ class Surroundings(_Frozen):
     early_imports: tuple[EarlyImport, ...] = Field(default=(), max_length=2)
     hiredis: StrictBool = False
     fork_hooks: ForkHooks = ForkHooks.NONE
+    foreign_children: StrictInt = Field(default=0, ge=0, le=2)
 
 
 class After(_Frozen):

@@ -77,6 +77,7 @@ FEATURES = (
     "simple queues",
     "hiredis",
     "hooks of the app",
+    "foreign children",
     "slow log",
     "parks",
 )
@@ -239,6 +240,7 @@ def surroundings(draw: st.DrawFn, *, using: Collection[str] = FEATURES, needs_re
         log=draw(one_of(*streams)),
         early_imports=early,
         hiredis="hiredis" in using and client and draw(BOOLEANS),
+        foreign_children=draw(integers(0, 2)) if "foreign children" in using else 0,
         fork_hooks=draw(one_of(*(ForkHooks if "hooks of the app" in using else [ForkHooks.NONE]))),
     )
 
