@@ -17,6 +17,7 @@ PROGRAM = """
     import multiprocessing, time
     from forkproof_payload.loops import Loop
 
+    {before}
     loop = Loop({spec}, "app_import", None, None)
     assert loop.alive() is None
     loop.start()
@@ -54,11 +55,11 @@ def probed(python: str, tmp_path: Path) -> Iterator[Probed]:
     found.end()
 
 
-def run(probed: Probed, **fields: object) -> dict[str, Any]:
+def run(probed: Probed, before: str = "pass", **fields: object) -> dict[str, Any]:
     """Run a loop until it has ticked; what the program says of it then."""
     yields = {"call": "time.sleep", "seconds": 0.001, "every": 2}
     spec = {"name": "a", "kind": "thread", "daemon": True, "body": "sleep", "yields": yields, "guard": "none", **fields}
-    assert probed.run(PROGRAM.format(spec=repr(spec))) == 0
+    assert probed.run(PROGRAM.format(before=before, spec=repr(spec))) == 0
     [told] = probed.events("told")
     assert told["ticks"] >= 20
     assert told["answers"] == [True]
@@ -80,6 +81,12 @@ def test_a_loop_ticks_and_its_owner_is_told_so(probed: Probed, kind: str) -> Non
 @pytest.mark.parametrize("body", ["cpu", "queue_get", "lock", "logger"])
 def test_a_body_shares_what_it_uses_with_requests(probed: Probed, body: str) -> None:
     run(probed, body=body)
+    assert not probed.events("loop.end")
+
+
+def test_a_loop_may_begin_while_another_thread_imports_greenlet(probed: Probed) -> None:
+    before = 'import types; sys.modules["greenlet"] = types.ModuleType("greenlet")'
+    run(probed, before)
     assert not probed.events("loop.end")
 
 

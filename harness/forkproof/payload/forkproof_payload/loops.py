@@ -52,8 +52,10 @@ class Loop(object):
         """Note which thread and greenlet the loop is."""
         self.task = probe.native_thread_id()
         self.begun_in = os.getpid()
-        if "greenlet" in sys.modules:
-            self.greenlet = sys.modules["greenlet"].getcurrent()
+        # Another thread may be in the middle of importing it: then this one runs no greenlet.
+        getcurrent = getattr(sys.modules.get("greenlet"), "getcurrent", None)
+        if getcurrent is not None:
+            self.greenlet = getcurrent()
 
     def begin(self):
         """What comes before the first turn, where the loop runs."""

@@ -270,8 +270,9 @@ def _ident():
 
 def _pause(native):
     if native:
-        monkey = sys.modules.get("gevent.monkey")
-        sleep = monkey.get_original("time", "sleep") if monkey else time.sleep
+        # Another thread may be in the middle of importing it: then nothing is patched.
+        get_original = getattr(sys.modules.get("gevent.monkey"), "get_original", None)
+        sleep = get_original("time", "sleep") if get_original else time.sleep
     else:
         sleep = sys.modules["gevent"].sleep if "gevent" in sys.modules else time.sleep
     sleep(0.001)
