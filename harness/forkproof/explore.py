@@ -260,6 +260,7 @@ class Explorer:
         budget_seconds: float = 90.0,
         shrink_expected: bool = False,
         check_known: bool = False,
+        find_causes: bool = True,
     ) -> None:
         self.session = session
         self.progress = progress or Progress()
@@ -269,6 +270,7 @@ class Explorer:
         self.budget_seconds = budget_seconds
         self.shrink_expected = shrink_expected
         self.check_known = check_known
+        self.find_causes = find_causes
         self._pool = concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="run")
         self._groups: dict[Key, _Group] = {}
         self._folders: set[Path] = set()
@@ -382,7 +384,8 @@ class Explorer:
                 failure, example = self._confirm_and_shrink(key, group)
                 where.append(failure)
                 group.members.clear()
-                if failure.judgement.finding.verdict is Verdict.BROKEN and key[3] is None:
+                broken = failure.judgement.finding.verdict is Verdict.BROKEN
+                if self.find_causes and broken and key[3] is None:
                     where[-1] = replace(failure, cause=self._cause_of(failure, example))
             group.members.clear()
             self._prune()
