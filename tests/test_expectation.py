@@ -142,6 +142,7 @@ TABLE: list[tuple[str, Scenario, dict[str, Expectation]]] = [
         with_second(GREENLET, {**STUBBORN, "start": "first_request"}, worker_class="gevent"),
         {ANSWERS: MAY},
     ),
+    ("one that may hold a worker, beside", with_second(INIT, STUBBORN, worker_class="gevent"), {ONE: MAY, COPY: HOLD}),
     ("takes its lock again at once", deployment(GREEDY), {ANSWERS: MAY}),
     ("leaves its lock a while", deployment({**GREEDY, "yields": {"call": "gevent.sleep"}}), {ANSWERS: HOLD}),
     ("never gives way, sync", with_second(GREENLET, STUBBORN, **SYNC), {ANSWERS: HOLD}),

@@ -472,7 +472,8 @@ class _Model:
             return Sure.YES
         if yields.call is YieldCall.TIME_SLEEP and "time" in process.patched:
             return Sure.YES
-        return Sure.MAYBE if process.odd else Sure.NO
+        # Whoever waits for a guard, or renews it, talks to Redis now and then.
+        return Sure.MAYBE if process.odd or unit.loop.guard is not Guard.NONE else Sure.NO
 
     def shares_oddly(self, unit: _Unit, process: _Process) -> bool:
         """Whether requests share something with it of which nothing is documented.
@@ -607,6 +608,11 @@ class _Model:
         return not in_thread and not any(unit.native and unit.repatched for unit in units)
 
     @property
+    def held_up(self) -> bool:
+        """Whether some greenlet may hold the arbiter or a worker."""
+        return any(self.hogs(process) is not Sure.NO for window in self.windows for process in window)
+
+    @property
     def unsettled(self) -> bool:
         """Whether nothing is documented of how this deployment patches, or whether the arbiter itself is held up."""
         everywhere = [process for window in self.windows for process in window]
@@ -666,11 +672,16 @@ def expect(
     answer = rule(model, of)
     if answer[0] not in _DESPITE_PARKS.get(claim, _IN_DOUBT) and model.left_in_the_middle:
         return Expectation.MAY_BREAK, "a unit is held in the middle of something while the arbiter forks [T]"
+    if claim not in _DESPITE_HOGS and model.held_up:
+        return Expectation.MAY_BREAK, "a greenlet may hold a process, and what comes after it does not come about [C]"
     return answer
 
 
 _OF_REDIS = frozenset({"quiet_runtime", "clean_shutdown", "no_socket_shared_across_fork", "no_leak_on_reload"})
 """Claims on the server that what becomes of a loop's connection can break."""
+
+_DESPITE_HOGS = ("no_copied_thread", "no_starved_greenlet", "server_answers")
+"""Claims whose rules know what a greenlet does that never gives way."""
 
 
 def _merge(answers: Iterable[Answer]) -> Answer:
@@ -684,6 +695,8 @@ def _one_listener(model: _Model, loop: Loop) -> Answer:
 
 
 def _one_listener_in(model: _Model, loop: Loop, window: Snapshot) -> Answer:
+    if _may_be_ended_by_a_worker(model, loop):
+        return Expectation.MAY_BREAK, "a worker that leaves may end the daemonic processes of the master [P]"
     units = model.units_of(loop.name, window)
     if loop.guard is not Guard.NONE:
         return _one_holder_in(model, loop, units)
@@ -704,6 +717,12 @@ def _one_listener_in(model: _Model, loop: Loop, window: Snapshot) -> Answer:
     if answers == {True}:
         return Expectation.MUST_HOLD, f"runs in {where} [F, G, H]"
     return Expectation.MUST_BREAK, f"runs in {where}, which is not {loop.policy.value} [F, G, H]"
+
+
+def _may_be_ended_by_a_worker(model: _Model, loop: Loop) -> bool:
+    """Whether it is a process of the master's, and workers need not stay up by themselves."""
+    masters = loop.daemon and any(process.body is not None and process.body.loop is loop for process in model.children)
+    return masters and any(rule(model, loop)[0] is not Expectation.MUST_HOLD for rule in (_answers, _boot))
 
 
 def _one_holder_in(model: _Model, loop: Loop, units: Sequence[tuple[_Unit, _Process, Sure]]) -> Answer:

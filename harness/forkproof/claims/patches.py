@@ -43,7 +43,8 @@ def patch_is_what_was_asked(scenario: Scenario, history: History) -> list[Findin
         return [say.broken(told, events, _patches_of(history, events), how=" and ".join(hows))]
     if not calls(scenario, "worker"):
         return [say.not_applicable("nothing is patched in this scenario")]
-    missing = [key for key in booted(history) if key not in {event.process for event in seen}]
+    there = {process.key for window in history.windows for process in history.live_workers(window).values()}
+    missing = sorted({*booted(history), *there} - {event.process for event in seen})
     if missing:
         return [say.unknown(f"what is patched in {listing(who(history, key) for key in missing)} was not seen", seen)]
     workers = [key for key, process in history.processes.items() if process.place.role == "worker"]
