@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from planted import PLANTED  # noqa: E402
+from planted import PLANTED, session_with_the_bug  # noqa: E402
 
 from forkproof.claims import REGISTRY  # noqa: E402
 from forkproof.errors import CouldNotDecide, ForkproofError  # noqa: E402
@@ -62,14 +62,15 @@ def measure(session: Session, claim: str, runs: int) -> Row:
     begun = time.monotonic()
     launches, seconds, caught, held = 0, 0.0, 0, 0
     notes: Counter[str] = Counter()
-    for number in range(runs):
-        ways = {finding_how for _, finding_how in found(session, planted, claim)}
-        if how in ways:
-            caught += 1
-            if not launches:
-                launches, seconds = number + 1, time.monotonic() - begun
-        else:
-            notes[f"the bug showed as {', '.join(sorted(map(repr, ways)))}"] += 1
+    with session_with_the_bug(session, claim) as sick:
+        for number in range(runs):
+            ways = {finding_how for _, finding_how in found(sick, planted, claim)}
+            if how in ways:
+                caught += 1
+                if not launches:
+                    launches, seconds = number + 1, time.monotonic() - begun
+            else:
+                notes[f"the bug showed as {', '.join(sorted(map(repr, ways)))}"] += 1
     for _ in range(runs):
         verdict = merge(verdict for verdict, _ in found(session, control, claim))
         held += verdict is Verdict.HELD

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from forkproof.scenario import Scenario, from_dict
+from forkproof.session import Session, open_session
 
 HOG = {"name": "hog", "kind": "greenlet", "body": "cpu", "start": "post_worker_init", "yields": {"call": "none"}}
 GENTLE = {"call": "gevent.sleep", "seconds": 0.001}
@@ -15,6 +23,8 @@ HEARS = {"name": "a", "body": "listen", "start": "post_worker_init", "policy": "
 READS_IN_ARBITER = {"name": "a", "body": "listen", "start": "on_starting", "policy": "inherit_allowed"}
 RELOADS = {"fault": "hup", "options": {"times": 3}}
 KILLS = {"fault": "kill_worker", "slot": 0}
+ONE_EACH = {"name": "a", "start": "post_worker_init", "policy": "once_per_service"}
+EXITS_3 = {"fault": "foreign_child_exit", "options": {"code": 3}}
 NATIVE = {"site": "config_first_line", "flags": {"thread": False}}
 STOPS = {"faults": [{"fault": "term"}]}
 
@@ -60,6 +70,11 @@ PLANTED: dict[str, tuple[Scenario, str, Scenario]] = {
         "no answer",
         _scenario({**HOG, "yields": GENTLE}, server=GEVENT),
     ),
+    "arbiter_responsive": (
+        _scenario({**HOG, "start": "config_import"}, patches=[{"site": "config_first_line"}]),
+        "does not act",
+        _scenario({"name": "a", "start": "on_starting", "policy": "arbiter_only"}),
+    ),
     "workers_boot": (
         _scenario({**HOG, "start": "config_import"}, patches=[{"site": "config_first_line"}], server={"workers": 2}),
         "too late",
@@ -73,6 +88,16 @@ PLANTED: dict[str, tuple[Scenario, str, Scenario]] = {
         _scenario({"name": "a", "daemon": False}, **STOPS),
         "killed",
         _scenario({"name": "a", "daemon": True}, **STOPS),
+    ),
+    "no_orphan_process": (
+        _scenario({"name": "a", "kind": "process", "start": "post_worker_init"}, faults=[KILLS]),
+        "left",
+        _scenario({"name": "a"}, server={"timeout": 2}, faults=[{"fault": "kill_arbiter"}]),
+    ),
+    "handover_is_safe": (
+        _scenario(ONE_EACH, faults=[{"fault": "usr2"}]),
+        "two holders",
+        _scenario(ONE_EACH, faults=[KILLS]),
     ),
     "no_leak_on_reload": (
         _scenario(IN_CONFIG, faults=[RELOADS]),
@@ -116,4 +141,51 @@ PLANTED: dict[str, tuple[Scenario, str, Scenario]] = {
         "lock",
         _scenario({"name": "a"}, server=GEVENT, surroundings={"early_imports": [{"what": "lock", "where": "app"}]}),
     ),
+    "foreign_child_ignored": (
+        _scenario({"name": "a"}, faults=[EXITS_3]),
+        "the arbiter ended",
+        _scenario({"name": "a"}, faults=[EXITS_3]),
+    ),
 }
+
+
+IN_GUNICORN = {
+    # What gunicorn did until 26.1.0: the exit of any child was taken for that of a worker which could not boot.
+    "foreign_child_ignored": (
+        "arbiter.py",
+        r"( +)if worker is None:\n",
+        r"\1if worker is None and os.WIFEXITED(status) and os.WEXITSTATUS(status) == self.WORKER_BOOT_ERROR:\n"
+        r"\1    raise HaltServer('Worker failed to boot.', self.WORKER_BOOT_ERROR)\n\g<0>",
+    ),
+}
+"""Bugs that no deployment has: in which file of gunicorn, and what they make of its text."""
+
+
+@contextlib.contextmanager
+def session_with_the_bug(session: Session, claim: str) -> Iterator[Session]:
+    """A session whose gunicorn has the bug that is planted for a claim; the session itself where none is needed."""
+    if claim not in IN_GUNICORN:
+        yield session
+        return
+    with tempfile.TemporaryDirectory(prefix="fp-") as folder:
+        python = _doctored(session.target.executable, Path(folder), *IN_GUNICORN[claim])
+        with open_session(target_name=str(python), out=Path(folder)) as other:
+            yield other
+
+
+def _doctored(python: str, folder: Path, name: str, pattern: str, bug: str) -> Path:
+    """The same Python with the same packages, and a gunicorn that is changed."""
+    code = (
+        "import gunicorn, sys, sysconfig as s; print(gunicorn.__path__[0], s.get_path('purelib'), sys.version_info[1])"
+    )
+    asked = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    gunicorn, packages, minor = asked.stdout.split()
+    subprocess.run([python, "-m", "venv", "--without-pip", "--symlinks", str(folder / "venv")], check=True)
+    own = folder / "venv" / "lib" / f"python3.{minor}" / "site-packages"
+    shutil.copytree(gunicorn, own / "gunicorn", ignore=shutil.ignore_patterns("__pycache__"))
+    (own / "rest.pth").write_text(f"{packages}\n", encoding="utf-8")
+    text = (own / "gunicorn" / name).read_text(encoding="utf-8")
+    changed, times = re.subn(pattern, bug, text, count=1)
+    assert times == 1, f"gunicorn's {name} is not what it was: {pattern}"
+    (own / "gunicorn" / name).write_text(changed, encoding="utf-8")
+    return folder / "venv" / "bin" / "python"

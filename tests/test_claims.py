@@ -24,8 +24,11 @@ NAMES = [
     "subscriptions_match",
     "no_starved_greenlet",
     "server_answers",
+    "arbiter_responsive",
     "workers_boot",
     "clean_shutdown",
+    "no_orphan_process",
+    "handover_is_safe",
     "no_leak_on_reload",
     "no_socket_shared_across_fork",
     "no_lock_held_at_fork",
@@ -33,6 +36,7 @@ NAMES = [
     "quiet_runtime",
     "patch_is_what_was_asked",
     "no_stale_original",
+    "foreign_child_ignored",
 ]
 BY_LOOP = {
     "exactly_one_listener",
@@ -41,6 +45,7 @@ BY_LOOP = {
     "every_message_handled_once",
     "subscriptions_match",
     "no_starved_greenlet",
+    "handover_is_safe",
 }
 EVENTS = (event(1.0, 1, "log", line="x", stream="stderr"),)
 EMPTY = History([])

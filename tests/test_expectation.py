@@ -240,6 +240,60 @@ def test_flags_that_contradict_each_other_cannot_be_kept() -> None:
         assert expected(what, ASKED) is answer, what
 
 
+KILL_0 = {"fault": "kill_worker", "slot": 0}
+EXIT_3 = {"fault": "foreign_child_exit", "options": {"code": 3}}
+SERVICE_IN_WORKER = {"start": "post_worker_init", "policy": SERVICE}
+IN_ARBITER = {"start": "on_starting", "policy": SERVICE}
+IN_CONFIG = {"start": "config_import", "policy": SERVICE}
+CHILD_OF_WORKER = {"kind": "process", "start": "post_worker_init"}
+HANDOVER, ORPHAN, RESPONSIVE, FOREIGN = (
+    "handover_is_safe", "no_orphan_process", "arbiter_responsive", "foreign_child_ignored",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("loop", "faults", "claim", "answer"),
+    [
+        (INIT, [{"fault": "hup"}], ONE, HOLD),
+        (INIT, ["ttin", "ttou", "usr1"], ONE, HOLD),
+        (INIT, [{"fault": "stop_worker", "slot": 0, "options": {"seconds": 5}}], ONE, HOLD),
+        (IN_ARBITER, ["hup"], ONE, HOLD),
+        (IN_CONFIG, ["hup"], ONE, BREAK),
+        (IN_CONFIG, ["usr2"], ONE, HOLD),
+        ({**CHILD_OF_WORKER, "policy": WORKER}, [{"fault": "kill_child", "slot": 0}], ONE, BREAK),
+        (SERVICE_IN_WORKER, [KILL_0], HANDOVER, HOLD),
+        (SERVICE_IN_WORKER, ["hup"], HANDOVER, MAY),
+        (SERVICE_IN_WORKER, ["usr2"], HANDOVER, BREAK),
+        (IN_ARBITER, ["hup"], HANDOVER, HOLD),
+        (IN_ARBITER, ["usr2"], HANDOVER, BREAK),
+        (IN_CONFIG, ["hup"], HANDOVER, BREAK),
+        ({**SERVICE_IN_WORKER, "guard": "lease"}, [KILL_0], HANDOVER, MAY),
+        (CHILD_OF_WORKER, [KILL_0], ORPHAN, BREAK),
+        (CHILD_OF_WORKER, ["hup"], ORPHAN, MAY),
+        (INIT, [KILL_0, "hup"], ORPHAN, HOLD),
+        (INIT, ["kill_arbiter"], ORPHAN, MAY),
+        (INIT, ["hup", KILL_0], RESPONSIVE, HOLD),
+        ({"kind": "greenlet", "start": "on_starting"}, [], RESPONSIVE, BREAK),
+        (INIT, [EXIT_3], FOREIGN, HOLD),
+        ({"body": "listen", **INIT}, ["redis_restart"], ONE, MAY),
+        ({"body": "listen", **INIT}, ["redis_restart"], ANSWERS, HOLD),
+    ],
+)
+def test_what_faults_leave_of_a_sync_worker(
+    loop: dict[str, Any], faults: list[Any], claim: str, answer: Expectation
+) -> None:
+    named = [fault if isinstance(fault, dict) else {"fault": fault} for fault in faults]
+    what = from_dict({"loops": [{"name": "a", **loop}], "faults": named})
+    assert expect(what, claim, "a" if claim in (ONE, HANDOVER) else None, VERSIONS)[0] is answer
+
+
+def test_an_old_gunicorn_shuts_down_with_a_foreign_child() -> None:
+    what = from_dict({"loops": [{"name": "a"}], "faults": [EXIT_3]})
+    old = {**VERSIONS, "gunicorn": "26.0.0"}
+    assert expect(what, BOOT, None, old)[0] is MAY
+    assert expect(what, FOREIGN, None, old)[0] is HOLD
+
+
 def test_what_a_greenlet_of_the_arbiter_does_depends_on_gunicorn() -> None:
     late = deployment({"policy": ARBITER}, {"site": "app_first_line"}, preload=True, **SYNC)
     assert {expected(late, COPY, {**VERSIONS, "gunicorn": "23.0.0"})} == {BREAK}

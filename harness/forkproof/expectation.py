@@ -187,8 +187,8 @@ class _Model:
     def __init__(self, scenario: Scenario, versions: Mapping[str, str | None]) -> None:
         self.scenario = scenario
         self.server = scenario.server
-        gunicorn = versions.get("gunicorn") or "0"
-        self.arbiter_waits_on_queue = Version(gunicorn) >= Version("24.0.0")
+        self.gunicorn = versions.get("gunicorn") or "0"
+        self.arbiter_waits_on_queue = Version(self.gunicorn) >= Version("24.0.0")
         self.green = {LoopKind.GREENLET}
         if versions.get("gevent"):
             self.green.add(LoopKind.SOCKETIO_TASK)  # it takes gevent where that is installed [I]
@@ -207,6 +207,8 @@ class _Model:
         self.parked: list[tuple[ParkPoint, _Unit]] = []
         """Units of the arbiter that are held at a point while it forks a worker."""
         self.redis_disturbed = False
+        self.orphans: list[Sure] = []
+        """Children whose parent a fault has ended, and whether they go on."""
         self.unknown = ""
         """Why nothing is written down of what becomes of this server."""
         self._patch(self.arbiter, PatchSite.INTERPRETER_START)
@@ -245,6 +247,8 @@ class _Model:
         """What a fault does to the processes [S]."""
         match fault.fault:
             case "kill_worker":
+                own = [child for child in self.children if child.place.slot == after.slots[-1]]
+                self.orphans += [min(child.there, self._outlives(child)) for child in own]
                 self._spawn(after.slots[-1])
             case "hup":
                 for _ in range(int(REGISTRY["hup"].option(fault.model_dump(), "times"))):
@@ -276,7 +280,8 @@ class _Model:
                 if self.scenario.parks or any(one.what.needs_redis for one in early):
                     self.unknown = "what a request does without Redis is not promised"
             case "foreign_child_exit":
-                pass
+                if Version(self.gunicorn) < Version("26.1.0") and fault.options.get("code", 0) in (3, 4):
+                    self.unknown = "a server that has shut down keeps no promise"
             case "stop_worker" | "stop_arbiter" | "block_loop":
                 seconds = REGISTRY[fault.fault].option(fault.model_dump(), "seconds")
                 if seconds + PATIENCE >= self.server.timeout:
@@ -305,6 +310,7 @@ class _Model:
             self._leave(slot)
         for child in self.children:
             child.there = Sure.MAYBE
+            self.orphans.append(Sure.MAYBE)
         self.arbiter.there = Sure.MAYBE
         if self.children or not all(unit.loop.daemon for unit in self.arbiter.units):
             self.leavers.append(self.arbiter)
@@ -320,9 +326,16 @@ class _Model:
         own = [child for child in self.children if child.place.slot == slot]
         for child in own:
             child.there = Sure.MAYBE
+        self.orphans += [Sure.MAYBE for _ in own]
         if own or self.hogs(worker) is not Sure.NO or not all(unit.loop.daemon for unit in worker.units):
             worker.there = Sure.MAYBE
             self.leavers.append(worker)
+
+    def _outlives(self, child: _Process) -> Sure:
+        """Whether a child goes on when its parent is killed: a copy of a gevent worker's main may notice."""
+        plain = child.body is not None and child.body.loop.kind is LoopKind.PROCESS
+        judged = child.body is not None and child.body.loop.policy is not Policy.BEST_EFFORT
+        return Sure.YES if plain and judged and self._child_advances(child) is Sure.YES else Sure.MAYBE
 
     def _spawn(self, slot: int) -> None:
         self._start(self.arbiter, LoopStart.PRE_FORK)
@@ -658,7 +671,7 @@ def expect(
     if rule is None:
         return Expectation.MAY_BREAK, "nothing is written down about it"
     # A copy is made at a fork: whatever becomes of a worker then, the next one comes about in the same way.
-    if model.unknown and claim != "no_copied_thread":
+    if model.unknown and claim not in ("no_copied_thread", "foreign_child_ignored"):
         return Expectation.MAY_BREAK, model.unknown
     if rule not in (_patched, _stale) and any(model.may_freeze(one) for window in model.windows for one in window):
         return (
@@ -926,6 +939,75 @@ def _answers(model: _Model, loop: Loop) -> Answer:
     return Expectation.MUST_HOLD, "nothing holds a worker"
 
 
+def _responsive(model: _Model, loop: Loop) -> Answer:
+    answers: list[Answer] = []
+    for process in (process for window in model.windows for process in window if process.place.role == "arbiter"):
+        for unit in process.units:
+            advances = model.advances(unit, process)
+            if unit.loop.policy is Policy.BEST_EFFORT or advances is Sure.YES:
+                continue
+            if advances is Sure.NO and unit.loop.guard is Guard.NONE:
+                answers.append((Expectation.MUST_BREAK, "nothing enters the hub in the arbiter [C]"))
+            else:
+                answers.append((Expectation.MAY_BREAK, "the turns of the arbiter's greenlets are not promised [C]"))
+        if process.units and not _hurries_nobody(model, loop):
+            answers.append((Expectation.MAY_BREAK, "another loop of its process rarely gives way [C]"))
+    if model.unsettled:
+        answers.append((Expectation.MAY_BREAK, "a greenlet may hold the arbiter [C]"))
+    return _merge(answers) if answers else (Expectation.MUST_HOLD, "nothing holds the arbiter [S]")
+
+
+def _foreign(model: _Model, loop: Loop) -> Answer:
+    if model.unsettled:
+        return Expectation.MAY_BREAK, "a greenlet may hold the arbiter [C]"
+    return Expectation.MUST_HOLD, "gunicorn's codes are those of its workers [S]"
+
+
+def _orphans(model: _Model, loop: Loop) -> Answer:
+    kinds = {fault.fault for fault in model.scenario.faults}
+    if Sure.YES in model.orphans:
+        return Expectation.MUST_BREAK, "a killed parent ends nothing [P]"
+    if model.orphans or "kill_arbiter" in kinds:
+        return Expectation.MAY_BREAK, "what becomes of a process whose parent is gone is not promised [P]"
+    if "int" in kinds and not _plain(model):
+        return Expectation.MAY_BREAK, "what does not end by itself is waited for [P]"
+    return Expectation.MUST_HOLD, "nothing lives below what ends"
+
+
+def _handover(model: _Model, loop: Loop) -> Answer:
+    if loop.policy is not Policy.ONCE_PER_SERVICE:
+        return Expectation.MUST_HOLD, "the policy knows no holder"
+    if loop.guard is not Guard.NONE:
+        return Expectation.MAY_BREAK, "when another one gets what the last one held is not promised [R]"
+    if model.unsettled:
+        return Expectation.MAY_BREAK, "a greenlet may hold a process [C]"
+    steps = zip(model.scenario.faults, model.windows, model.windows[1:], strict=False)
+    through = [_through(model, loop, fault, before, after) for fault, before, after in steps]
+    return _merge([*through, _NO_HANDOVER])
+
+
+_NO_HANDOVER: Answer = (Expectation.MUST_HOLD, "nobody takes it over")
+
+
+def _through(model: _Model, loop: Loop, fault: Fault, before: Snapshot, after: Snapshot) -> Answer:
+    if fault.fault not in ("kill_worker", "hup", "usr2", "max_requests"):
+        return _NO_HANDOVER
+    then, now = model.units_of(loop.name, before), model.units_of(loop.name, after)
+    sure = [process for _, process, advances in now if advances is Sure.YES]
+    if len(sure) > 1:
+        return Expectation.MUST_BREAK, f"runs in {_named(process.place for process in sure)} after {fault.fault} [S]"
+    if any(advances is Sure.MAYBE for _, _, advances in (*then, *now)) or len(then) != 1:
+        return Expectation.MAY_BREAK, "where it runs is not promised"
+    if not sure:
+        return Expectation.MUST_BREAK, f"nobody starts it again after {fault.fault} [H]"
+    holder = then[0][1].place
+    if fault.fault == "usr2":
+        return Expectation.MUST_BREAK, "both masters and their workers run until the old ones are told to go [S]"
+    if fault.fault == "hup" and holder.role != "arbiter":
+        return Expectation.MAY_BREAK, "new workers come before the old ones have gone [S]"
+    return Expectation.MUST_HOLD, f"runs in {sure[0].place}, which comes when the last one is gone [H, S]"
+
+
 def _boot(model: _Model, loop: Loop) -> Answer:
     everyone = [process for window in model.windows for process in window]
     if model.unsettled or any(model.hogs(process) is not Sure.NO for process in everyone):
@@ -1045,8 +1127,11 @@ _RULES: dict[str, Callable[[_Model, Loop], Answer]] = {
     "subscriptions_match": _subscriptions,
     "no_starved_greenlet": _starved,
     "server_answers": _answers,
+    "arbiter_responsive": _responsive,
     "workers_boot": _boot,
     "clean_shutdown": _shutdown,
+    "no_orphan_process": _orphans,
+    "handover_is_safe": _handover,
     "no_leak_on_reload": _leak,
     "no_socket_shared_across_fork": _shared_sockets,
     "no_lock_held_at_fork": _locks,
@@ -1054,4 +1139,5 @@ _RULES: dict[str, Callable[[_Model, Loop], Answer]] = {
     "quiet_runtime": _quiet,
     "patch_is_what_was_asked": _patched,
     "no_stale_original": _stale,
+    "foreign_child_ignored": _foreign,
 }

@@ -44,6 +44,8 @@ Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
 | `waits` (supervisor) | `on` {`pid-start`: {task: [inode of a socket it is blocked on]}}, `blind` {`pid-start`: why} |
 | `resources` (supervisor) | `target`, `fds`, `threads`, `sockets` {descriptor: inode}, `error`, `reload` |
 | `socket` (supervisor) | `inode`, `family`, `state`, `local`, `peer`: when it is new or has changed |
+| `signal.invoke`, `.ok`, `.fail`, `.info` (supervisor) | `number`, `signal`; `target`; `seconds`; `error` |
+| `orphans` (supervisor) | `index` of a fault, what it `ended` [`pid-start`], what lived `below`, is `left`; `seconds` |
 | `bound` (supervisor) | `what`, `seconds`, `stretch` (how far a bound that passed had been stretched), `slots` |
 | `limit` (supervisor) | `what`, `limit`, `found`: `log` was cut; a `folder` or `processes` ended the run |
 | `stack` (supervisor) | `target` (`pid-start`), `file`, `threads` (frames), `waits`: a process that hung |

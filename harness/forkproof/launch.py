@@ -34,7 +34,16 @@ ROOT = Path(__file__).parent.parent
 PAYLOAD = Path(__file__).parent / "payload"
 
 STACK_SIGNAL = signal.SIGRTMAX - 3
-BOUNDS = {"boot": 3.0, "answer": 1.0, "reconnect": 4.0, "stop_slack": 1.5, "window": 60.0, "park": 2.0, "broker": 20.0}
+BOUNDS = {
+    "boot": 3.0,
+    "answer": 1.0,
+    "reconnect": 4.0,
+    "orphans": 2.0,
+    "stop_slack": 1.5,
+    "window": 60.0,
+    "park": 2.0,
+    "broker": 20.0,
+}
 """Seconds of an idle machine, spent in the control's time: a cold boot takes 0.4 s there, an answer a few ms;
 redis-py waits up to 1 s before it connects again, then 2 s.
 `window`, `park` and `broker` alone are wall time: how long to wait for a control that is not run at all, how long the

@@ -101,6 +101,9 @@ class Supervisor:
         self._answered: set[str] = set()
         self._expected: dict[str, _Process] = {}  # creator of each birth that a new interpreter has yet to begin
         self._served: Counter[str] = Counter()
+        self._signals = 0
+        self._heard = 0
+        self._arbiter_silent = False
         self._blocked: set[int] = set()
         self._foreign: dict[Path, int] = {}
         self._redis: resp.Client | None = None
@@ -133,6 +136,7 @@ class Supervisor:
         while self._log_lines < MAX_LOG_LINES and (lines := self._log.lines()):
             for line in lines[: MAX_LOG_LINES - self._log_lines]:
                 self.record("log", line=line.decode(errors="replace")[:2000], stream="stderr")
+                self._heard += b"Handling signal: winch" in line
             self._log_lines += len(lines)
         self._changed.set()
 
@@ -688,6 +692,7 @@ class Supervisor:
                 return
             self._find_foreign_children()
             await self.window(0, "boot", healed)
+            await self.ask_arbiter()
             for index, fault in enumerate(self.scenario["faults"]):
                 if self.arbiter_ended:
                     self.record(
@@ -711,6 +716,7 @@ class Supervisor:
             return True
         await asyncio.sleep(fault["after"]["delay"])
         self.record("fault.invoke", fault=kind.name, index=index)
+        families = self._families()
         before, self.life = self.life, kind.effect(self.life, fault)
         try:
             facts = await kind.inject(self, fault)
@@ -727,8 +733,84 @@ class Supervisor:
             return True
         healed = await kind.healed(self, fault, facts)
         self.record("fault.healed", fault=kind.name, index=index, healed=healed)
+        await self._look_for_orphans(index, families)
         await self.window(index + 1, kind.label, healed)
+        await self.ask_arbiter()
         return healed
+
+    def _families(self) -> dict[tuple[int, int], list[containment.Stat]]:
+        """What lives below each process of the server, by pid and start time."""
+        living = self._living()
+        children: dict[int, list[containment.Stat]] = {}
+        for stat in living:
+            children.setdefault(stat.ppid, []).append(stat)
+        families = {}
+        for stat in living:
+            below = list(children.get(stat.pid, ()))
+            for one in below:
+                below += children.get(one.pid, ())
+            families[stat.pid, stat.start] = below
+        return families
+
+    async def _look_for_orphans(self, index: int, families: Mapping[tuple[int, int], list[containment.Stat]]) -> None:
+        """Wait until what lived below processes that a fault has ended is gone too, or the bound has passed."""
+        living = {(stat.pid, stat.start) for stat in self._living()}
+        ended = [key for key in families if key not in living]
+        below = {
+            (stat.pid, stat.start): stat for key in ended for stat in families[key] if (stat.pid, stat.start) != key
+        }
+        if not below:
+            return
+        begun = time.monotonic()
+
+        def left() -> list[containment.Stat]:
+            now = {(stat.pid, stat.start) for stat in self._living()}
+            return [stat for key, stat in below.items() if key in now]
+
+        if left():
+            await self.until(lambda: not left(), self.launch["bounds"]["orphans"], "orphans")
+        self.record(
+            "orphans",
+            index=index,
+            ended=[f"{pid}-{start}" for pid, start in ended],
+            below=[f"{pid}-{start}" for pid, start in below],
+            left=[self._told(stat) for stat in left()],
+            seconds=round(time.monotonic() - begun, 3),
+        )
+
+    def _told(self, stat: containment.Stat) -> dict[str, Any]:
+        return {"pid": stat.pid, "start": stat.start, "command": containment.command_of(stat.pid)}
+
+    async def ask_arbiter(self) -> None:
+        """Send the arbiter a signal that changes nothing, and see in its log that it has acted on it.
+
+        Between two windows, as it wakes the arbiter. Once it has not acted it is not asked again.
+        """
+        if self.arbiter_ended or self._arbiter_silent:
+            return
+        self._signals += 1
+        number, heard = self._signals, self._heard
+        if self._log_lines >= MAX_LOG_LINES:
+            self.record("signal.info", number=number, signal="winch", error="the log was cut")
+            return
+        bound = self.scenario["server"]["graceful_timeout"] + self.launch["bounds"]["answer"]
+        self.record("signal.invoke", number=number, signal="winch", target=self.arbiter_pid)
+        begun = time.monotonic()
+        try:
+            os.kill(self.arbiter_pid, signal.SIGWINCH)
+        except OSError as error:
+            self.record("signal.info", number=number, signal="winch", error=str(error))
+            return
+        if await self.until(lambda: self._heard > heard or self.arbiter_ended, bound, "signal"):
+            if self._heard > heard:
+                self.record("signal.ok", number=number, signal="winch", seconds=round(time.monotonic() - begun, 3))
+            else:
+                self.record("signal.info", number=number, signal="winch", error="the arbiter ended")
+            return
+        self._arbiter_silent = True
+        self.record("signal.fail", number=number, signal="winch", error=f"it did not act on it within {bound:.1f} s")
+        arbiters = [process for process in self.processes.values() if process.pid == self.arbiter_pid]
+        await self.collect_stacks(arbiters)
 
     async def _anchor(self, after: Mapping[str, Any]) -> bool:
         bound = self.launch["bounds"]["answer"]

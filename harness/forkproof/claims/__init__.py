@@ -12,7 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forkproof.claims import connections, fork_phase, liveness, logs, messages, patches, placement, resources, server
+from forkproof.claims import (
+    arbiter,
+    connections,
+    fork_phase,
+    liveness,
+    logs,
+    messages,
+    patches,
+    placement,
+    resources,
+    server,
+    succession,
+)
 from forkproof.claims.base import Claim
 from forkproof.errors import UsageError
 from forkproof.history import Event, History
@@ -21,7 +33,19 @@ from forkproof.verdict import Finding, Verdict
 
 __all__ = ["REGISTRY", "Claim", "judge", "page"]
 
-_FAMILIES = (placement, liveness, messages, connections, resources, server, fork_phase, logs, patches)
+_FAMILIES = (
+    placement,
+    liveness,
+    messages,
+    connections,
+    resources,
+    server,
+    fork_phase,
+    logs,
+    patches,
+    arbiter,
+    succession,
+)
 _BY_NAME = {claim.name: claim for family in _FAMILIES for claim in family.CLAIMS}
 _ORDER = (
     "exactly_one_listener",
@@ -31,8 +55,11 @@ _ORDER = (
     "subscriptions_match",
     "no_starved_greenlet",
     "server_answers",
+    "arbiter_responsive",
     "workers_boot",
     "clean_shutdown",
+    "no_orphan_process",
+    "handover_is_safe",
     "no_leak_on_reload",
     "no_socket_shared_across_fork",
     "no_lock_held_at_fork",
@@ -40,6 +67,7 @@ _ORDER = (
     "quiet_runtime",
     "patch_is_what_was_asked",
     "no_stale_original",
+    "foreign_child_ignored",
 )
 
 REGISTRY: dict[str, Claim] = {name: _BY_NAME[name] for name in _ORDER}

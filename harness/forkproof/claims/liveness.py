@@ -172,10 +172,10 @@ def _not_starved(scenario: Scenario, history: History, loop: Loop) -> Finding:
     if not pairs:
         return say.unknown("the loop was never created")
     findings = [
-        _turns(say, scenario, history, loop, window, birth, process)
+        turns_of(say, scenario, history, loop, window, birth, process)
         for window in history.windows
         for (birth, process), since in pairs.items()
-        if since <= window.opened and _there(history, birth, process, window)
+        if since <= window.opened and lived_through(history, birth, process, window)
     ]
     for birth in history.births_of(loop.name):
         for key, answer in still_copies(history, birth.birth).items():
@@ -190,7 +190,7 @@ def _not_starved(scenario: Scenario, history: History, loop: Loop) -> Finding:
     return finding
 
 
-def _there(history: History, birth: str, key: str, window: Window) -> bool:
+def lived_through(history: History, birth: str, key: str, window: Window) -> bool:
     """Whether a process lived through a window without the loop having ended in it."""
     process = history.processes.get(key)
     if process is None or not (process.first <= window.opened and process.alive_at(window.closed)):
@@ -199,7 +199,10 @@ def _there(history: History, birth: str, key: str, window: Window) -> bool:
     return all(event.t > window.closed for event in ends)
 
 
-def _turns(say: Say, scenario: Scenario, history: History, loop: Loop, window: Window, birth: str, key: str) -> Finding:
+def turns_of(
+    say: Say, scenario: Scenario, history: History, loop: Loop, window: Window, birth: str, key: str
+) -> Finding:
+    """Whether a loop got its turns in a process, in a window that both lived through."""
     ticks = history.ticks(birth, key, window.opened, window.closed)
     place = who(history, key)
     evidence = (traces(history, [birth]), edges(history, window))
