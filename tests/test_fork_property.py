@@ -230,7 +230,7 @@ def test_nothing_surprises(
 REDIS_LOOPS = [
     {"loops": [{"name": "a", "body": "listen", "policy": "once_per_worker"}], "server": {"workers": 2}},
     {
-        "loops": [{"name": "a", "body": "get_message", "policy": "once_per_service", "start": "when_ready"}],
+        "loops": [{"name": "a", "body": "get_message", "policy": "once_per_worker", "start": "post_fork"}],
         "server": {"worker_class": "gthread", "threads": 2, "workers": 2},
     },
     {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,8 +63,8 @@ def worse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forkproof: Forkproof)
     usual = launch.command
     what = Scenario(loops=(Loop(name="a"),))
 
-    def command(scenario: Scenario, python: str) -> list[str]:
-        words = usual(scenario, python)
+    def command(scenario: Scenario, *others: Any) -> list[str]:
+        words = usual(scenario, *others)
         return words if scenario != what else [words[0], str(tmp_path / "worse.py"), *words[2:]]
 
     def run(code: str) -> RunReport:

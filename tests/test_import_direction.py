@@ -26,7 +26,8 @@ def modules() -> dict[str, Path]:
     found = {}
     for root in (HARNESS, STRATEGIES):
         for path in root.rglob("*.py"):
-            if PAYLOAD not in path.parents:
+            # An installed forkproof carries the findings, which are programs of their own.
+            if PAYLOAD not in path.parents and "findings" not in path.relative_to(root).parts:
                 parts = path.relative_to(root.parent).with_suffix("").parts
                 found[".".join(part for part in parts if part != "__init__")] = path
     return found

@@ -61,7 +61,7 @@ EXPECTED: Mapping[str, Mapping[Key, set[Verdict]]] = {
     "symptom-b-copy-lost-in-lookup-preload": {("workers_boot", None): HELD, ("server_answers", None): HELD},
     "symptom-b-copy-lost-in-lookup-forced": {
         ("exactly_one_listener", "listen_redis"): HELD,
-        ("no_copied_thread", "listen_redis"): HELD,
+        ("no_copied_thread", "listen_redis"): BROKEN,  # the copy stands still, and is there
     },
     "symptom-b-shared-connection-config-import": {("no_copied_thread", "listen_redis"): BROKEN},
     "symptom-c-thread-false-preload": _ONE_NATIVE,
@@ -78,7 +78,8 @@ EXPECTED: Mapping[str, Mapping[Key, set[Verdict]]] = {
     "proposal-on-starting-many-boots": {("exactly_one_listener", "listen_redis"): HELD},
     "proposal-on-starting-preload": {("no_copied_thread", "show_thread"): BROKEN},
     "proposal-on-starting-config-import": _COPIED,
-    "proposal-on-starting-thread-false-preload": _ONE_NATIVE,
+    # Undecided where a worker was caught in boot, so that the next fault was left out.
+    "proposal-on-starting-thread-false-preload": {**_ONE_NATIVE, ("exactly_one_listener", "listen_redis"): NOT_BROKEN},
     "proposal-gevent-sleep-no-preload": {
         ("exactly_one_listener", "listen_redis"): HELD,
         ("exactly_one_listener", "work"): HELD,
@@ -136,6 +137,7 @@ def _threads_are_patched(*expected: tuple[str, bool]) -> Any:
         calls = [
             (history.processes[event.process].place.role, "threading" in event["saved"])
             for event in history.of("patch")
+            if event["site"] != "worker_class"
         ]
         assert calls == list(expected)
 

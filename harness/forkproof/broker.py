@@ -20,12 +20,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from forkproof._broker_process import CONTROL, HOST, SOCKET, ask
 from forkproof.errors import BrokerError, UsageError
-from forkproof.scenario import BrokerAddress
+
+if TYPE_CHECKING:
+    from forkproof.scenario import BrokerAddress  # costs pydantic, and pytest's start wants a look at an option only
 
 LONGEST_SOCKET = 107
 """Bytes that the kernel takes as the name of a socket file."""
@@ -97,14 +99,14 @@ class Broker:
 
     def client(self, address: BrokerAddress) -> dict[str, Any]:
         """What `redis.Redis` takes to reach it in that way; UsageError where a Redis of the user's cannot be."""
-        if address is BrokerAddress.IP:
+        if address.value == "ip":
             return {"host": self.host, "port": self.port, "db": self.db}
         if self.socket is None:
             raise UsageError(
                 f"surroundings.broker: {address.value!r} is not allowed with --broker {self.url}: only a Redis that "
                 "forkproof starts is known to answer there too. Use 'ip', --broker embedded or --broker redis-server."
             )
-        if address is BrokerAddress.HOST_NAME:
+        if address.value == "host_name":
             return {"host": "localhost", "port": self.port, "db": self.db}
         if len(os.fsencode(self.socket)) > LONGEST_SOCKET:
             raise UsageError(f"{self.socket}: is longer than {LONGEST_SOCKET} bytes: give a shorter --out")

@@ -615,10 +615,11 @@ class _Model:
 
     @property
     def patches_as_documented(self) -> bool:
-        """Whether every patch is made by the main thread, in a process with no other native thread [G]."""
+        """Whether every patch is made by the main thread, beside no other one, and native threads share nothing [G]."""
         in_thread = any(patch.site is PatchSite.IN_THREAD for patch in self.scenario.patches)
-        units = [unit for window in self.windows for process in window for unit in process.units]
-        return not in_thread and not any(unit.native and unit.repatched for unit in units)
+        units = [(unit, process) for window in self.windows for process in window for unit in process.units]
+        odd = any((unit.native and unit.repatched) or self.shares_oddly(unit, process) for unit, process in units)
+        return not in_thread and not odd
 
     @property
     def held_up(self) -> bool:
