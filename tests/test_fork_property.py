@@ -269,8 +269,13 @@ def test_the_embedded_redis_gives_the_verdicts_of_a_real_one(
     assert Verdict.UNKNOWN not in embedded.values()
 
 
+AT_THE_FORK = {"no_lock_held_at_fork", "no_half_imported_module"}
+"""Whether gunicorn's own control thread is up when a worker is forked again is a race, in which Redis has no part."""
+
+
 def verdicts(report: RunReport) -> dict[tuple[str, str | None], Verdict]:
-    return {judgement.key: judgement.finding.verdict for judgement in report.judgements}
+    found = [judgement for judgement in report.judgements if judgement.finding.claim not in AT_THE_FORK]
+    return {judgement.key: judgement.finding.verdict for judgement in found}
 
 
 FLAGS = ("socket", "dns", "time", "select", "thread", "os", "ssl", "subprocess", "sys", "signal", "queue")
