@@ -1,13 +1,17 @@
-"""Deployments that documentation recommends: nothing that is documented speaks against them."""
+"""Deployments that documentation recommends break nothing on a real server, save what `findings/` tells of them."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 
 from forkproof import expectation, explore, target
 from forkproof.claims import REGISTRY
 from forkproof.expectation import Expectation
+from forkproof.plugin import Forkproof
 from forkproof.scenario import WorkerClass
+from forkproof.verdict import Finding, Verdict
 from forkproof_strategies import RECIPES, recipes
 
 VERSIONS = {"gunicorn": "27.0.1", "gevent": "26.9.0"}
@@ -30,3 +34,35 @@ def test_what_a_target_lacks_is_left_out() -> None:
 
 def test_a_target_may_lack_what_a_recipe_is_about() -> None:
     assert recipes(only=["leader_with_a_lease"], lacks=["redis"]).is_empty
+
+
+EACH = 3
+
+HALF_IMPORTED = {"no_half_imported_module", "workers_boot", "server_answers", "clean_shutdown"}
+"""What a fork beside a thread that imports breaks: findings/half-imported-module."""
+
+
+def is_a_finding(found: Finding, everything: list[Finding]) -> bool:
+    """Whether something that broke is what a folder in `findings/` tells of, as the run itself shows."""
+    half_imported = any(one.claim == "no_half_imported_module" for one in everything)
+    if found.claim == "quiet_runtime":  # findings/worker-exit-ends-masters-process
+        return "_exit_function" in found.explanation and "raised in join" in found.explanation
+    return half_imported and found.claim in HALF_IMPORTED
+
+
+@pytest.mark.fork
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_breaks_nothing(name: str, forkproof: Forkproof, request: pytest.FixtureRequest) -> None:
+    classes, _ = explore.abilities(forkproof.session.target)
+    lacks = {"gevent", "redis", "flask-socketio"} - forkproof.session.target.versions.keys()
+    strategy = recipes(only=[name], worker_classes=classes, lacks=lacks)
+    if strategy.is_empty:
+        pytest.skip(f"{forkproof.session.target.executable}: lacks what {name} needs")
+    held = 0
+    for what in explore.drawn(EACH, request.config.getoption("fork_seed"), strategy):
+        findings = [judgement.finding for judgement in forkproof.run(what).report.judgements]
+        held += sum(found.verdict is Verdict.HELD for found in findings)
+        broken = [found for found in findings if found.verdict is Verdict.BROKEN]
+        for found in broken:
+            assert is_a_finding(found, broken), f"{found}\n{json.dumps(what.to_dict())}"
+    assert held

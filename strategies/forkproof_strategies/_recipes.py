@@ -1,6 +1,6 @@
 """Deployments that the documentation of gunicorn, gevent and redis-py recommends for background work.
 
-Each recipe is for one declared policy, and nothing in it is known to be wrong: what breaks in one is a finding.
+Each recipe is for one declared policy, and no documentation speaks against it: what breaks in one is a finding.
 """
 
 from __future__ import annotations
