@@ -249,6 +249,8 @@ class _Model:
             case "kill_worker":
                 own = [child for child in self.children if child.place.slot == after.slots[-1]]
                 self.orphans += [min(child.there, self._outlives(child)) for child in own]
+                if any(loop.kind.is_process and loop.kind is not LoopKind.PROCESS for loop in self.scenario.loops):
+                    self.orphans.append(Sure.MAYBE)  # helpers of multiprocessing: a fork server, a resource tracker
                 self._spawn(after.slots[-1])
             case "hup":
                 for _ in range(int(REGISTRY["hup"].option(fault.model_dump(), "times"))):

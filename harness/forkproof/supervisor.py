@@ -326,11 +326,17 @@ class Supervisor:
 
     def child_pid(self, slot: int | None) -> int | None:
         """The pid of the newest live child of the worker in `slot`, or of the arbiter: one that is no worker."""
+        workers = {process.pid for process in self._live_workers()}
         parent = self.arbiter_pid if slot is None else self.worker_pid(slot)
+        below = set() if parent is None else {parent}
+        living = containment.descendants(os.getpid())
+        # A process that a fork server made is that one's child.
+        while found := {stat.pid for stat in living if stat.ppid in below and stat.pid not in workers} - below:
+            below |= found
         children = [
             process
             for process in self.processes.values()
-            if process.role == "child" and not process.gone and process.ppid == parent
+            if process.role == "child" and not process.gone and process.pid in below and process.counts
         ]
         return max(children, key=lambda process: process.first).pid if children else None
 
@@ -818,12 +824,26 @@ class Supervisor:
             return await self.ask_every_slot()
         if after["event"] == "tick":
             before = self._count_in(after["slot"])
-            return await self.until(lambda: self._count_in(after["slot"]) > before, bound, "tick")
+
+            def ticked() -> bool:
+                return self._count_in(after["slot"]) > before
+
+            # Who waits for messages ticks by them alone.
+            publishing = asyncio.create_task(self._publish(lambda: not ticked()))
+            try:
+                return await self.until(ticked, bound, "tick")
+            finally:
+                publishing.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await publishing
         return True
 
     def _count_in(self, slot: int | None) -> int:
+        slots = {process.pid: process.slot for process in self._live_workers()}
         return sum(
-            sum(process.counts.values()) for process in self.processes.values() if slot is None or process.slot == slot
+            sum(process.counts.values())
+            for process in self.processes.values()
+            if slot is None or slot in (process.slot, slots.get(process.ppid))
         )
 
     def _living(self) -> list[containment.Stat]:

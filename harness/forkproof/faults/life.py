@@ -29,6 +29,7 @@ class Life:
     timeout: int
     slots: tuple[int, ...]
     max_requests: int = 0
+    counts_requests: bool = True
     children: frozenset[str] = frozenset()
     """Which of "arbiter" and "worker" start a process for a loop."""
     bereft: frozenset[int | None] = frozenset()
@@ -51,6 +52,7 @@ class Life:
             timeout=server["timeout"],
             slots=tuple(range(server["workers"])),
             max_requests=server["max_requests"],
+            counts_requests=server["worker_class"] not in ("gevent_pywsgi", "geventwebsocket"),
             children=frozenset(
                 _creator(loop.get("start", "app_import"), server["preload"])
                 for loop in scenario["loops"]

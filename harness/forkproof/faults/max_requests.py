@@ -22,6 +22,8 @@ async def _healed(server: Server, fault: Fault, facts: Facts) -> bool:
 
 
 def _refuses(life: Life, fault: Fault) -> str:
+    if not life.counts_requests:
+        return "gunicorn's pywsgi workers do not count their requests (gunicorn#2056)"
     return "" if life.max_requests else "server.max_requests is not set"
 
 
