@@ -314,7 +314,7 @@ class _Model:
             child.there = Sure.MAYBE
             self.orphans.append(Sure.MAYBE)
         self.arbiter.there = Sure.MAYBE
-        if self.children or not all(unit.loop.daemon for unit in self.arbiter.units):
+        if self.children or not all(_ends_with_its_process(unit.loop) for unit in self.arbiter.units):
             self.leavers.append(self.arbiter)
         if any(patch.site is PatchSite.INTERPRETER_START for patch in self.scenario.patches):
             self.unknown = "whether `python -m gevent.monkey` is run again at a re-exec is not written down"
@@ -648,6 +648,11 @@ class _Model:
             and self.advances(unit, self.arbiter) is Sure.YES
             for point, unit in self.parked
         )
+
+
+def _ends_with_its_process(loop: Loop) -> bool:
+    """Whether nothing waits for it: an executor is joined at exit, daemonic or not [P]."""
+    return loop.daemon and loop.kind is not LoopKind.EXECUTOR
 
 
 def _holds_locks(unit: _Unit) -> bool:
