@@ -167,12 +167,22 @@ _KINDS = {
 
 
 @st.composite
-def loops(draw: st.DrawFn, *, name: str = "a", using: Collection[str] = FEATURES, like: Loop | None = None) -> Loop:
-    """One loop called `name`, of the kind of another and started where that one is, if it is to be `like` it."""
+def loops(
+    draw: st.DrawFn,
+    *,
+    name: str = "a",
+    using: Collection[str] = FEATURES,
+    like: Loop | None = None,
+    sites: Collection[LoopStart] = tuple(LoopStart),
+) -> Loop:
+    """One loop called `name`, started at one of `sites`.
+
+    It is of the kind of another and started where that one is, if it is to be `like` it.
+    """
     kind = draw(_kinds(using)) if like is None else like.kind
-    starts = [LoopStart.APP_IMPORT, *(start for start in LoopStart if start is not LoopStart.APP_IMPORT)]
+    starts = sorted(sites, key=lambda start: start is not LoopStart.APP_IMPORT)
     if "fork hooks" not in using or kind is LoopKind.PROCESS:
-        starts.remove(LoopStart.FORK_HOOK)
+        starts = [start for start in starts if start is not LoopStart.FORK_HOOK]
     if kind is LoopKind.SOCKETIO_TASK:
         starts = [start for start in starts if Server(preload="preload" in using).has_app_at(start)]
     bodies = [LoopBody.SLEEP]
@@ -265,8 +275,11 @@ def early_imports(draw: st.DrawFn, *, using: Collection[str] = FEATURES, max_siz
 def parks(draw: st.DrawFn, *, loops: Collection[Loop], preload: bool, max_size: int = 2) -> tuple[Park, ...]:
     """Where units of the arbiter stand when it forks: loops that it starts, and gunicorn's control thread."""
     early = [loop for loop in loops if loop.start in _IN_ARBITER or (preload and loop.start is LoopStart.APP_IMPORT)]
-    points = {loop.name: points_of(loop) for loop in early if points_of(loop)} | {CONTROL: CONTROL_POINTS}
-    names = draw(st.lists(one_of(*points), unique=True, max_size=max_size))
+    points = {loop.name: points_of(loop) for loop in early if points_of(loop)}
+    names = draw(st.lists(one_of(*points), unique=True, min_size=1, max_size=max_size)) if points else []
+    if len(names) < max_size and draw(integers(0, 3)) == 3:
+        points[CONTROL] = CONTROL_POINTS
+        names.append(CONTROL)
     return tuple(Park(who=name, at=draw(one_of(*points[name]))) for name in names)
 
 
@@ -292,7 +305,9 @@ def scenarios(
     using = draw(features(without=without))
     server = draw(servers(worker_classes=worker_classes, max_workers=max_workers, using=using))
     count = draw(integers(min(2, max_loops), max_loops)) if "several loops" in using else 1
-    first = draw(loops(name="a", using=using))
+    # A loop that an arbiter has is what a fork can catch.
+    sites = _IN_ARBITER if "parks" in using and "socketio" not in using else tuple(LoopStart)
+    first = draw(loops(name="a", using=using, sites=sites))
     # Loops meet where they share a process, which they seldom do by chance.
     like = first if "loops alike" in using else None
     drawn = [first, *(draw(loops(name=name, using=using, like=like)) for name in "bc"[: count - 1])]
