@@ -11,7 +11,7 @@ import functools
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -197,13 +197,20 @@ class _Builder:
 
     def build(self) -> Universe:
         every = [*self.by_value, *self.empty]
-        alone = {value: () for value in every if self.can_be([value])}
-        needs: dict[Value, tuple[Value, ...]] = dict(alone)
+        alone = {value: self.can_be([value]) for value in every}
+        runs = [value for value in every if alone[value]]
+        needs: dict[Value, tuple[Value, ...]] = dict.fromkeys(runs, ())
         for value in every:
-            if value not in needs:
-                found = next((others for others in self.company(value, alone) if self.can_be([*others, value])), None)
-                if found is not None:
-                    needs[value] = found
+            if alone[value]:
+                continue
+            # Where a value can be said alone and not run, what is amiss may be what its member had to say beside it.
+            unsaid = alone[value] is None
+            for others in self.company(value, runs) if unsaid else self.kin(value, runs):
+                able = self.can_be([*others, value])
+                if able:
+                    needs[value] = others
+                if able or (unsaid and able is not None):
+                    break
         pairs = {
             tuple(sorted((one, other)))
             for one, other in itertools.combinations(needs, 2)
@@ -218,12 +225,17 @@ class _Builder:
         near = [other for other in self.by_value if other[0] != value[0] and self.near(other, value)]
         yield from itertools.permutations(near, 2)
 
+    def kin(self, value: Value, alone: Collection[Value]) -> Iterator[tuple[Value, ...]]:
+        """Values of the other fields of a list's member."""
+        place = [self.by_value[one][0].path[:-1] if one in self.by_value else None for one in (value, *alone)]
+        return ((other,) for other, here in zip(alone, place[1:], strict=True) if here and here == place[0])
+
     def near(self, one: Value, other: Value) -> bool:
         owner = self.by_value[one][0].owner
         return owner == "server" or (other in self.by_value and owner == self.by_value[other][0].owner)
 
     def meet(self, one: Value, other: Value, needs: dict[Value, tuple[Value, ...]]) -> bool:
-        tries = {(), needs[one], needs[other], needs[one] + needs[other], needs[other] + needs[one]}
+        tries = dict.fromkeys([(), needs[one], needs[other], needs[one] + needs[other], needs[other] + needs[one]])
         if any(self.can_be([*before, one, other]) for before in tries):
             return True
         # What two values of one loop need only when they meet, the server has, as preload has the app early.
@@ -235,21 +247,28 @@ class _Builder:
     def owner(self, value: Value) -> str:
         return self.by_value[value][0].owner
 
-    def can_be(self, values: Sequence[Value]) -> bool:
+    def can_be(self, values: Sequence[Value]) -> bool | None:
+        """Whether the target can run a scenario that has these values; None where there is no such scenario."""
         plain: dict[str, Any] = {"loops": [{"name": "a"}]}
         for value in values:
             self.put(plain, value)
-        return any(self.is_one(variant, values) for variant in _variants(plain))
+        able = None
+        for variant in _variants(plain):
+            what = self.scenario(variant, values)
+            if what is not None:
+                able = self.can_run(what)
+                if able:
+                    break
+        return able
 
-    def is_one(self, plain: dict[str, Any], values: Sequence[Value]) -> bool:
+    def scenario(self, plain: dict[str, Any], values: Sequence[Value]) -> Scenario | None:
         try:
             what = Scenario.model_validate(plain)
         except ValidationError:
-            return False
+            return None
         # Whoever says more of a list than that it is empty, fills it.
-        if any(value in self.empty and functools.reduce(getattr, self.empty[value], what) for value in values):
-            return False
-        return self.can_run(what)
+        filled = (value in self.empty and functools.reduce(getattr, self.empty[value], what) for value in values)
+        return None if any(filled) else what
 
     def put(self, plain: dict[str, Any], value: Value) -> None:
         if value in self.empty:
