@@ -118,6 +118,11 @@ def test_it_is_taken_for_a_worker() -> None:
     assert (finding.verdict, finding.how) == (BROKEN, "told")
 
 
+def test_another_number_in_the_log_is_not_its_pid() -> None:
+    lines = (log(2.6, '  File "src/gevent/_waiter.py", line 55, in switch'), log(2.6, "<callback at 0x7f55ad> failed"))
+    assert judged("foreign_child_ignored", FOREIGN, server(2), window(), EXITS, *lines, window(1)).verdict is HELD
+
+
 def test_a_worker_goes() -> None:
     events = (server(), window(), EXITS, gone(WORKER, 2.6), worker(0, pid=120, t=2.7), window(1))
     finding = judged("foreign_child_ignored", FOREIGN, *events)

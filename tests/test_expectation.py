@@ -260,6 +260,8 @@ HANDOVER, ORPHAN, RESPONSIVE, FOREIGN = (
         (IN_ARBITER, ["hup"], ONE, HOLD),
         (IN_CONFIG, ["hup"], ONE, BREAK),
         (IN_CONFIG, ["usr2"], ONE, HOLD),
+        ({"start": "pre_fork", "kind": "process_spawn", "policy": ARBITER}, ["hup"], ONE, MAY),
+        ({"start": "pre_fork", "kind": "thread", "policy": ARBITER}, ["hup"], ONE, BREAK),
         ({**CHILD_OF_WORKER, "policy": WORKER}, [{"fault": "kill_child", "slot": 0}], ONE, BREAK),
         (SERVICE_IN_WORKER, [KILL_0], HANDOVER, HOLD),
         (SERVICE_IN_WORKER, ["hup"], HANDOVER, MAY),
@@ -285,6 +287,27 @@ def test_what_faults_leave_of_a_sync_worker(
     named = [fault if isinstance(fault, dict) else {"fault": fault} for fault in faults]
     what = from_dict({"loops": [{"name": "a", **loop}], "faults": named})
     assert expect(what, claim, "a" if claim in (ONE, HANDOVER) else None, VERSIONS)[0] is answer
+
+
+@pytest.mark.parametrize(
+    ("loop", "answer"), [(INIT, HOLD), ({**INIT, "daemon": False}, MAY), ({**INIT, "kind": "executor"}, MAY)]
+)
+def test_a_worker_that_waits_for_a_loop_is_not_replaced(loop: dict[str, Any], answer: Expectation) -> None:
+    server, faults = {"max_requests": 100}, [{"fault": "max_requests"}]
+    what = from_dict({"loops": [{"name": "a", **loop}], "server": server, "faults": faults})
+    assert expect(what, ANSWERS, None, VERSIONS)[0] is answer
+
+
+def test_a_queue_of_gevents_is_not_for_native_threads() -> None:
+    shared = {"kind": "native_thread", "body": "queue_get", "start": "first_request"}
+    assert expected(deployment(shared), QUIET) is MAY
+    assert expected(deployment({**shared, "body": "sleep"}), QUIET) is HOLD
+
+
+def test_a_queue_of_gevents_has_no_mutex() -> None:
+    kind = {"kind": "native_thread", "body": "sleep"}
+    assert expected(parked("queue_mutex", **kind), LOCKED) is BREAK
+    assert expected(parked("queue_mutex", {"site": "interpreter_start"}, **kind), LOCKED) is not BREAK
 
 
 def test_an_old_gunicorn_shuts_down_with_a_foreign_child() -> None:

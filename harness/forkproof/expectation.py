@@ -268,7 +268,10 @@ class _Model:
                 for slot in before.slots:
                     self._leave(slot)
                     self._spawn(slot)
-                if any(loop.kind.is_process or loop.start is LoopStart.PRE_FORK for loop in self.scenario.loops):
+                waits = any(process.place.role == "worker" for process in self.leavers)
+                if waits or any(
+                    loop.kind.is_process or loop.start is LoopStart.PRE_FORK for loop in self.scenario.loops
+                ):
                     self.unknown = "which workers are replaced after max_requests is not promised"
             case "kill_child":
                 here = [child for child in self.children if child.place.slot == fault.slot]
@@ -329,7 +332,11 @@ class _Model:
         for child in own:
             child.there = Sure.MAYBE
         self.orphans += [Sure.MAYBE for _ in own]
-        if own or self.hogs(worker) is not Sure.NO or not all(unit.loop.daemon for unit in worker.units):
+        if (
+            own
+            or self.hogs(worker) is not Sure.NO
+            or not all(_ends_with_its_process(unit.loop) for unit in worker.units)
+        ):
             worker.there = Sure.MAYBE
             self.leavers.append(worker)
 
@@ -624,6 +631,11 @@ class _Model:
         return not in_thread and not odd
 
     @property
+    def workers_leave(self) -> bool:
+        """Whether some worker is told to go while others stay or come."""
+        return any(fault.fault in ("hup", "ttou", "max_requests", "usr2") for fault in self.scenario.faults)
+
+    @property
     def held_up(self) -> bool:
         """Whether some greenlet may hold the arbiter or a worker."""
         return any(self.hogs(process) is not Sure.NO for window in self.windows for process in window)
@@ -644,6 +656,7 @@ class _Model:
         return any(
             point in points
             and unit.native
+            and not (point is ParkPoint.QUEUE_MUTEX and "queue" in unit.made_with)  # gevent's has no mutex
             and unit.loop.guard is Guard.NONE
             and self.advances(unit, self.arbiter) is Sure.YES
             for point, unit in self.parked
@@ -737,6 +750,8 @@ def _one_listener_in(model: _Model, loop: Loop, window: Snapshot) -> Answer:
     where = _named(sure)
     if answers == {True}:
         return Expectation.MUST_HOLD, f"runs in {where} [F, G, H]"
+    if loop.daemon and loop.kind.is_process and model.workers_leave:
+        return Expectation.MAY_BREAK, "a worker that leaves may end the daemonic processes of the master [P]"
     return Expectation.MUST_BREAK, f"runs in {where}, which is not {loop.policy.value} [F, G, H]"
 
 
@@ -1061,6 +1076,7 @@ def _plain(model: _Model, but_for: Callable[[_Model, Loop], bool] = lambda model
     loops = model.scenario.loops
     return (
         not model.unsettled
+        and model.patches_as_documented
         and all((loop.daemon and loop.kind not in _WAITED_FOR) or but_for(model, loop) for loop in loops)
         and all(model.hogs(process) is Sure.NO for window in model.windows for process in window)
         and not any(model.talks_at_fork(process) for window in model.windows for process in window)

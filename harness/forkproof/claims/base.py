@@ -220,8 +220,8 @@ def tells_of_fault(history: History, line: Event) -> bool:
 
 
 def pids_in(line: Event) -> set[int]:
-    """All numbers in a line of the log: its pids are among them."""
-    return {int(digits) for digits in re.findall(r"\d+", line["line"])}
+    """The processes that a line of gunicorn's log names: who wrote it, `[12]`, and of whom, `pid: 34`."""
+    return {int(one or other) for one, other in re.findall(r"\[(\d+)\]|\bpid[: ]{1,2}(\d+)\b", line["line"])}
 
 
 # --- loops and where they tick
