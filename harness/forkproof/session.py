@@ -16,6 +16,7 @@ from forkproof.history import History
 from forkproof.judge import RunReport, judge, server_log
 from forkproof.launch import Shared
 from forkproof.scenario import Loop, LoopStart, Policy, Scenario, Server
+from forkproof.storage import Pruner
 from forkproof.target import Target
 
 
@@ -29,6 +30,10 @@ class Session:
     stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _control_boots: bool = False
+    _pruner: Pruner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pruner = Pruner(self.around.out)
 
     @property
     def target(self) -> Target:
@@ -61,6 +66,7 @@ class Session:
     def _launch(self, what: Scenario) -> Path:
         with self._lock:
             self.launched += 1
+        self._pruner.ran()
         folder = launch.launch(what, self.around, self.stop)
         if self.stop.is_set():
             raise CouldNotDecide("stopped", folder)
