@@ -11,7 +11,7 @@ Pressures, with their share of the runs:
   none    40 %  the runs alone, `-j` at once
   hogs    50 %  eight processes that compute beside them
   disk     5 %  a process that writes and syncs, and one that holds and touches half of the free memory
-  stops    5 %  every 0.2 to 1 s, everything, forkproof or one of its own processes stands still for up to 2 s
+  stops    5 %  every 0.2 to 1 s, everything, forkproof or any one process stands still for up to 2 s
 """
 
 from __future__ import annotations
@@ -82,21 +82,17 @@ def hoard(parent: int) -> None:
 
 
 def stop(parent: int, folder: str, seed: str) -> None:
-    """Let everything, forkproof itself or one of its own processes stand still for a while, again and again."""
+    """Let everything, forkproof itself or any one process stand still for a while, again and again."""
     chance = random.Random(seed)
     while os.getppid() == parent:
         time.sleep(chance.uniform(0.2, 1.0))
         ours = [stat.pid for stat in containment.carrying(folder) if stat.pid != os.getpid()]
-        helpers = [pid for pid in ours if any(name in containment.command_of(pid) for name in HELPERS)]
-        pids = chance.choice([[parent, *ours], [parent], [chance.choice(helpers)] if helpers else [parent]])
+        pids = chance.choice([[parent, *ours], [parent], [chance.choice([parent, *ours])]])
         try:
             _send(pids, signal.SIGSTOP)
             time.sleep(chance.uniform(0.05, 2.0))
         finally:
             _send(pids, signal.SIGCONT)
-
-
-HELPERS = ("forkproof.supervisor", "forkproof.control", "_broker_process")
 
 
 def _send(pids: Iterable[int], number: signal.Signals) -> None:

@@ -115,6 +115,16 @@ def test_what_held_in_part_of_a_run_is_undecided() -> None:
     assert found.verdict is Verdict.HELD
 
 
+def test_what_broke_beside_somebody_elses_stop_is_undecided() -> None:
+    [found] = judge(scenario(), history(server(1), window()), ["exactly_one_listener"])
+    assert found.verdict is Verdict.BROKEN
+    [found] = judge(scenario(), history(server(1), window(), seen(2.5, "halted", target=110)), ["exactly_one_listener"])
+    assert found.verdict is Verdict.UNKNOWN
+    assert "process 110 was stopped by somebody else's signal" in found.explanation
+    [found] = judge(scenario(), history(*SOUND, seen(2.5, "halted", target=110)), ["exactly_one_listener"])
+    assert found.verdict is Verdict.HELD
+
+
 def test_some_claims_alone() -> None:
     findings = judge(scenario(), EMPTY, ["quiet_runtime", "workers_boot"])
     assert [finding.claim for finding in findings] == ["workers_boot", "quiet_runtime"]

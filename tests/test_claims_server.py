@@ -261,6 +261,19 @@ def test_the_log_tells_of_a_kill() -> None:
     assert judged(STOP, TERM, server(), TERMED, log(4.9, line), STOPPED).verdict is Verdict.HELD
 
 
+@pytest.mark.parametrize(("granted", "verdict"), [(0.5, Verdict.UNKNOWN), (1.0, Verdict.BROKEN)])
+def test_graceful_timeout_is_the_machines_too(granted: float, verdict: Verdict) -> None:
+    def told(t: float, seconds: float) -> Events:
+        return seen(t, "sample", turn=0, control=0, granted=seconds, ticks={}, gone=[])
+
+    before, after = told(4.9, 2.0) + told(5.01, 3.0), told(7.9, 3.0 + granted) + told(9.0, 9.0)
+    events = (server(), TERMED, before, after)
+    line = "[100] [ERROR] Worker (pid:110) was sent SIGKILL! Perhaps out of memory?"
+    assert judged(STOP, TERM, *events, log(8.0, line), STOPPED).verdict is verdict
+    assert judged(STOP, TERM, *events, exited(110, 8.0, -9), STOPPED).verdict is verdict
+    assert judged(STOP, TERM, *events, STOPPED).verdict is Verdict.HELD
+
+
 def test_the_log_tells_late_of_a_fault() -> None:
     line = "[100] [ERROR] Worker (pid:109) was sent SIGKILL! Perhaps out of memory?"
     killed = fault("kill_worker", 2.5, target=109)

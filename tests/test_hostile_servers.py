@@ -55,6 +55,18 @@ os.mkdir(RUN + "/history/folder.jsonl")
 os.symlink("/dev/zero", RUN + "/history/zero.jsonl")
 """
 HANG = "time.sleep(3600)"
+STOPPED = """
+import signal
+if os.fork() == 0:
+    history = RUN + "/history/supervisor.jsonl"
+    while b"window.open" not in open(history, "rb").read():
+        time.sleep(0.005)
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        parent = open("/proc/" + name + "/stat").read().rpartition(")")[2].split()[1]
+        if parent == str(os.getppid()) and name != str(os.getpid()):
+            os.kill(int(name), signal.SIGSTOP)
+    time.sleep(3600)
+"""
 
 
 @pytest.fixture
@@ -110,3 +122,12 @@ def test_garbage_in_the_history_is_passed_over(worse: Callable[[str], RunReport]
 
 def test_a_server_that_hangs_in_boot_is_told(worse: Callable[[str], RunReport]) -> None:
     assert verdict_of(worse(HANG), "workers_boot") is Verdict.BROKEN
+
+
+def test_who_is_stopped_from_outside_breaks_nothing(worse: Callable[[str], RunReport]) -> None:
+    report = worse(STOPPED)
+    history = History.read(report.folder / "history")
+    [worker] = [process.pid for process in history.processes.values() if process.place.role == "worker"]
+    assert [event["target"] for event in history.of("halted")] == [worker]
+    assert Verdict.BROKEN not in {judgement.finding.verdict for judgement in report.judgements}
+    assert verdict_of(report, "server_answers") is Verdict.UNKNOWN

@@ -97,6 +97,11 @@ class Budget:
     @property
     def expired(self) -> bool:
         """Whether it is spent; asking is what spends it, so ask at least every few turns, and as often as one likes."""
+        self.spend()
+        return self.spent >= self.seconds
+
+    def spend(self) -> None:
+        """Count what the machine has given since the last time."""
         now, turns = time.monotonic(), self._gauge.turns
         if turns > self._turns:
             stretch = self._gauge.stretch
@@ -104,7 +109,6 @@ class Budget:
             # A control that makes no turns is not run: then time is nobody's.
             self.spent += min((now - self._last) / stretch, (turns - self._turns) * 2 * TURN)
             self._last, self._turns = now, turns
-        return self.spent >= self.seconds
 
 
 class Control:

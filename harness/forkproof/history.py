@@ -32,7 +32,8 @@ Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
 | `park.reached`, `.released`, `.failed` (probe) | `park`, `who`, `at`, `fork`; `native`; `reason`, `absent` |
 | `park.use`, `park.used` (probe) | `park`, `who`, `at`; `error`: a worker's first use of what is parked |
 | `launch` (supervisor) | `command`, `arbiter`, `namespace` |
-| `sample` (supervisor) | `turn`, `control` (turns), `ticks` {`pid-start`: {cell: count}}, `gone` [`pid-start`] |
+| `sample` (supervisor) | `turn`, `control`, `granted` (idle s), `ticks` {`pid-start`: {cell: count}}, `gone` [same] |
+| `halted` (supervisor) | `target`: a process of the server that somebody else stopped with a signal |
 | `window.open` (supervisor) | `window`, `after`, `healed`, `slots` that ought to have a worker, `arbiter` (its pid) |
 | `window.close` (supervisor) | `window`, `turns`, `control` |
 | `fault.invoke`, `fault.ok`, `fault.fail` (supervisor) | `fault`, `index`; then its facts, mostly a `target` (pid) |
@@ -269,6 +270,12 @@ class History:
                         times.append(sample.t)
                         values.append(count)
         return series
+
+    def granted(self, since: float, until: float) -> float | None:
+        """How many seconds of an idle machine there were between two times; None where no sample tells."""
+        told = [(sample.t, sample["granted"]) for sample in self.of("sample") if "granted" in sample.fields]
+        inside = [granted for t, granted in told if since <= t <= until]
+        return inside[-1] - inside[0] if inside else None
 
     def count(self, birth: str, process: str, t: float) -> int:
         """How often a loop had ticked in a process by `t`, as last sampled."""

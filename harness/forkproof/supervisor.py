@@ -45,6 +45,8 @@ output, 2 MB in its folder and 10 processes."""
 LONGEST_LINE = 1 << 16
 _LIMITS_EVERY = 25
 """Samples between two looks at what is slow to look at."""
+_HALTED_EVERY = 5
+"""Samples between two looks at who stands still."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Why a run folder cannot be written to any more; the supervisor then exits with that number."""
 _SUBSCRIBING = ("listen", "get_message")
@@ -109,6 +111,8 @@ class Supervisor:
         self._redis: resp.Client | None = None
         self._outside = Outside(self.record)
         self._reloads = 0
+        self._granted = Budget(self.gauge, float("inf"))
+        self._halted: set[int] = set()
         self._start = containment.read_stat(os.getpid())
         self._history = os.open(
             folder / "history" / "supervisor.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
@@ -221,7 +225,19 @@ class Supervisor:
             if moved:
                 ticks[process.key] = moved
         gone, self._pending_gone = self._pending_gone, []
-        self.record("sample", turn=self.turn, control=self.gauge.turns, ticks=ticks, gone=gone)
+        self._granted.spend()
+        granted = round(self._granted.spent, 3)
+        self.record("sample", turn=self.turn, control=self.gauge.turns, granted=granted, ticks=ticks, gone=gone)
+        if self.turn % _HALTED_EVERY == 0:
+            self._look_for_halted()
+
+    def _look_for_halted(self) -> None:
+        """Write down who stands still by a signal that is not ours: what it misses then is nobody's fault."""
+        for process in self.processes.values():
+            stat = containment.read_stat(process.pid) if process.pid not in self._halted else None
+            if stat is not None and stat.start == process.start and stat.state == "T":
+                self._halted.add(process.pid)
+                self.record("halted", target=process.pid)
 
     def _moved(self, process: _Process) -> dict[str, int]:
         if process.ticks is None:
@@ -289,6 +305,8 @@ class Supervisor:
 
     def signal(self, pid: int, number: int) -> None:
         """Send a signal to a process of the server."""
+        if number == signal.SIGSTOP:
+            self._halted.add(pid)
         os.kill(pid, number)
 
     async def all_slots_answered(self) -> bool:

@@ -198,18 +198,33 @@ def _killed(say: Say, scenario: Scenario, history: History, term: Event) -> Find
             told = f"{who(history, key)} went {gone - term.t:.2f}s after TERM without worker_exit"
             told += f": killed when graceful_timeout ({scenario.server.graceful_timeout}s) was used up"
             seen = [event for event in history.of("sample") if key in event.get("gone", ())][:1]
-            return say.broken(told, [term, *seen, hook], how="killed")
+            return _too_late(say, scenario, history, term, gone, told, [term, *seen, hook])
     workers = {history.processes[key].pid: key for key in booted(history)}
     for event in history.of("exit"):
         # The arbiter reaps its workers; one that it killed last and left to us has ended with -9.
         if event.t > term.t and event["child"] in workers and event["status"] == -signal.SIGKILL:
             told = f"{who(history, workers[event['child']])} was killed {event.t - term.t:.2f}s after TERM"
             told += f": graceful_timeout ({scenario.server.graceful_timeout}s) was used up"
-            return say.broken(told, [event, term], how="killed")
+            return _too_late(say, scenario, history, term, event.t, told, [event, term])
     for event in history.of("log"):
         if event.t > term.t and "was sent SIGKILL" in event["line"] and not tells_of_fault(history, event):
-            return say.broken(f"a worker was killed after TERM: {quoted(event)}", [event], [term], how="killed")
+            told = f"a worker was killed after TERM: {quoted(event)}"
+            return _too_late(say, scenario, history, term, event.t, told, [event, term])
     return None
+
+
+def _too_late(
+    say: Say, scenario: Scenario, history: History, term: Event, killed: float, told: str, events: list[Event]
+) -> Finding:
+    """gunicorn counts graceful_timeout in seconds, however few of them the machine gave to its workers."""
+    granted = history.granted(term.t, killed)
+    if granted is not None and granted < ENOUGH * scenario.server.graceful_timeout:
+        return say.unknown(f"{told}; but the machine gave it only {granted:.2f}s of these", events)
+    return say.broken(told, events, how="killed")
+
+
+ENOUGH = 0.25
+"""The share of graceful_timeout within which a worker that can leave has left, beside four others on two cores."""
 
 
 def _bad_exit(say: Say, history: History, term: Event) -> Finding | None:
