@@ -1,0 +1,105 @@
+"""Runs fixed scenarios several times over, and tells how far the verdicts of the rounds agree.
+
+    python benchmarks/agreement.py [-n 100] [--rounds 3] [-j 2] [--seed 1] [--json FILE]
+
+The scenarios are those that `forkproof explore --seed` draws. Two shares are told: of scenarios whose verdict, the
+worst of their claims, is the same in each round, and of single claims. What differs is a race, or ours: each one is
+named, with how often it broke. Exits 1 where fewer than 99 % of the scenarios agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from forkproof import explore
+from forkproof.errors import CouldNotDecide
+from forkproof.launch import remove_folder
+from forkproof.scenario import Scenario
+from forkproof.session import Session, open_session
+from forkproof_strategies import scenarios
+
+AT_LEAST = 0.99
+WHOLE = "the scenario"
+
+Verdicts = dict[str, str]
+
+
+def verdicts_of(session: Session, what: Scenario) -> Verdicts:
+    """The verdict of a run and of each claim in it."""
+    try:
+        report = session.run(what)
+    except CouldNotDecide:
+        return {WHOLE: "unknown"}
+    found = [judgement.finding for judgement in report.judgements]
+    remove_folder(report.folder)
+    named = {f"{one.claim} of {one.loop}" if one.loop else one.claim: one.verdict.value for one in found}
+    return {WHOLE: report.verdict.value, **named}
+
+
+def compare(rounds: Sequence[Sequence[Verdicts]], every: Sequence[Scenario]) -> dict[str, Any]:
+    """What agrees over the rounds, and what does not."""
+    agree: Counter[bool] = Counter()
+    claims: Counter[bool] = Counter()
+    differ = []
+    for what, results in zip(every, zip(*rounds, strict=True), strict=True):
+        seen: dict[str, Counter[str]] = defaultdict(Counter)
+        for result in results:
+            for name, verdict in result.items():
+                seen[name][verdict] += 1
+        agree[len(seen.pop(WHOLE)) == 1] += 1
+        apart = {name: dict(counts) for name, counts in seen.items() if len(counts) > 1}
+        claims[True] += len(seen) - len(apart)
+        claims[False] += len(apart)
+        if apart:
+            differ.append({"digest": what.digest, "claims": apart, "scenario": what.to_dict()})
+    return {
+        "rounds": len(rounds),
+        "scenarios": {"same": agree[True], "of": agree.total()},
+        "claims": {"same": claims[True], "of": claims.total()},
+        "differ": differ,
+    }
+
+
+def main() -> int:
+    """Run the rounds, print what agrees."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-n", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("-j", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--target")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="fpa-") as folder,
+        open_session(target_name=options.target, out=Path(folder)) as session,
+    ):
+        classes, lacks = explore.abilities(session.target)
+        strategy = scenarios(worker_classes=classes, flags=session.target.patch_flags, without=lacks)
+        every = explore.drawn(options.n, options.seed, strategy, session.can_run)
+        rounds = []
+        for number in range(options.rounds):
+            with ThreadPoolExecutor(options.j) as pool:
+                rounds.append(list(pool.map(lambda what: verdicts_of(session, what), every)))
+            print(f"round {number + 1} of {options.rounds}: {len(every)} scenarios", flush=True)
+    result = compare(rounds, every)
+    for one in result["differ"]:
+        print(one["digest"], "; ".join(f"{name}: {counts}" for name, counts in one["claims"].items()))
+    for name in ("scenarios", "claims"):
+        same, of = result[name]["same"], result[name]["of"]
+        print(f"{name}: {same} of {of} agree in {options.rounds} rounds ({same / max(of, 1):.1%})")
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    return 0 if result["scenarios"]["same"] >= AT_LEAST * result["scenarios"]["of"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
