@@ -9,6 +9,7 @@ from histories import (
     ARBITER,
     WORKER,
     Events,
+    arbiter,
     connection,
     created,
     handled,
@@ -75,6 +76,12 @@ def test_redis_counts_something_else(policy: str, count: int, how: str, wish: st
     assert f"{count} subscription" in found.explanation
     assert wish in found.explanation
     assert [event.event for event in found.evidence[:2]] == ["numsub.ok", "loop.created"]
+
+
+def test_there_is_no_worker_that_could_subscribe() -> None:
+    found = judged(NUMSUB, listener("once_per_worker"), arbiter(), HEARD, window(), numsub(1))
+    assert found.verdict is Verdict.UNKNOWN
+    assert judged(NUMSUB, listener(), arbiter(), HEARD, window(), numsub(2)).verdict is Verdict.BROKEN
 
 
 def test_one_window_is_enough_to_break_it() -> None:

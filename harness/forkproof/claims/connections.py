@@ -52,6 +52,8 @@ def _subscriptions_in(say: Say, scenario: Scenario, history: History, loop: Loop
         return say.unknown(f"Redis gave no count {span(history, window)}: {reason}", failed)
     counted = counts[-1]
     workers = history.live_workers(window)
+    if not workers and loop.policy is Policy.ONCE_PER_WORKER:
+        return say.unknown(f"there is no worker {span(history, window)} that could subscribe", counts)
     least, most = _policy_count(loop, len(workers))
     told = f"Redis counts {number(counted['count'], 'subscription')}, and {_wish(loop, len(workers))}"
     if not least <= counted["count"] <= most:
