@@ -70,8 +70,8 @@ WRONG: list[tuple[str, str]] = [
     ("run missing.json", "missing.json: cannot be read: [Errno 2] No such file or directory"),
     ("run words", "words: is not JSON: Expecting value: line 1 column 1"),
     ("run impossible.json", "impossible.json: server.workers: 9 is not allowed: input should be less"),
-    ("recheck .", ".: is not the folder of a run: launch.json: [Errno 2] No such file or directory"),
-    ("recheck missing", "missing: is not the folder of a run: launch.json: [Errno 2] No such file or directory"),
+    ("recheck .", ".: is not the folder of a run: launch.json: No such file or directory"),
+    ("recheck missing", "missing: is not the folder of a run: launch.json: No such file or directory"),
     ("replay empty", "empty/scenario.json: cannot be read: [Errno 2] No such file or directory"),
     (f"run {RUN} --target missing", f"missing: there is no such file. {PYTHON}"),
     (f"run {RUN} --target empty", f"empty: is a folder without bin/python. {PYTHON}"),
@@ -213,3 +213,16 @@ def test_output_that_nobody_takes(file: str) -> None:
     out.close()
     assert done.returncode == 3
     assert done.stderr.startswith(b"forkproof: the output was cut short: ")
+
+
+def test_a_folder_that_was_moved_names_no_program_to_start(run: Run, folder: Path, tmp_path: Path) -> None:
+    asked = {"target": str(tmp_path / "python"), "broker": "embedded"}
+    launched = json.loads((folder / "launch.json").read_bytes())
+    launched |= {"asked": asked, "environment": {"FORKPROOF_RUN": str(tmp_path / "elsewhere")}}
+    (folder / "launch.json").write_text(json.dumps(launched))
+    code, _, err = run("replay", folder)
+    assert code == 2
+    assert "was not made there, so the programs that its launch.json names are not started. Give --target (it" in err
+    launched["environment"]["FORKPROOF_RUN"] = str(folder)
+    (folder / "launch.json").write_text(json.dumps(launched))
+    assert f"{tmp_path}/python: there is no such file" in run("replay", folder)[2]

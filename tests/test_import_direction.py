@@ -80,7 +80,9 @@ ALLOWED = {
     "forkproof.faults": {"forkproof.faults"},
     "forkproof.scenario": {"forkproof.faults", "forkproof.errors"},
     "forkproof.target": {"forkproof.scenario", "forkproof.errors"},
-    "forkproof.history": {"forkproof.scenario"},
+    "forkproof.files": set[str](),
+    "forkproof.events": {"forkproof.scenario"},
+    "forkproof.history": {"forkproof.scenario", "forkproof.events", "forkproof.files", "forkproof.errors"},
     "forkproof.patching": {"forkproof.scenario"},
     "forkproof.verdict": {"forkproof.history"},
     "forkproof.claims": {

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from histories import SUPERVISOR as SUPERVISOR_PID
 from histories import WORKER, Events, created, history, ran, request, scenario, server, window
 
 from forkproof.claims import REGISTRY
-from forkproof.errors import ForkproofError, ScenarioError, UsageError
+from forkproof.errors import ForkproofError, HistoryError, ScenarioError, UsageError
+from forkproof.history import SUPERVISOR
 from forkproof.judge import judge
 from forkproof.scenario import Scenario
 
@@ -32,7 +35,8 @@ def run_folder(folder: Path, what: Scenario, *groups: Events) -> Path:
     (folder / "scenario.json").write_text(what.to_json(), encoding="utf-8")
     (folder / "launch.json").write_text(json.dumps({"target": VERSIONS}), encoding="utf-8")
     for event in history(*groups):
-        with (folder / "history" / f"{event.process}.jsonl").open("a", encoding="utf-8") as file:
+        name = SUPERVISOR if event.pid == SUPERVISOR_PID else f"{event.process}.jsonl"
+        with (folder / "history" / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event.to_dict()) + "\n")
     return folder
 
@@ -132,15 +136,55 @@ def test_claims_can_be_chosen(folder: Path) -> None:
         judge(folder, ["nope"])
 
 
-@pytest.mark.parametrize("name", ["110-110.jsonl", "90-90.jsonl", "torn.jsonl"])
-def test_what_is_torn_is_passed_over(folder: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["110-110.jsonl", SUPERVISOR, "another.jsonl"])
+def test_a_torn_last_line_is_passed_over(folder: Path, name: str) -> None:
     whole = judge(folder).to_dict()
-    garbage = (
-        b'\x00\xff\n[1]\nnull\n{}\n{"t": "x"}\n{"t": 1, "pid": 1e999}\n' + b"[" * 5000 + b'\n{"t": 1.9, "pid": 110, "st'
-    )
     with (folder / "history" / name).open("ab") as file:
-        file.write(garbage)
+        file.write(b'{"t": 1.9, "pid": 110, "st')
     assert judge(folder).to_dict() == whole
+
+
+NO_EVENTS = [
+    (b"\x00\xff", "invalid JSON"),
+    (b"[1]", "input should be an object"),
+    (b"{}", "there is no such event"),
+    (b'{"t": 1, "pid": 1, "start": 1, "event": "nope"}', "there is no such event"),
+    (b'{"t": NaN, "pid": 1, "start": 1, "event": "log", "line": ""}', "log: t: input should be a finite number"),
+    (b'{"t": 1, "pid": true, "start": 1, "event": "log", "line": ""}', "log: pid: input should be a valid integer"),
+    (b'{"t": 1, "pid": 1e999, "start": 1, "event": "log", "line": ""}', "log: pid: input should be a valid integer"),
+    (b'{"t": 1, "pid": 1, "start": 1, "event": "log"}', "log: line: field required"),
+    (b'{"t": 1, "pid": 1, "start": 1, "event": "log", "line": "\\ud800"}', "invalid JSON"),
+    (b'{"t": 1, "pid": 1, "start": 1, "event": "log", "line": "", "more": NaN}', "log: more"),
+    (b'{"t": 1, "pid": 1, "start": 1, "event": "stack", "target": "", "file": "/etc/passwd"}', "stack: file"),
+    (b"[" * 5000, "invalid JSON: recursion limit exceeded"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "why"), NO_EVENTS, ids=[str(line[:40]) for line, _ in NO_EVENTS])
+def test_a_line_that_is_no_event(folder: Path, line: bytes, why: str) -> None:
+    path = folder / "history" / SUPERVISOR
+    whole = path.read_bytes()
+    path.write_bytes(line + b"\n" + whole)
+    with pytest.raises(HistoryError, match=f"^{path}: line 1 is no event: .*The file is damaged") as refused:
+        judge(folder)
+    assert why in str(refused.value)
+    path.write_bytes(whole)
+    # What the server can write into ends no command, and is no pass.
+    path = folder / "history" / f"{WORKER}-{WORKER}.jsonl"
+    path.write_bytes(path.read_bytes() + line + b"\n{}\n")
+    report = judge(folder)
+    assert report.exit_code == 3
+    found = {judgement.finding.verdict.value for judgement in report.judgements}
+    assert found == {"unknown", "not_applicable"}
+    told = report.judgements[0].finding.explanation
+    assert f"the record is damaged: history/{path.name}: line " in told
+    assert told.endswith(", and 1 more like it")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_history_that_is_no_file(folder: Path, make: Callable[[Path], None]) -> None:
+    make(folder / "history" / "7-7.jsonl")
+    assert "history/7-7.jsonl: cannot be read: " in judge(folder).judgements[0].finding.explanation
 
 
 def test_a_process_whose_first_line_is_lost(folder: Path) -> None:

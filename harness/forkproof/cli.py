@@ -182,7 +182,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     names = _known_claims(arguments.claim)
     what = load(arguments.scenario)
-    before = asked_for(arguments.scenario)
+    before = {} if arguments.target and arguments.broker else asked_for(arguments.scenario)
     # A cause is looked for with a rate in hand: what fails now and then must hold more often to count as sound.
     repeat = arguments.repeat or (RATED if arguments.why else 1)
     reports: list[RunReport] = []

@@ -31,6 +31,10 @@ class UsageError(ForkproofError):
     """Options or files that make no sense together."""
 
 
+class HistoryError(ForkproofError):
+    """A history that cannot be relied on: what the supervisor recorded is damaged."""
+
+
 class TargetError(ForkproofError):
     """The interpreter to be tested is none, or is too old."""
 

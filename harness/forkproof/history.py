@@ -1,66 +1,22 @@
 """What really happened: events as they are written, and the merged history that claims are judged on.
 
 Every process writes a file of its own, `history/<pid>-<start>.jsonl`, whole lines with O_APPEND, so that neither a
-fork nor a kill -9 tears or mixes lines; a torn last line is passed over. `start` is the start time of the process in
-clock ticks since boot (proc(5), field 22), so that a pid used again is another process. All times are seconds of
-CLOCK_MONOTONIC, which processes of one machine share.
+fork nor a kill -9 tears or mixes lines. `start` is the start time of the process in clock ticks since boot (proc(5),
+field 22), so that a pid used again is another process. All times are seconds of CLOCK_MONOTONIC, which processes of one
+machine share. Which events there are, and what they have, says `forkproof.events`.
 
 The supervisor writes `history/supervisor.jsonl`. Its `sample` events hold the tick counters that it read out of shared
 memory, since a starved process cannot report.
 
-A name in a module that still means what gevent has replaced is `stale`: [the name, the original].
-
-Events, `(writer)`, and their fields beside `t`, `pid`, `start`, `event`:
-
-| event | fields |
-|---|---|
-| `process` (probe) | `ppid`, `python`; the first event of every process |
-| `role` (probe) | `role`, `slot` |
-| `hook` (probe) | `name`; `slot` where one is meant, `child` for `child_exit` |
-| `patch` (probe) | `site` (`worker_class` for the worker's own), `flags`, `saved` (modules patched so far) |
-| `patched` (probe) | `when`, `keywords` of `patch_all`, `names` {name: `patched`, `removed`, `original`}, `stale` |
-| `early.made` (probe) | `name` (its module, and what it is) |
-| `early.used` (probe) | `name`, `user` (`request`, a loop), `greenlet`, `native` [[path, `lock`, `queue`, `socket`]] |
-| `loop.created` (probe) | `loop`, `birth`, `kind`, `site`, `defined_at` (file:line of its body) |
-| `loop.begin` (probe) | `loop`, `birth`, `cell`, `tid`, `thread` (class name): first turn in this process |
-| `loop.subscribed` (probe) | `loop`, `birth`: Redis has confirmed |
-| `loop.end` (probe) | `loop`, `birth`, `error` (null for a return) |
-| `handled` (probe) | `loop`, `birth`, `message` |
-| `listening` (probe) | `address` |
-| `blocked` (probe) | `number`, `seconds`: this worker now sleeps natively in a request |
-| `fork` (probe) | in a child: `parent`; `beside`, `imports`, `locks` of threads that did not come along |
-| `park.reached`, `.released`, `.failed` (probe) | `park`, `who`, `at`, `fork`; `native`; `reason`, `absent` |
-| `park.use`, `park.used` (probe) | `park`, `who`, `at`; `error`: a worker's first use of what is parked |
-| `launch` (supervisor) | `command`, `arbiter`, `namespace` |
-| `sample` (supervisor) | `turn`, `control`, `granted` (idle s), `ticks` {`pid-start`: {cell: count}}, `gone` [same] |
-| `halted` (supervisor) | `target`: a process of the server that somebody else stopped with a signal |
-| `window.open` (supervisor) | `window`, `after`, `healed`, `slots` that ought to have a worker, `arbiter` (its pid) |
-| `window.close` (supervisor) | `window`, `turns`, `control` |
-| `fault.invoke`, `fault.ok`, `fault.fail` (supervisor) | `fault`, `index`; then its facts, mostly a `target` (pid) |
-| `fault.heal` (supervisor) | `fault`, `index`; what was done to take it back |
-| `fault.healed` (supervisor) | `fault`, `index`, `healed`: whether the server has come through it |
-| `request.invoke`, `.ok`, `.fail`, `.info` (supervisor) | `request`; `slot`, `worker`, `loops`, `threads`; `error` |
-| `publish.invoke`, `publish.ok`, `publish.info` (supervisor) | `message`, `loop`; `receivers` |
-| `numsub.invoke`, `numsub.ok`, `numsub.info` (supervisor) | `loop`; `count` of subscribed connections; `error` |
-| `waits` (supervisor) | `on` {`pid-start`: {task: [inode of a socket it is blocked on]}}, `blind` {`pid-start`: why} |
-| `resources` (supervisor) | `target`, `fds`, `threads`, `sockets` {descriptor: inode}, `error`, `reload` |
-| `socket` (supervisor) | `inode`, `family`, `state`, `local`, `peer`: when it is new or has changed |
-| `signal.invoke`, `.ok`, `.fail`, `.info` (supervisor) | `number`, `signal`; `target`; `seconds`; `error` |
-| `orphans` (supervisor) | `index` of a fault, what it `ended` [`pid-start`], what lived `below`, is `left`; `seconds` |
-| `bound` (supervisor) | `what`, `seconds`, `stretch` (how far a bound that passed had been stretched), `slots` |
-| `limit` (supervisor) | `what`, `limit`, `found`: `log` was cut; a `folder` or `processes` ended the run |
-| `stack` (supervisor) | `target` (`pid-start`), `file`, `threads` (frames), `waits`: a process that hung |
-| `log` (supervisor) | `line`, `stream`: what the server printed |
-| `exit` (supervisor) | `child`, `status` (as os.waitstatus_to_exitcode): a process that the supervisor reaped |
-| `left` (supervisor) | `processes` [{`pid`, `start`, `command`}]: alive when the stop bound had passed |
-| `killed` (supervisor) | `processes`: what the supervisor ended |
-| `stopped` (supervisor) | `seconds`: how long the server took to stop |
+What is read is checked. A last line that is torn is passed over: a process may end at any time. Another line that is no
+event means that something is lost. Without the supervisor's own record nothing can be judged; the files of the server's
+processes are that server's to damage, so what was judged without their lines is not known (`History.damage`).
 """
 
 from __future__ import annotations
 
 import bisect
-import json
+import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +24,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from forkproof import events as known_events
+from forkproof import files
+from forkproof.errors import HistoryError
 from forkproof.scenario import Guard, Loop, LoopKind, Scenario
 
 SUPERVISOR = "supervisor.jsonl"
@@ -165,26 +124,34 @@ class Window:
 
 
 class History:
-    """A merged history. Everything is computed from `events` alone, so an old one can be judged again."""
+    """A merged history. Everything is computed from `events` alone, so an old one can be judged again.
 
-    def __init__(self, events: Iterable[Event]) -> None:
+    `damage` says which lines of the processes' files are lost; empty where none is.
+    """
+
+    def __init__(self, events: Iterable[Event], damage: str = "") -> None:
         self.events = sorted(events, key=lambda event: event.t)
+        self.damage = damage
 
     def __iter__(self) -> Iterator[Event]:
         return iter(self.events)
 
     @classmethod
     def read(cls, folder: Path) -> History:
-        """Merge all files of a run's `history` folder; lines that are torn or are no event are passed over."""
+        """Merge all files of a run's `history` folder; HistoryError where the supervisor's cannot be relied on."""
         events: list[Event] = []
+        problems: list[str] = []
         for path in sorted(folder.glob("*.jsonl")):
-            if path.is_symlink() or not path.is_file():
-                continue  # no doing of ours, and maybe without an end
-            for line in path.read_bytes().splitlines():
-                event = _event(line)
-                if event is not None:
-                    events.append(event)
-        return cls(events)
+            found, wrong = _read(path)
+            if wrong and path.name == SUPERVISOR:
+                raise HistoryError(
+                    f"{path}: {wrong[0]}. The file is damaged, and nothing can be judged without it: run the scenario "
+                    f"again with `forkproof replay {folder.parent}`."
+                )
+            events += found
+            problems += [f"history/{path.name}: {why}" for why in wrong]
+        more = f", and {len(problems) - 1} more like it" if len(problems) > 1 else ""
+        return cls(events, f"{problems[0]}{more}" if problems else "")
 
     def of(self, *kinds: str) -> list[Event]:
         """The events of these kinds, in order of time."""
@@ -365,9 +332,23 @@ def runs_in_child(loop: Loop) -> bool:
     return loop.kind.is_process
 
 
-def _event(line: bytes) -> Event | None:
+def _read(path: Path) -> tuple[list[Event], list[str]]:
+    """The events in a file, and what is wrong with it."""
     try:
-        data = json.loads(line)
-        return Event(float(data.pop("t")), int(data.pop("pid")), int(data.pop("start")), str(data.pop("event")), data)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-        return None
+        *lines, last = files.read(path).split(b"\n")
+    except OSError as error:
+        return [], [f"cannot be read: {error.strerror}"]
+    found, wrong = [], []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(_event(line))
+        except ValueError as error:
+            wrong.append(f"line {number} is no event: {error}")
+    with contextlib.suppress(ValueError):  # it is torn, as a rule
+        found.append(_event(last))
+    return found, wrong
+
+
+def _event(line: bytes) -> Event:
+    data = known_events.parse(line)
+    return Event(data.pop("t"), data.pop("pid"), data.pop("start"), data.pop("event"), data)

@@ -10,19 +10,25 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from forkproof import claims, expectation, known_issues, scenario
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from forkproof import claims, expectation, files, known_issues, scenario
 from forkproof.claims.base import clock, who
 from forkproof.claims.fork_phase import stood_at_fork
 from forkproof.errors import RunFolderError, UsageError
 from forkproof.expectation import Expectation
 from forkproof.history import History, Process
 from forkproof.scenario import Policy, Scenario
+from forkproof.target import is_version
 from forkproof.verdict import Finding, Verdict, merge
 
 SCHEMA = 1
 
 LONGEST_LINE = 2000
 """Characters of one line of the server's that are shown."""
+
+LONGEST_STACKS = 1 << 20
+"""Bytes of a file of stacks that are looked at, the last ones."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ def judge(folder: Path, names: Collection[str] | None = None) -> RunReport:
     """Judge the run in a folder, all claims or those named, and write its verdict; UsageError where it is no run's."""
     report = assess(folder, names)
     try:
-        (folder / "verdict.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n", encoding="utf-8")
+        files.write(folder / "verdict.json", json.dumps(report.to_dict(), indent=1) + "\n")
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EROFS):  # an old run that is read-only is judged all the same
             raise RunFolderError(f"{folder}/verdict.json: cannot be written: {error.strerror}. Make room.") from None
@@ -148,10 +154,9 @@ def judge(folder: Path, names: Collection[str] | None = None) -> RunReport:
 
 def assess(folder: Path, names: Collection[str] | None = None) -> RunReport:
     """As `judge`, and leave the folder as it is."""
-    launched = _launched(folder)
+    versions = launched(folder).target
     what = scenario.load(folder / "scenario.json")
     history = History.read(folder / "history")
-    versions = launched["target"]
     judgements = []
     for finding in claims.judge(what, history, names):
         expected, reason = expectation.expect(what, finding.claim, finding.loop, versions, finding.how)
@@ -222,7 +227,7 @@ def stands(folder: Path, history: History) -> list[Stands]:
 def _innermost(path: Path) -> list[str]:
     """The innermost calls of the thread that heard the signal, from the last that faulthandler wrote there."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = files.end_of(path, LONGEST_STACKS).decode(errors="replace")
     except OSError:
         return []
     calls: list[str] = []
@@ -299,19 +304,47 @@ def _row(process: Process, birth: str, creator: str, history: History, alive: bo
 def server_log(folder: Path, lines: int = 15) -> str:
     """The last lines that the server printed."""
     try:
-        text = (folder / "server.log").read_text(encoding="utf-8", errors="replace")
+        text = files.end_of(folder / "server.log", lines * LONGEST_LINE).decode(errors="replace")
     except OSError:
         return "(it left no output)"
     return "\n".join(line[:LONGEST_LINE] for line in text.splitlines()[-lines:]) or "(it printed nothing)"
 
 
-def _launched(folder: Path) -> dict[str, Any]:
+class Launched(BaseModel):
+    """What is read of a run's `launch.json`: the target's versions, and what the run was asked for."""
+
+    model_config = ConfigDict(strict=True)
+
+    target: dict[str, str | None]
+    asked: dict[str, str] = {}
+    environment: dict[str, str] = {}
+
+    def lies_at(self, folder: Path) -> bool:
+        """Whether the run was made in that folder."""
+        made = self.environment.get("FORKPROOF_RUN", "")
+        return bool(made) and "\0" not in made and Path(made).resolve() == folder.resolve()
+
+    @field_validator("target")
+    @classmethod
+    def _versions(cls, target: dict[str, str | None]) -> dict[str, str | None]:
+        if target.get("python") is None:
+            raise ValueError("it names no Python")
+        for name, version in target.items():
+            if version is not None and not is_version(version):
+                raise ValueError(f"{name}: {version[:40]!r} is no version")
+        return target
+
+
+def launched(folder: Path) -> Launched:
+    """How a run was launched; UsageError where the folder is no run's."""
     try:
-        data = json.loads((folder / "launch.json").read_bytes())
-        if not isinstance(data["target"]["python"], str):
-            raise ValueError("it names no target")
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UsageError(
-            f"{folder}: is not the folder of a run: launch.json: {error}. Give the folder that a report names as `run`."
-        ) from None
-    return dict(data)
+        return Launched.model_validate_json(files.read(folder / "launch.json"))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part)[:40] for part in first["loc"])
+        why = f"{where}: {first['msg']}" if where else first["msg"]
+    except OSError as error:
+        why = str(error.strerror)
+    raise UsageError(
+        f"{folder}: is not the folder of a run: launch.json: {why}. Give the folder that a report names as `run`."
+    )

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from packaging.specifiers import SpecifierSet
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from forkproof.errors import UsageError
 from forkproof.scenario import Scenario
 from forkproof.verdict import Finding, Verdict
 
@@ -66,24 +68,62 @@ class KnownIssue:
         return all(any(value in wanted for value in _at(plain, path)) for path, wanted in self.when.items())
 
 
+class _Entry(BaseModel):
+    """An entry as it stands in the file."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    id: str = Field(pattern="^[a-z0-9-]+$")
+    title: str
+    link: str = Field(pattern=r"^(https://\S+|findings/[a-z0-9-]+/README\.md)$")
+    claims: list[str]
+    versions: dict[str, str]
+    when: dict[str, list[Any]] = {}
+    rate: Annotated[list[int], Field(min_length=2, max_length=2)] = [1, 1]
+    how: list[str] = []
+
+    @field_validator("versions")
+    @classmethod
+    def _specifiers(cls, versions: dict[str, str]) -> dict[str, str]:
+        for name, wanted in versions.items():
+            try:
+                SpecifierSet(wanted)
+            except InvalidSpecifier:
+                raise ValueError(f"{name}: {wanted[:40]!r} is no version specifier") from None
+        return versions
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    issue: list[_Entry] = []
+
+
 @functools.cache
 def load() -> tuple[KnownIssue, ...]:
     """The entries of `known_issues.toml`."""
-    with (Path(__file__).parent / "known_issues.toml").open("rb") as file:
-        data = tomllib.load(file)
-    return tuple(
-        KnownIssue(
-            issue["id"],
-            issue["title"],
-            issue["link"],
-            tuple(issue["claims"]),
-            issue["versions"],
-            issue.get("when", {}),
-            tuple(issue.get("rate", (1, 1))),
-            tuple(issue.get("how", ())),
-        )
-        for issue in data.get("issue", [])
-    )
+    path = Path(__file__).parent / "known_issues.toml"
+    return parse(path.read_bytes(), source=str(path))
+
+
+def parse(content: bytes, *, source: str) -> tuple[KnownIssue, ...]:
+    """The entries of a file; UsageError names the entry and the field that cannot be."""
+    try:
+        data = _File.model_validate(tomllib.loads(content.decode()))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        why = f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}"
+    except (ValueError, RecursionError) as error:
+        why = f"is no TOML: {error}"
+    else:
+        return tuple(
+            KnownIssue(
+                issue.id, issue.title, issue.link, tuple(issue.claims), issue.versions, issue.when,
+                (issue.rate[0], issue.rate[1]), tuple(issue.how),
+            )
+            for issue in data.issue
+        )  # fmt: skip
+    raise UsageError(f"{source}: {why}. Correct it there, or install forkproof again.")
 
 
 def find(scenario: Scenario, finding: Finding, versions: Mapping[str, str | None]) -> KnownIssue | None:

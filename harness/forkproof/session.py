@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import sys
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from forkproof import broker, launch, scenario, target
 from forkproof.control import Control
-from forkproof.errors import CouldNotDecide, ForkproofError, NothingBoots
+from forkproof.errors import CouldNotDecide, ForkproofError, HistoryError, NothingBoots, UsageError
 from forkproof.history import History
-from forkproof.judge import RunReport, judge, server_log
+from forkproof.judge import RunReport, judge, launched, server_log
 from forkproof.launch import Shared
 from forkproof.scenario import Loop, LoopStart, Policy, Scenario, Server
 from forkproof.storage import Pruner
@@ -52,9 +52,13 @@ class Session:
         """Launch a scenario once and judge it, by the claims that were asked for or by all.
 
         Raises MissingPackage or TargetError where the target cannot run it, and CouldNotDecide where the server did not
-        boot and the plainest one does not boot either, or where the run was stopped.
+        boot and the plainest one does not boot either, where the run was stopped, or where its record is damaged.
         """
-        report = judge(self._launch(what), None if every_claim else self.claims)
+        folder = self._launch(what)
+        try:
+            report = judge(folder, None if every_claim else self.claims)
+        except HistoryError as error:  # the server's doing, as it runs under the same user
+            raise CouldNotDecide(str(error), folder) from None
         if not report.booted and not self._plainest_boots():
             raise NothingBoots(
                 f"no server boots on {self.target.executable}, not even a sync one without patches. It said:\n"
@@ -117,9 +121,18 @@ def load(path: Path) -> Scenario:
 
 
 def asked_for(folder: Path) -> dict[str, str]:
-    """The target and broker that a run was launched with; empty where its folder does not say."""
-    try:
-        asked = json.loads((folder / "launch.json").read_bytes())["asked"]
-        return {"target": str(asked["target"]), "broker": str(asked["broker"])}
-    except (OSError, ValueError, LookupError, TypeError):
+    """The target and broker that a run was launched with; empty for what is no folder of a run.
+
+    UsageError where its launch.json cannot be relied on: to run on another target than it says would tell nothing. A
+    folder that was not made where it lies may be anybody's: no program that it names is started.
+    """
+    if not (folder / "launch.json").exists():
         return {}
+    run = launched(folder)
+    target_name, broker_name = run.asked.get("target", sys.executable), run.asked.get("broker", "embedded")
+    if run.lies_at(folder) or (target_name == sys.executable and not broker_name.startswith("redis-server:")):
+        return run.asked
+    raise UsageError(
+        f"{folder}: was not made there, so the programs that its launch.json names are not started. "
+        f"Give --target (it ran on {target_name}) and --broker (it had {broker_name})."
+    )

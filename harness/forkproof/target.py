@@ -8,21 +8,23 @@ True
 from __future__ import annotations
 
 import functools
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
+from pydantic import BaseModel, ConfigDict, Field
 
 from forkproof.errors import MissingPackage, TargetError
 from forkproof.scenario import EarlyThing, ForkHooks, LoopKind, LoopStart, Scenario, WorkerClass, YieldCall
 
 OLDEST = (3, 6)
+LONGEST = 200
+"""Characters of an answer that is none that are shown."""
 PACKAGES = (
     "gunicorn", "gevent", "greenlet", "flask", "redis", "gevent-websocket", "flask-socketio", "tornado", "hiredis",
 )  # fmt: skip
@@ -185,22 +187,48 @@ def inspect(executable: str) -> Target:
     except (OSError, subprocess.SubprocessError) as error:
         why = "it takes longer than 60 s" if isinstance(error, subprocess.TimeoutExpired) else error
         raise TargetError(f"{executable}: cannot be run as a Python: {why}. {_NEXT}") from None
+    return understand(executable, done.stdout, done.stderr)
+
+
+class _Answer(BaseModel):
+    """What an interpreter says of itself."""
+
+    model_config = ConfigDict(strict=True)
+
+    python: Annotated[list[Annotated[int, Field(ge=0, lt=1000)]], Field(min_length=3, max_length=3)]
+    versions: dict[str, str]
+    patch_flags: list[str]
+    gevent_error: str = ""
+    worker_classes: list[str] | None = None
+
+
+def understand(executable: str, answer: str, complaint: str = "") -> Target:
+    """The target that an interpreter's answer describes; `complaint` is what it wrote to standard error.
+
+    TargetError where it is no Python, is too old, or has something whose version cannot be compared.
+    """
     try:
-        data = json.loads(done.stdout.splitlines()[-1])
-        version = tuple(int(part) for part in data["python"])
-        classes = data.get("worker_classes")
-        found = (
-            dict(data["versions"]),
-            tuple(data["patch_flags"]),
-            str(data.get("gevent_error", "")),
-            None if classes is None else tuple(classes),
-        )
-    except (ValueError, LookupError, TypeError):
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it printed nothing"]
-        raise TargetError(f"{executable}: is no Python that forkproof can test: {last[0]}. {_NEXT}") from None
-    if version < OLDEST:
-        raise TargetError(f"{executable}: is Python {'.'.join(map(str, version))}; 3.6 is the oldest. {_NEXT}")
-    return Target(executable, ".".join(map(str, version)), *found)
+        found = _Answer.model_validate_json(answer.splitlines()[-1])
+    except (ValueError, LookupError):
+        last = (complaint or answer).strip().splitlines()[-1:] or ["it printed nothing"]
+        raise TargetError(f"{executable}: is no Python that forkproof can test: {last[0][:LONGEST]}. {_NEXT}") from None
+    version = ".".join(map(str, found.python))
+    if tuple(found.python) < OLDEST:
+        raise TargetError(f"{executable}: is Python {version}; 3.6 is the oldest. {_NEXT}")
+    for name, installed in found.versions.items():
+        if not is_version(installed):
+            raise TargetError(
+                f"{executable}: has {name} {installed[:LONGEST]!r}, which is no version. Install it again there, or "
+                "choose another --target."
+            )
+    return Target(
+        executable,
+        version,
+        found.versions,
+        tuple(found.patch_flags),
+        found.gevent_error,
+        None if found.worker_classes is None else tuple(found.worker_classes),
+    )
 
 
 _NEXT = "Give --target the path of a Python, such as that of a virtual environment with gunicorn in it."
@@ -219,6 +247,19 @@ def find(text: str | None) -> Target:
         raise TargetError(f"{text}: there is no such file. {_NEXT}")
     # Not resolved: a virtual environment is told by where its link stands.
     return inspect(str(path.absolute()))
+
+
+def is_version(text: str) -> bool:
+    """Whether a text is a version that can be compared with others.
+
+    >>> is_version("27.0.1"), is_version("latest")
+    (True, False)
+    """
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
 
 
 def describe(versions: Mapping[str, Any]) -> str:

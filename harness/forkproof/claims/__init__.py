@@ -119,12 +119,16 @@ def _run(claim: Claim, scenario: Scenario, history: History) -> list[Finding]:
 def _cut_short(item: Any, scenario: Scenario, history: History) -> Any:
     """What held in a run that did not take its whole course has not been seen to hold through it.
 
-    What broke in one whose processes were stopped from outside may be the doing of who stopped them.
+    What broke in one whose processes were stopped from outside may be the doing of who stopped them. Where events are
+    lost, nothing that was judged without them is known.
     """
-    if isinstance(item, Finding) and item.verdict is Verdict.BROKEN:
+    if not isinstance(item, Finding) or item.verdict not in (Verdict.HELD, Verdict.BROKEN):
+        return item
+    if history.damage:
+        return _undecided(item, f"the record is damaged: {history.damage}")
+    if item.verdict is Verdict.BROKEN:
         for halted in history.of("halted"):
             return _undecided(item, f"process {halted['target']} was stopped by somebody else's signal", halted)
-    if not isinstance(item, Finding) or item.verdict is not Verdict.HELD:
         return item
     for limit in history.of("limit"):
         if limit["what"] in _UNITS:
