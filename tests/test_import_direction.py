@@ -99,7 +99,7 @@ ALLOWED = {
     },
     "forkproof.supervisor": {
         "forkproof.containment", "forkproof.control", "forkproof.resp", "forkproof.faults", "forkproof.outside",
-        "forkproof.proc",
+        "forkproof.proc", "forkproof.files",
     },
     "forkproof_strategies": {"forkproof_strategies", "forkproof.scenario", "forkproof.faults"},
 }  # fmt: skip
@@ -134,6 +134,7 @@ def test_judging_launches_nothing() -> None:
         "forkproof.faults",
         "forkproof.outside",
         "forkproof.proc",
+        "forkproof.files",
     ],
 )
 def test_what_the_supervisor_imports_is_the_standard_library(name: str) -> None:

@@ -271,12 +271,12 @@ def _launch(spec: BrokerSpec, arguments: list[str], folder: Path, advice: str) -
             said = log.read().decode("utf-8", "replace").strip().splitlines()[-20:]
         words = "It printed nothing." if not said else "It printed:\n" + "\n".join(f"    {line}" for line in said)
         raise BrokerError(f"Broker: {what} {how}. {advice} {words}")
-    pid, description = int(told["pid"]), str(told["description"])
-    return Broker(HOST, int(told["port"]), 0, description, pid, keeper, folder / SOCKET, spec)
+    port, pid, description = told
+    return Broker(HOST, port, 0, description, pid, keeper, folder / SOCKET, spec)
 
 
-def _first_line(keeper: subprocess.Popen[bytes], deadline: float) -> dict[str, Any] | None:
-    """What the child reports; None when it has ended or the time is up."""
+def _first_line(keeper: subprocess.Popen[bytes], deadline: float) -> tuple[int, int, str] | None:
+    """What the child reports: port, pid, description; None when it has ended, says something else, or time is up."""
     assert keeper.stdout is not None
     descriptor = keeper.stdout.fileno()
     line = b""
@@ -291,8 +291,10 @@ def _first_line(keeper: subprocess.Popen[bytes], deadline: float) -> dict[str, A
             return None
         line += piece
     keeper.stdout.close()
-    told: dict[str, Any] = json.loads(line)
-    return told
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        told = json.loads(line)
+        return int(told["port"]), int(told["pid"]), str(told["description"])
+    return None
 
 
 def _end(keeper: subprocess.Popen[bytes]) -> None:

@@ -16,6 +16,7 @@ ValueError: stopped: seconds: input should be a valid number
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -76,7 +77,7 @@ _BESIDE = _list(_object(_has(thread=_maybe(_TEXT), at=_maybe(_TEXT))))
 _ANSWER = _list(_object(_has({"copied": _FLAG}, loop=_TEXT, birth=_TEXT, alive=_maybe(_FLAG))))
 _THREADS = _list(_object(_has()))
 
-_EVENTS: dict[str, _Fields] = {
+EVENTS: Mapping[str, _Fields] = {
     # The probe's. A process's first; then what it is.
     "process": _has({"python": _TEXT}, ppid=_WHOLE),
     "role": _has({"slot": _maybe(_WHOLE)}, role=schemas.literal_schema(["arbiter", "worker", "child"])),
@@ -163,14 +164,14 @@ _OTHERWISE: dict[str, _Fields] = {
 }
 """What an event may have instead: why one may not look."""
 
-NAMES = frozenset(_EVENTS)
+NAMES = frozenset(EVENTS)
 """All events that there are."""
 
 
 @functools.cache
 def _validator() -> SchemaValidator:
     every = _has(t=_TIME, pid=_WHOLE, start=_WHOLE, event=_TEXT)
-    choices: dict[Any, CoreSchema] = {name: _object(every | fields) for name, fields in _EVENTS.items()}
+    choices: dict[Any, CoreSchema] = {name: _object(every | fields) for name, fields in EVENTS.items()}
     for name, fields in _OTHERWISE.items():
         choices[name] = schemas.union_schema([choices[name], _object(every | fields)], mode="left_to_right")
     return SchemaValidator(schemas.tagged_union_schema(choices, "event", strict=True))

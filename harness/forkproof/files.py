@@ -23,11 +23,11 @@ def read(path: Path, most: int = MOST) -> bytes:
         return file.read(most)
 
 
-def end_of(path: Path, most: int) -> bytes:
-    """The last `most` bytes of a regular file; OSError where it is none, or is a link."""
+def end_of(path: Path, most: int, start: int = 0) -> bytes:
+    """The last `most` bytes of a regular file, from `start` on; OSError where it is none, or is a link."""
     descriptor = _open(path)
     with os.fdopen(descriptor, "rb") as file:
-        file.seek(max(0, os.fstat(descriptor).st_size - most))
+        file.seek(max(start, os.fstat(descriptor).st_size - most))
         return file.read(most)
 
 

@@ -22,6 +22,9 @@ else:
     import tomli as tomllib
 
 
+PATH = Path(__file__).parent / "known_issues.toml"
+
+
 @dataclass(frozen=True)
 class KnownIssue:
     """One upstream defect: which claims it breaks, on which versions, in which scenarios, and where it is discussed.
@@ -102,8 +105,7 @@ class _File(BaseModel):
 @functools.cache
 def load() -> tuple[KnownIssue, ...]:
     """The entries of `known_issues.toml`."""
-    path = Path(__file__).parent / "known_issues.toml"
-    return parse(path.read_bytes(), source=str(path))
+    return parse(PATH.read_bytes(), source=str(PATH))
 
 
 def parse(content: bytes, *, source: str) -> tuple[KnownIssue, ...]:

@@ -139,7 +139,7 @@ def _lost_a_worker(history: History) -> bool:
     """Whether a worker ended before TERM that no fault had hit."""
     landed = history.of("fault.ok")
     term = min((event.t for event in landed if event["fault"] == "term"), default=float("inf"))
-    hit = {event["target"] for event in landed}
+    hit = {event.get("target") for event in landed}
     end = min([term, *(event.t for event in history.of("killed"))])
     return any(
         process.place.role == "worker" and process.gone is not None and process.gone < end and process.pid not in hit

@@ -315,7 +315,8 @@ class Result:
 
     def evidence(self) -> Iterator[tuple[str, str]]:
         """Titles and texts that show what happened."""
-        from forkproof.judge import server_log
+        from forkproof import files
+        from forkproof.judge import LONGEST_STACKS, server_log
         from forkproof.reports import printable, terminal
         from forkproof.target import describe
 
@@ -327,7 +328,7 @@ class Result:
         yield "server log", printable(server_log(folder, _LOG_LINES))
         for path in sorted((folder / "stacks").glob("*.txt")):
             with contextlib.suppress(OSError):
-                stacks = path.read_text(encoding="utf-8", errors="replace").splitlines()
+                stacks = files.end_of(path, LONGEST_STACKS).decode(errors="replace").splitlines()
                 if stacks:
                     yield f"stacks/{path.name}", "\n".join(stacks[-_STACK_LINES:])
         yield "scenario", self.report.scenario.to_json()

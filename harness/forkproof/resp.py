@@ -11,6 +11,7 @@ import asyncio
 Reply = int | str | None | list["Reply"]
 """Bulk strings come as str; bytes that are no UTF-8 are kept as surrogates (PEP 383)."""
 
+_DEEPEST = 32
 _LIMIT = 16 * 1024 * 1024  # fakeredis sends a string of any length as one line.
 
 
@@ -68,7 +69,9 @@ class Client:
         await self._writer.drain()
         return await self._read()
 
-    async def _read(self) -> _Raw:
+    async def _read(self, depth: int = 0) -> _Raw:
+        if depth > _DEEPEST:
+            raise ValueError("a reply of Redis that has no end of lists in lists")
         line = await self._reader.readuntil(b"\r\n")
         kind, rest = line[:1], line[1:-2]
         if kind == b"+":
@@ -84,7 +87,7 @@ class Client:
             return (await self._reader.readexactly(length + 2))[:-2].decode("utf-8", "surrogateescape")
         if kind == b"*":
             length = int(rest)
-            return None if length < 0 else [await self._read() for _ in range(length)]
+            return None if length < 0 else [await self._read(depth + 1) for _ in range(length)]
         raise ValueError(f"no reply of Redis: {line[:60]!r}")
 
 

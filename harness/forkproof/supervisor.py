@@ -25,7 +25,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from forkproof import containment, proc, resp
+from forkproof import containment, files, proc, resp
 from forkproof.control import Budget, Gauge
 from forkproof.faults import REGISTRY, Life
 from forkproof.outside import Outside
@@ -38,11 +38,16 @@ LOOKS_AFTER_RELOAD = 3
 MAX_LOG_LINES = 5000
 FRAMES = 20
 """How many frames of a thread, and how many threads, a `stack` event holds; the file has them all."""
+_OF_PROCESS = re.compile(r"[0-9]+-[0-9]+\.jsonl")
 _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 LIMITS = {"log": 8 << 20, "folder": 256 << 20, "processes": 256}
 """What one run may take: bytes of output that are kept, bytes of its folder, processes. An ordinary run has 20 KB of
 output, 2 MB in its folder and 10 processes."""
 LONGEST_LINE = 1 << 16
+LONGEST_ANSWER = 4 << 20
+LONGEST_STACKS = 1 << 20
+"""Bytes of an answer that are taken, and of the stacks that a process writes when it is asked once."""
+_LAST_PID, _LAST_PORT, _MOST_CELLS = 1 << 22, 65535, 512
 _LIMITS_EVERY = 25
 """Samples between two looks at what is slow to look at."""
 _HALTED_EVERY = 5
@@ -124,18 +129,31 @@ class Supervisor:
         """Append one event to the supervisor's own history."""
         start = self._start.start if self._start else 0
         fields = {"t": round(time.monotonic(), 6), "pid": os.getpid(), "start": start, "event": kind, **fields}
-        os.write(self._history, (json.dumps(fields) + "\n").encode())
+        # What a server says may hold what Unicode does not allow; a history does not.
+        os.write(self._history, (json.dumps(fields, ensure_ascii=False) + "\n").encode(errors="replace"))
+
+    def close(self) -> None:
+        """Close what is open; the supervisor's own process ends instead."""
+        os.close(self._history)
+        for tail in (self._log, *self._readers.values()):
+            tail.close()
+        for process in self.processes.values():
+            if process.ticks is not None:
+                process.ticks.close()
 
     # Watching
 
     def observe(self) -> None:
         """Read what the server's processes have written since the last time."""
         for name in os.listdir(self.folder / "history"):
-            if name != "supervisor.jsonl" and name not in self._readers:
+            if _OF_PROCESS.fullmatch(name) and name not in self._readers:
                 self._readers[name] = _Tail(self.folder / "history" / name)
         for name, reader in list(self._readers.items()):
             for line in reader.lines():
-                with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                # What is no event is told when the history is read.
+                with contextlib.suppress(
+                    ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError
+                ):
                     self._note(name.removesuffix(".jsonl"), json.loads(line))
         while self._log_lines < MAX_LOG_LINES and (lines := self._log.lines()):
             for line in lines[: MAX_LOG_LINES - self._log_lines]:
@@ -147,7 +165,7 @@ class Supervisor:
     def _within_limits(self) -> bool:
         """Whether the run takes no more than it may; output alone is cut, and goes on."""
         log = self.folder / "server.log"
-        if log.exists() and log.stat().st_size > LIMITS["log"]:
+        if log.exists() and log.lstat().st_size > LIMITS["log"]:  # of a link, its own
             # Opened for appending, so the server goes on writing at the new end.
             os.truncate(log, LIMITS["log"] // 2)
             if not self._log_cut:
@@ -165,28 +183,29 @@ class Supervisor:
         kind = event["event"]
         process = self.processes.get(key)
         if process is None:
-            process = self.processes[key] = _Process(
-                key, int(event["pid"]), int(event["start"]), float(event["t"]), int(event.get("ppid", 0))
-            )
+            pid, start, ppid = _whole(event["pid"], _LAST_PID), _whole(event["start"]), _whole(event.get("ppid", 0))
+            process = self.processes[key] = _Process(key, pid, start, float(event["t"]), ppid)
             self._watch_exit(process)
         if kind == "role":
-            process.role, process.slot = event["role"], event["slot"]
+            slot = event["slot"]
+            process.role, process.slot = _text(event["role"]), None if slot is None else _whole(slot)
         elif kind == "hook":
-            process.hooks.add(event["name"])
+            process.hooks.add(_text(event["name"]))
         elif kind == "listening":
-            self.address = (event["address"][0], event["address"][1])
+            self.address = (_text(event["address"][0]), _whole(event["address"][1], _LAST_PORT))
         elif kind == "blocked":
-            self._blocked.add(event["number"])
+            self._blocked.add(_whole(event["number"]))
         elif kind == "loop.created":
-            process.waiting.setdefault(event["birth"], None)
+            process.waiting.setdefault(_text(event["birth"]), None)
             if event["kind"] in _FRESH:
                 self._expected[event["birth"]] = process
         elif kind == "loop.begin":
-            self._expected.pop(event["birth"], None)
-            process.waiting[event["birth"]] = event["cell"]
-            process.counts.setdefault(event["cell"], 0)
+            birth, cell = _text(event["birth"]), _whole(event["cell"])
+            self._expected.pop(birth, None)
+            process.waiting[birth] = cell
+            process.counts.setdefault(cell, 0)
         elif kind == "loop.end":
-            process.waiting.pop(event["birth"], None)
+            process.waiting.pop(_text(event["birth"]), None)
 
     def _watch_exit(self, process: _Process) -> None:
         try:
@@ -390,9 +409,9 @@ class Supervisor:
     async def clients(self) -> list[str]:
         """Redis' ids of the server's connections; OSError where it gives no answer."""
         own = str(await self._ask_redis("CLIENT", "ID"))
-        lines = (await self._ask_redis("CLIENT", "LIST")).splitlines()
-        found = [dict(word.partition("=")[::2] for word in line.split())["id"] for line in lines]
-        return [client for client in found if client != own]
+        lines = str(await self._ask_redis("CLIENT", "LIST")).splitlines()
+        found = [dict(word.partition("=")[::2] for word in line.split()).get("id") for line in lines]
+        return [client for client in found if client is not None and client != own]
 
     async def kill_clients(self) -> int:
         """Have Redis close the connections of the server's; how many."""
@@ -527,10 +546,8 @@ class Supervisor:
             return
         try:
             status, body = exchange.result()
-            answer = json.loads(body)
-            if answer["token"] != self.launch["token"]:
-                raise ValueError("the answer lacks this run's token")
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+            answer = understood(body, self.launch["token"])
+        except (OSError, EOFError, ValueError) as error:
             self.record("request.fail", request=number, error=f"{type(error).__name__}: {error}")
             # A refused connection fails at once, and would be tried thousands of times.
             await asyncio.sleep(SAMPLE_EVERY)
@@ -540,11 +557,7 @@ class Supervisor:
             return
         self._answered.add(answer["worker"])
         self._served[answer["worker"]] += 1
-        self.record(
-            "request.ok",
-            request=number,
-            **{name: answer[name] for name in ("slot", "worker", "loops", "threads")},
-        )
+        self.record("request.ok", request=number, **answer)
 
     # Windows
 
@@ -649,7 +662,7 @@ class Supervisor:
             self.record("publish.info", message=message, loop=loop, error=str(error))
         else:
             # A list answers with its length, which says nothing of receivers.
-            receivers = answer if command == "PUBLISH" else None
+            receivers = answer if command == "PUBLISH" and isinstance(answer, int) else None
             self.record("publish.ok", message=message, loop=loop, receivers=receivers)
 
     async def _count_subscriptions(self) -> None:
@@ -658,10 +671,12 @@ class Supervisor:
             self.record("numsub.invoke", loop=name)
             try:
                 answer = await self._ask_redis("PUBSUB", "NUMSUB", self._channel(name))
+                if not (isinstance(answer, list) and len(answer) == 2 and isinstance(answer[1], int)):
+                    raise OSError("its answer to PUBSUB NUMSUB is none")
             except OSError as error:
                 self.record("numsub.info", loop=name, error=str(error))
             else:
-                self.record("numsub.ok", loop=name, count=int(answer[1]))
+                self.record("numsub.ok", loop=name, count=answer[1])
 
     def _channel(self, loop: str) -> str:
         return f"forkproof:{self.launch['token']}:{loop}"
@@ -684,18 +699,19 @@ class Supervisor:
         for process in processes:
             path = self.folder / "stacks" / f"{process.key}.txt"
             if not process.gone and _catches(process.pid, self.launch["stack_signal"]):
-                size = path.stat().st_size if path.exists() else 0
+                size = _length(path)
                 waits[process.key] = proc.blocked(process.pid)
                 with contextlib.suppress(OSError):
                     os.kill(process.pid, self.launch["stack_signal"])
                     asked.append((process, path, size))
         if asked:
-            await self.until(
-                lambda: all(path.exists() and path.stat().st_size > size for _, path, size in asked), 0.5, "stacks"
-            )
+            await self.until(lambda: all(_length(path) > size for _, path, size in asked), 0.5, "stacks")
         for process, path, size in asked:
-            if path.exists() and path.stat().st_size > size:
-                threads = _frames(path.read_bytes()[size:].decode(errors="replace"))
+            if _length(path) > size:
+                try:
+                    threads = _frames(files.end_of(path, LONGEST_STACKS, size).decode(errors="replace"))
+                except OSError:  # it is a link, or a pipe
+                    continue
                 self.record(
                     "stack",
                     target=process.key,
@@ -960,17 +976,60 @@ class Supervisor:
         self.observe()
 
 
+def understood(body: bytes, token: str) -> dict[str, Any]:
+    """What a worker answered; ValueError where that is no answer of this run's payload."""
+    try:
+        answer = json.loads(body)
+        if answer["token"] != token:
+            raise ValueError("the answer lacks this run's token")
+        slot = answer["slot"]
+        return {
+            "slot": None if slot is None else _whole(slot),
+            "worker": _text(answer["worker"]),
+            "loops": [
+                {
+                    "loop": _text(loop["loop"]),
+                    "birth": _text(loop["birth"]),
+                    "alive": None if loop["alive"] is None else bool(loop["alive"]),
+                    "copied": bool(loop["copied"]),
+                }
+                for loop in answer["loops"]
+            ],
+            "threads": [
+                {"name": str(thread["name"]), "class": str(thread["class"]), "alive": bool(thread["alive"])}
+                for thread in answer["threads"]
+            ],
+        }
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"the answer is none of this run's: {type(error).__name__}: {error}") from None
+
+
+def _whole(value: object, most: int = 2**63 - 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(f"is no whole number from 0 to {most}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("is no text")
+    return value
+
+
 class _Cells:
-    """A process's tick counters, as it maps them."""
+    """A process's tick counters, as it maps them; OSError or ValueError where there are none."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        self._file = os.fdopen(opened, "rb")
         try:
-            cells = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._size = min(os.fstat(opened).st_size, _MOST_CELLS * 8) // 8 * 8
+            if not self._size:
+                raise ValueError("it has no cells")
+            cells = mmap.mmap(opened, self._size, access=mmap.ACCESS_READ)
         except (OSError, ValueError):
             self._file.close()
             raise
-        self._size = len(cells)
         self._cells = memoryview(cells).cast("Q")
 
     @property
@@ -979,7 +1038,11 @@ class _Cells:
         return os.fstat(self._file.fileno()).st_size >= self._size
 
     def __getitem__(self, cell: int) -> int:
-        return self._cells[cell]
+        """A count, 0 where there is no such cell; a history has no number beyond 63 bits."""
+        return min(self._cells[cell], 2**63 - 1) if cell < len(self._cells) else 0
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _frames(text: str) -> list[list[str]]:
@@ -1021,16 +1084,32 @@ class _Tail:
         self._rest = rest[:LONGEST_LINE]
         return whole
 
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
 
 def _size_of(folder: Path) -> int:
     """Bytes that a folder takes on disk, with what is below it."""
-    size = 0
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                inside = entry.is_dir(follow_symlinks=False)
-                size += _size_of(Path(entry.path)) if inside else entry.stat(follow_symlinks=False).st_blocks * 512
+    size, todo = 0, [str(folder)]  # not recursively: how deep folders lie is the server's to say
+    while todo:
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+                    else:
+                        size += entry.stat(follow_symlinks=False).st_blocks * 512
     return size
+
+
+def _length(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
 
 
 def _watch_folder(folder: Path) -> int:
@@ -1061,6 +1140,8 @@ async def _http_get(host: str, port: int, path: str) -> tuple[int, bytes]:
         answer = await reader.read(1 << 20)
         while chunk := await reader.read(1 << 20):
             answer += chunk
+            if len(answer) > LONGEST_ANSWER:
+                raise ValueError(f"the answer is longer than {LONGEST_ANSWER} bytes")
     finally:
         writer.close()
     head, _, body = answer.partition(b"\r\n\r\n")

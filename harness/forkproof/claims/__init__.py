@@ -122,10 +122,12 @@ def _cut_short(item: Any, scenario: Scenario, history: History) -> Any:
     What broke in one whose processes were stopped from outside may be the doing of who stopped them. Where events are
     lost, nothing that was judged without them is known.
     """
-    if not isinstance(item, Finding) or item.verdict not in (Verdict.HELD, Verdict.BROKEN):
+    if not isinstance(item, Finding) or item.verdict not in (Verdict.HELD, Verdict.UNKNOWN, Verdict.BROKEN):
         return item
     if history.damage:
         return _undecided(item, f"the record is damaged: {history.damage}")
+    if item.verdict is Verdict.UNKNOWN:
+        return item
     if item.verdict is Verdict.BROKEN:
         for halted in history.of("halted"):
             return _undecided(item, f"process {halted['target']} was stopped by somebody else's signal", halted)

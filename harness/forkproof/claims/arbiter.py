@@ -81,7 +81,7 @@ def foreign_child_ignored(scenario: Scenario, history: History) -> list[Finding]
 
 
 def _ignored(say: Say, scenario: Scenario, history: History, event: Event) -> Finding:
-    child = f"child {event['target']}, which is no worker, exited with code {event['code']}"
+    child = f"child {event.get('target')}, which is no worker, exited with code {event.get('code')}"
     when = f"at {clock(history, event.t)}"
     before = [window for window in history.windows if window.closed <= event.t]
     after = [window for window in history.windows if window.opened >= event.t][:1]
@@ -96,7 +96,7 @@ def _ignored(say: Say, scenario: Scenario, history: History, event: Event) -> Fi
     if not after or not before:
         return say.unknown(f"{child} {when}, but no window was opened after it", [event])
     for line in history.of("log"):
-        if event.t <= line.t <= until and event["target"] in pids_in(line):
+        if event.t <= line.t <= until and event.get("target") in pids_in(line):
             return say.broken(
                 f"{child} {when}, and the arbiter told of it: {quoted(line)}", [line], [event], how="told"
             )

@@ -100,7 +100,7 @@ def listing(words: Iterable[str], most: int = 6) -> str:
     >>> listing(["arbiter", "worker 0", "worker 1"])
     'arbiter, worker 0 and worker 1'
     """
-    all_of_them = list(words)
+    all_of_them = list(words) or ["nothing"]
     if len(all_of_them) > most:
         all_of_them = [*all_of_them[:most], f"{len(all_of_them) - most} more"]
     *head, last = all_of_them
