@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from forkproof.claims import REGISTRY
 from forkproof.cli import _parser
 from forkproof.scenario import load
 
@@ -48,3 +49,8 @@ def test_ci_calls_the_command_that_the_readme_gives() -> None:
     ]
     assert command.startswith("    python3 -m venv .venv && ")
     assert "grep -m 1 -F -- '-m pytest' README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_readme_has_every_claim_with_its_definition_and_page() -> None:
+    rows = re.findall(r"^\| \[`(\w+)`\]\(docs/claims/(\w+)\.md\) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
+    assert rows == [(name, name, claim.definition) for name, claim in REGISTRY.items()]
