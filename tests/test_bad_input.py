@@ -18,8 +18,9 @@ import forkproof
 import forkproof_strategies
 from forkproof import events, known_issues, resp, supervisor, target
 from forkproof.claims import REGISTRY
-from forkproof.errors import ForkproofError, TargetError, UsageError
+from forkproof.errors import ForkproofError, ScenarioError, TargetError, UsageError
 from forkproof.judge import judge, server_log, stands
+from forkproof.scenario import load
 from forkproof.supervisor import Supervisor, understood
 
 HARNESS = Path(forkproof.__file__).parent
@@ -68,10 +69,11 @@ def test_what_is_no_file_of_the_run_is_not_read(folder: Path, make: Callable[[Pa
     make(folder / "verdict.json")
     with pytest.raises(ForkproofError, match=r"verdict\.json: cannot be written: "):
         judge(folder)
-    (folder / "launch.json").unlink()
-    make(folder / "launch.json")
-    with pytest.raises(UsageError, match=r"is not the folder of a run: launch\.json: "):
-        judge(folder)
+    for name in ("scenario.json", "launch.json"):
+        (folder / name).unlink()
+        make(folder / name)
+        with pytest.raises(ForkproofError, match=rf"^{folder}.*{name}: "):
+            judge(folder)
 
 
 def test_a_report_does_not_follow_a_link(folder: Path, tmp_path: Path) -> None:
@@ -85,6 +87,13 @@ def test_a_report_does_not_follow_a_link(folder: Path, tmp_path: Path) -> None:
 def test_a_file_that_would_fill_the_memory(folder: Path) -> None:
     os.truncate(folder / "history" / "110-110.jsonl", 1 << 33)
     assert "cannot be read: is longer than" in judge(folder).judgements[0].finding.explanation
+
+
+def test_a_scenario_without_end() -> None:
+    with pytest.raises(ScenarioError, match=r"^/dev/zero: cannot be read: is longer than 1048576 bytes$"):
+        load(Path("/dev/zero"))
+    with pytest.raises(ScenarioError, match="cannot be read: embedded null byte"):
+        load(Path("a\0b"))
 
 
 @pytest.mark.parametrize("version", ["", "latest", "1.x"])

@@ -78,7 +78,7 @@ ALLOWED = {
     "forkproof.proc": set[str](),
     "forkproof.outside": {"forkproof.proc", "forkproof.containment"},
     "forkproof.faults": {"forkproof.faults"},
-    "forkproof.scenario": {"forkproof.faults", "forkproof.errors"},
+    "forkproof.scenario": {"forkproof.faults", "forkproof.files", "forkproof.errors"},
     "forkproof.target": {"forkproof.scenario", "forkproof.errors"},
     "forkproof.files": set[str](),
     "forkproof.events": {"forkproof.scenario"},

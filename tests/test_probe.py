@@ -46,6 +46,14 @@ def test_a_kill_9_loses_nothing(probed: Probed) -> None:
     assert list(probed.ticks().values()) == [1000]
 
 
+def test_what_is_no_unicode_does_not_damage_the_history(probed: Probed) -> None:
+    assert probed.run("""
+        probe.event("early.made", name="a\\udc80")
+        """) == 0  # fmt: skip
+    [made] = probed.events("early.made")
+    assert made["name"] == "a?"
+
+
 def test_parent_and_child_count_apart(probed: Probed) -> None:
     assert probed.run("""
         ticker = probe.Ticker("a", "greenlet", "app_import", "x.py:1")

@@ -23,6 +23,12 @@ def read(path: Path, most: int = MOST) -> bytes:
         return file.read(most)
 
 
+def beginning(path: Path, most: int) -> bytes:
+    """The first `most` bytes of whatever a user names; OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return file.read(most)
+
+
 def end_of(path: Path, most: int, start: int = 0) -> bytes:
     """The last `most` bytes of a regular file, from `start` on; OSError where it is none, or is a link."""
     descriptor = _open(path)

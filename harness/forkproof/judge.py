@@ -155,7 +155,7 @@ def judge(folder: Path, names: Collection[str] | None = None) -> RunReport:
 def assess(folder: Path, names: Collection[str] | None = None) -> RunReport:
     """As `judge`, and leave the folder as it is."""
     versions = launched(folder).target
-    what = scenario.load(folder / "scenario.json")
+    what = scenario.of_run(folder)
     history = History.read(folder / "history")
     judgements = []
     for finding in claims.judge(what, history, names):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,10 +32,14 @@ from pydantic import (
 )
 
 from forkproof import faults as fault_registry
+from forkproof import files
 from forkproof.errors import ScenarioError
 from forkproof.faults import Life
 
 SCHEMA = 1
+
+LONGEST = 1 << 20
+"""Bytes that a file with a scenario may have."""
 
 PATCH_FLAGS = (
     "socket", "dns", "time", "select", "thread", "os", "ssl", "subprocess", "sys", "aggressive",
@@ -582,9 +586,22 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def load(path: Path) -> Scenario:
     """The scenario in a file; ScenarioError also where the file cannot be read."""
+    return _parsed(path, lambda: files.beginning(path, LONGEST + 1))
+
+
+def of_run(folder: Path) -> Scenario:
+    """The scenario of a run, which is a file in its folder and no link or pipe; errors as `load`."""
+    path = folder / "scenario.json"
+    return _parsed(path, lambda: files.read(path, LONGEST))
+
+
+def _parsed(path: Path, read: Callable[[], bytes]) -> Scenario:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = read()
+        if len(content) > LONGEST:
+            raise ValueError(f"is longer than {LONGEST} bytes")
+        text = content.decode()
+    except (OSError, ValueError) as error:
         raise ScenarioError(str(path), [f"cannot be read: {error}"]) from None
     return parse(text, source=str(path))
 

@@ -117,7 +117,7 @@ def open_session(
 
 def load(path: Path) -> Scenario:
     """A scenario from its file, or from the folder of a run."""
-    return scenario.load(path / "scenario.json" if path.is_dir() else path)
+    return scenario.of_run(path) if path.is_dir() else scenario.load(path)
 
 
 def asked_for(folder: Path) -> dict[str, str]:

@@ -73,7 +73,8 @@ def event(_kind, **fields):
     """Append one event to this process's history."""
     process = here()
     fields.update(t=round(_monotonic(), 6), pid=process.pid, start=process.start, event=_kind)
-    _write(process.events, (json.dumps(fields) + "\n").encode("utf-8"))
+    # A thread's name or an error may hold what Unicode does not allow; a history does not.
+    _write(process.events, (json.dumps(fields, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
 
 
 def native_thread_id():
