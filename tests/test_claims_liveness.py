@@ -102,6 +102,12 @@ def test_dead_but_ticking() -> None:
     assert "ticked 3 times" in found.explanation
 
 
+def test_one_more_turn_is_enough() -> None:
+    loop = SILENT + sample(1.6, WORKER, aa=6) + sample(1.8, WORKER, aa=7)
+    found = judged(DEAD, scenario(), server(), window(control=1), loop, request(1.5, aa=False))
+    assert found.how == "dead but ticking"
+
+
 def test_a_last_turn_sampled_late_is_no_tick_of_the_dead() -> None:
     loop = SILENT + sample(1.4, WORKER, aa=5) + sample(1.51, WORKER, aa=6)
     assert judged(DEAD, scenario(), server(), window(), loop, request(1.5, aa=False)).verdict is Verdict.HELD

@@ -75,6 +75,11 @@ def test_not_patched_though_it_was_asked_for() -> None:
     assert "time is not patched in worker 0 (pid 110), though config_first_line asked for it" in found.explanation
 
 
+def test_what_is_patched_in_the_arbiter_counts() -> None:
+    found = judged(ASKED, IN_CONFIG, server(), seen(ARBITER, {**ALL, "time.sleep": "original"}), seen(WORKER, ALL))
+    assert "time is not patched in arbiter (pid 100)" in found.explanation
+
+
 def test_patched_though_nobody_asked_for_it() -> None:
     found = judged(ASKED, NO_PATCH, server(), seen(ARBITER, ALL), seen(WORKER, ALL), window())
     assert (found.verdict, found.how) == (Verdict.BROKEN, "unasked")

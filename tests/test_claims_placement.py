@@ -18,6 +18,7 @@ from histories import (
     ran,
     sample,
     scenario,
+    seen,
     server,
     window,
     worker,
@@ -101,6 +102,13 @@ def test_absence_in_a_short_window_decides_nothing() -> None:
 def test_the_last_turn_makes_a_window_decisive() -> None:
     found = judged(ONE, scenario(SERVICE), server(1), window(control=18), created("aa", 100))
     assert found.verdict is Verdict.BROKEN
+
+
+def test_the_supervisors_own_turns_decide_nothing() -> None:
+    mostly_its_own = seen(1.0, "window.open", window=0, after="boot", healed=True)
+    mostly_its_own += seen(2.0, "window.close", window=0, turns=50, control=17)
+    found = judged(ONE, scenario(SERVICE), server(1), mostly_its_own, created("aa", 100))
+    assert found.verdict is Verdict.UNKNOWN
 
 
 def test_two_listeners_in_a_short_window_are_too_many() -> None:
@@ -266,6 +274,11 @@ def test_a_copy_is_broken_even_without_a_window() -> None:
 def test_a_greenlet_that_begins_only_after_the_fork_is_a_copy() -> None:
     found = judged(COPY, scenario(WORKERS), server(1), window(), created("aa", 100, t=0.15), ran("aa", 110))
     assert found.verdict is Verdict.BROKEN
+
+
+def test_one_turn_of_a_copy_is_enough() -> None:
+    once = created("aa", 100, t=0.15) + ran("aa", 100) + ran("aa", 110, w0=1)
+    assert judged(COPY, scenario(SERVICE), server(1), window(), once).verdict is Verdict.BROKEN
 
 
 def test_started_again_is_no_copy() -> None:

@@ -285,6 +285,7 @@ def test_the_arbiter_ends_with_a_status() -> None:
     assert found.verdict is Verdict.BROKEN
     assert found.explanation == "the arbiter (pid 100) ended with status 1 0.50s after TERM"
     assert judged(STOP, TERM, server(), TERMED, exited(300, 5.5, 1), STOPPED).verdict is Verdict.HELD
+    assert judged(STOP, TERM, server(), TERMED, exited(100, 5.5, -11), STOPPED).how == "bad exit"
 
 
 def test_the_stop_was_not_seen() -> None:

@@ -61,9 +61,9 @@ def test_case_zero(run: Run, tmp_path: Path) -> None:
     assert (code, err) == (1, "")
     (loop,) = json.loads((tmp_path / "report.json").read_bytes())["loops"]
     (birth,) = {row["birth"] for row in loop["processes"]}
-    assert {(row["role"], row["slot"], row["copied"]) for row in loop["processes"]} == {
-        ("arbiter", None, False),
-        ("worker", 0, True),
+    assert {(row["role"], row["slot"], row["copied"], row["alive"]) for row in loop["processes"]} == {
+        ("arbiter", None, False, None),
+        ("worker", 0, True, False),
     }
     told = re.search(r"^no_copied_thread \(listen\) BROKEN: (.*\n.*)", out, re.MULTILINE)
     assert told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -69,6 +70,16 @@ def test_time_is_not_spent_while_the_control_makes_no_turn(gauge: FakeGauge) -> 
     assert budget.spent == 0.0
 
 
+def test_one_may_ask_as_often_as_one_likes(gauge: FakeGauge) -> None:
+    budget = gauge.budget(2.0)
+    for _ in range(50):
+        gauge.passes(TURN / 2, turns=0)
+        assert not budget.expired
+        gauge.passes(TURN / 2, turns=1)
+        assert not budget.expired
+    assert budget.spent == pytest.approx(50 * TURN)
+
+
 def test_a_turn_is_worth_two_at_most(gauge: FakeGauge) -> None:
     budget = gauge.budget(0.5)
     gauge.passes(60, turns=3)
@@ -87,6 +98,12 @@ def test_a_stretched_machine_has_more_time(gauge: FakeGauge, stretch: float) -> 
 
 
 # The real one
+
+
+def test_what_is_published_is_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "control").write_bytes(struct.pack("3Q", 7, 2500, 300))
+    gauge = Gauge(tmp_path / "control")
+    assert (gauge.turns, gauge.stretch) == (7, 2.5)
 
 
 def test_it_turns_and_leaves_nothing(tmp_path: Path) -> None:

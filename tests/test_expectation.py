@@ -9,7 +9,7 @@ from few import FEW
 from hypothesis import given
 
 from forkproof.claims import REGISTRY
-from forkproof.expectation import Expectation, expect
+from forkproof.expectation import Expectation, _merge, expect
 from forkproof.scenario import Policy, Scenario, WorkerClass, from_dict
 from forkproof_strategies import scenarios
 
@@ -364,3 +364,8 @@ def test_without_gevent_nothing_is_copied_and_nothing_starves(what: Scenario) ->
 
 def test_a_claim_that_is_not_known_may_break() -> None:
     assert expect(CASE_ZERO, "nothing_of_ours", None, WITHOUT_GEVENT)[0] is MAY
+
+
+def test_over_windows_what_must_break_decides_and_then_what_may() -> None:
+    for answers, merged in [([HOLD, MAY, BREAK], BREAK), ([BREAK, MAY], BREAK), ([HOLD, MAY], MAY), ([HOLD], HOLD)]:
+        assert _merge((answer, "") for answer in answers)[0] is merged

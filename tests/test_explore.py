@@ -36,6 +36,7 @@ class Pretended:
     expectation: Expectation = Expectation.MUST_HOLD
     claims: Sequence[str] | None = None
     known_issue: str | None = None
+    how: Callable[[Scenario], str] = lambda what: "no answer"
     launched: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
     target: Target = field(
@@ -56,7 +57,7 @@ class Pretended:
             None,
             "pretended",
             (Event(0.0, 1, 1, "request.info", {}),),
-            "no answer" if broken else "",
+            self.how(what) if broken else "",
         )
         judgement = Judgement(finding, self.expectation, "", self.known_issue, rate=(int(broken), 1))
         return RunReport(what, run, {"python": "3.11.7"}, [judgement], (), (run,))
@@ -87,6 +88,13 @@ def test_a_surprise_is_confirmed_and_shrunk_to_what_it_needs(tmp_path: Path) -> 
     assert campaign.exit_code() == 1
     assert campaign.launched == session.launched
     assert {path.name for path in tmp_path.iterdir()} == {failure.folder.name}
+
+
+def test_what_breaks_in_another_way_is_no_smaller_one(tmp_path: Path) -> None:
+    session = Pretended(tmp_path, lambda what: True, how=lambda what: "late" if what.server.preload else "never")
+    [failure] = explorer(session, find_causes=False).explore([[BIG]]).failures
+    assert failure.scenario.server == Server(preload=True)
+    assert failure.judgement.finding.how == "late"
 
 
 def test_the_cause_is_looked_for_on_the_smallest_scenario(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -107,6 +110,85 @@ def test_every_kind_says_what_it_is() -> None:
         for option in kind.options.values():
             assert option.least <= option.default <= option.most
             assert option.meaning
+
+
+class Pretended:
+    """A server that does what it is told: a worker of pid 200 + its slot; what was done to it."""
+
+    arbiter_pid = 100
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+
+    def worker_pid(self, slot: int) -> int:
+        return 200 + slot
+
+    def child_pid(self, slot: int | None) -> int:
+        return 300 + (9 if slot is None else slot)
+
+    def workers(self) -> list[str]:
+        return ["200-1", "201-1"]
+
+    def signal(self, pid: int, number: int) -> None:
+        self.done.append((pid, signal.Signals(number).name))
+
+    def end_foreign_child(self, code: int) -> int:
+        self.done.append(f"exit {code}")
+        return 400
+
+    async def wait(self, seconds: float) -> None:
+        self.done.append(f"wait {seconds}")
+
+    async def reloaded(self, old: Collection[str]) -> bool:
+        self.done.append("reloaded")
+        return True
+
+    async def block(self, slot: int, seconds: float) -> None:
+        self.done.append(f"block {slot} for {seconds}")
+
+    async def redis(self, what: str) -> None:
+        self.done.append(what)
+
+    async def clients(self) -> list[str]:
+        return ["1", "2"]
+
+    async def kill_clients(self) -> int:
+        self.done.append("kill clients")
+        return 2
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "done"),
+    [
+        ("term", {}, [(100, "SIGTERM")]),
+        ("int", {}, [(100, "SIGINT")]),
+        ("usr1", {}, [(100, "SIGUSR1")]),
+        ("ttin", {}, [(100, "SIGTTIN")]),
+        ("ttou", {}, [(100, "SIGTTOU")]),
+        ("hup", {"times": 3}, [(100, "SIGHUP"), "reloaded", (100, "SIGHUP"), "reloaded", (100, "SIGHUP")]),
+        ("kill_worker", {}, [(201, "SIGKILL")]),
+        ("kill_child", {}, [(301, "SIGKILL")]),
+        ("kill_arbiter", {}, [(100, "SIGKILL")]),
+        ("stop_worker", {"seconds": 0.25}, [(201, "SIGSTOP"), "wait 0.25", (201, "SIGCONT")]),
+        ("stop_arbiter", {"seconds": 0.25}, [(100, "SIGSTOP"), "wait 0.25", (100, "SIGCONT")]),
+        ("block_loop", {"seconds": 0.25}, ["block 1 for 0.25", "wait 0.25"]),
+        ("foreign_child_exit", {"code": 3}, ["exit 3"]),
+        ("redis_gone", {"seconds": 0.25}, ["stop", "wait 0.25", "start"]),
+        ("redis_restart", {}, ["stop", "start"]),
+        ("redis_pause", {"seconds": 0.25}, ["pause", "wait 0.25", "resume"]),
+        ("redis_kill_clients", {}, ["kill clients"]),
+    ],
+)
+def test_what_is_done_to_the_server(name: str, fault: dict[str, Any], done: list[Any]) -> None:
+    server: Any = Pretended()
+    plain = {"fault": name, "slot": 1, "options": fault}
+
+    async def suffer() -> None:
+        facts = await REGISTRY[name].inject(server, plain)
+        await REGISTRY[name].heal(server, plain, facts)
+
+    asyncio.run(suffer())
+    assert server.done == done
 
 
 @FEW

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,41 @@ def test_a_loop_ticks_and_its_owner_is_told_so(probed: Probed, kind: str) -> Non
     assert (begun["pid"] != told["pid"]) == in_child
     [ended] = probed.events("ended")
     assert ended["alive"] is not in_child
+
+
+def test_a_loop_that_raises_has_ended(probed: Probed) -> None:
+    probed.run("""
+        from forkproof_payload.loops import Loop
+        yields = {"call": "none", "seconds": 0, "every": 1}
+        spec = {"name": "a", "kind": "thread", "daemon": True, "body": "sleep", "yields": yields, "guard": "none"}
+        loop = Loop(spec, "app_import", None, None)
+        loop.body.turn = lambda: sys.exit(3)
+        loop.start()
+        while loop.alive():
+            pass
+        """)
+    [ended] = probed.events("loop.end")
+    assert ended["error"].startswith("SystemExit(3")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gevent") is None, reason="gevent is not installed")
+def test_a_greenlet_that_a_fork_has_copied_is_told_from_the_original(tmp_path: Path) -> None:
+    probed = Probed(sys.executable, tmp_path)
+    assert probed.run("""
+        import gevent
+        from forkproof_payload.loops import Loop
+        yields = {"call": "gevent.sleep", "seconds": 0.001, "every": 1}
+        spec = {"name": "a", "kind": "greenlet", "daemon": True, "body": "sleep", "yields": yields, "guard": "none"}
+        loop = Loop(spec, "app_import", None, None)
+        loop.start()
+        gevent.sleep(0.01)
+        child = os.fork()
+        probe.event("told", copied=loop.copied(), child=child)
+        if child:
+            os.waitpid(child, 0)
+        os._exit(0)
+        """) == 0  # fmt: skip
+    assert {event["copied"]: event["child"] != 0 for event in probed.events("told")} == {False: True, True: False}
 
 
 @pytest.mark.parametrize("body", ["cpu", "queue_get", "lock", "logger"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from probed import Probed
 
-from forkproof import proc
+from forkproof import containment, proc
 from forkproof.errors import ScenarioError
 from forkproof.scenario import ParkPoint, from_dict
 
@@ -53,8 +53,10 @@ PROGRAM = """
 def probed(python: str, tmp_path: Path) -> Iterator[Probed]:
     found = Probed(python, tmp_path)
     yield found
-    for event in found.events("fork"):
-        os.kill(event["pid"], signal.SIGKILL)
+    for event in found.events("process"):
+        stat = containment.read_stat(event["pid"])
+        if stat is not None and stat.start == event["start"]:
+            os.kill(event["pid"], signal.SIGKILL)
     found.end()
 
 
@@ -75,11 +77,25 @@ def test_what_is_parked_stands_there_at_the_fork_and_the_child_finds_it_so(probe
     assert hung == {**dict.fromkeys(HANGS, True), "log_handler_lock": old, "getaddrinfo": False}
     assert [event["at"] for event in probed.events("park.reached") if not event["native"]] == []
     forks = probed.events("fork")
-    assert all(len(event["beside"]) == len(points) for event in forks)
+    assert len(forks) == len(points)
+    assert all({one["thread"] for one in event["beside"]} == set(points) for event in forks)
     assert all(event["imports"] == ["forkproof_parked_0"] for event in forks)
     held = {f"forkproof_payload.parking.{name}" for name in ("lock_lock", "queue_mutex_queue_mutex")}
     assert all(held <= set(event["locks"]) for event in forks)
     assert {event["at"] for event in probed.events("park.released")} == set(points)
+
+
+def test_a_fork_beside_no_thread_leaves_nothing(probed: Probed) -> None:
+    probed.run("""
+        from forkproof_payload import forks
+        forks.look_around()
+        if not os.fork():
+            forks.take_stock()
+            os._exit(0)
+        os.wait()
+        """)
+    [fork] = probed.events("fork")
+    assert fork["beside"] == fork["imports"] == fork["locks"] == []
 
 
 def park(who: str = "a", at: str = "lock", **loop: Any) -> dict[str, Any]:

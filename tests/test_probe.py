@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,12 @@ def test_a_forked_child_writes_to_a_file_of_its_own(probed: Probed) -> None:
     assert [event["event"] for event in probed.events() if event["pid"] == parent] == ["process", "before", "after"]
     assert [event["event"] for event in probed.events() if event["pid"] == child] == ["process", "after"]
     assert [event["ppid"] for event in probed.events("process")] == [os.getpid(), parent]
+
+
+def test_events_have_the_time_that_processes_share(probed: Probed) -> None:
+    before = time.monotonic()
+    assert probed.run('probe.event("now")') == 0
+    assert before - 1e-5 <= probed.events("now")[0]["t"] <= time.monotonic()
 
 
 def test_a_kill_9_loses_nothing(probed: Probed) -> None:
