@@ -33,7 +33,20 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from rich.console import Console
 
-from forkproof import cli, control, coverage, events, expectation, judge, known_issues, launch, resp, scenario, target
+from forkproof import (
+    cli,
+    control,
+    coverage,
+    events,
+    expectation,
+    judge,
+    known_issues,
+    launch,
+    resp,
+    scenario,
+    storage,
+    target,
+)  # fmt: skip
 from forkproof.claims import REGISTRY
 from forkproof.errors import ForkproofError
 from forkproof.explore import NOTHING, drawn
@@ -429,6 +442,7 @@ _ANSWER = {
     "token": "t", "worker": "4-40", "slot": 0, "threads": [{"name": "a", "class": "Thread", "alive": True}],
     "loops": [{"loop": "a", "birth": "aa", "alive": True, "copied": False}],
 }  # fmt: skip
+_VERDICT = b'{"schema": 1, "verdict": "held", "claims": [{"name": "a", "verdict": "held", "surprise": false}]}'
 _TARGET = {
     "python": [3, 11, 7], "versions": {"gunicorn": "27.0.1", "gevent": "26.9.0", "flask": "3.1.3"},
     "patch_flags": ["socket", "dns"], "worker_classes": ["sync", "gevent"], "gevent_error": "ImportError('x')",
@@ -442,6 +456,9 @@ def kinds(below: Path, plans: int = 20) -> list[Kind]:
     examples = [path.read_bytes() for path in sorted((ROOT / "examples").glob("*/*.json"))]
     drawn_plans = [what.to_json().encode() for what in drawn(plans, 1, scenarios())]
     histories = [sorted(path.name for path in (folder.path / "history").iterdir()) for folder in folders]
+
+    old = below / "out" / "0123456789ab-cdef01"
+    old.mkdir(parents=True)
 
     def in_folders(name: str, make: Callable[[Sequence[bytes]], st.SearchStrategy[bytes]], share: int) -> Kind:
         return Kind(name, *_of_files(folders, [[name]] * len(folders), make), share)
@@ -471,6 +488,10 @@ def kinds(below: Path, plans: int = 20) -> list[Kind]:
         target.describe(found.to_dict())
         found.require(example)
 
+    def pruned(content: bytes) -> None:
+        (old / "verdict.json").write_bytes(content)
+        list(storage.runs(old.parent))
+
     def answered(content: bytes) -> None:
         understood(content, "t")
 
@@ -491,6 +512,7 @@ def kinds(below: Path, plans: int = 20) -> list[Kind]:
         Kind("history, valid events that make no sense", of_events(loops), nonsense, 5),
         in_folders("server.log", lambda contents: st.one_of(*map(_bytes_changed, contents), st.binary()), 1),
         Kind("stacks", st.one_of(*map(_bytes_changed, stacks), st.binary()), _stacks(folders[0]), 1),
+        Kind("verdict.json, when folders are pruned", of_json([_VERDICT]), pruned, 10),
         Kind("known_issues.toml", st.one_of(*map(_bytes_changed, one), _toml(), _DEEP), known, 16),
         Kind("a Python's answer", of_json([_dumped(_TARGET)]), asked, 20),
         Kind("a server's answer", of_json([_dumped(_ANSWER)]), answered, 24, (ValueError,)),

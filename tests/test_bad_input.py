@@ -16,11 +16,13 @@ from test_judge import run_folder
 
 import forkproof
 import forkproof_strategies
-from forkproof import events, known_issues, resp, supervisor, target
+from forkproof import events, known_issues, resp, storage, supervisor, target
 from forkproof.claims import REGISTRY
-from forkproof.errors import ForkproofError, ScenarioError, TargetError, UsageError
+from forkproof.errors import CouldNotDecide, ForkproofError, ScenarioError, TargetError, UsageError
 from forkproof.judge import judge, server_log, stands
+from forkproof.launch import Shared
 from forkproof.scenario import load
+from forkproof.session import Session
 from forkproof.supervisor import Supervisor, understood
 
 HARNESS = Path(forkproof.__file__).parent
@@ -104,6 +106,23 @@ def test_a_version_that_cannot_be_compared(folder: Path, version: str) -> None:
     answer = {"python": [3, 11, 7], "versions": {"gevent": version}, "patch_flags": []}
     with pytest.raises(TargetError, match=f"^python: has gevent '{version}', which is no version"):
         target.understand("python", json.dumps(answer))
+
+
+@pytest.mark.parametrize("make", [*MAKE[:3], lambda path: path.write_text("[" * 100_000)])
+def test_an_old_run_whose_verdict_is_none_is_left_alone(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    (tmp_path / "0123456789ab-cdef01").mkdir()
+    make(tmp_path / "0123456789ab-cdef01" / "verdict.json")
+    assert list(storage.runs(tmp_path)) == list(storage.runs(tmp_path / "none")) == []
+
+
+def test_a_run_whose_record_a_server_damaged_is_undecided(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Session, "_launch", lambda self, what: folder)
+    session = Session(Shared(None, None, None, folder, ()))  # type: ignore[arg-type]
+    assert session.run(scenario()).folder == folder
+    with (folder / "history" / "supervisor.jsonl").open("ab") as file:
+        file.write(b"{}\n")
+    with pytest.raises(CouldNotDecide, match=r"supervisor\.jsonl: line \d+ is no event: there is no such event"):
+        session.run(scenario())
 
 
 # Histories that are as the table says, and make no sense

@@ -72,7 +72,7 @@ def foreign(path: Path) -> set[str]:
 ALLOWED = {
     "forkproof.errors": set[str](),
     "forkproof.containment": set[str](),
-    "forkproof.storage": set[str](),
+    "forkproof.storage": {"forkproof.files"},
     "forkproof.control": set[str](),
     "forkproof.resp": set[str](),
     "forkproof.proc": set[str](),

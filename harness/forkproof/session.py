@@ -57,9 +57,10 @@ class Session:
         folder = self._launch(what)
         try:
             report = judge(folder, None if every_claim else self.claims)
-        except HistoryError as error:  # the server's doing, as it runs under the same user
+            boots = report.booted or self._plainest_boots()
+        except HistoryError as error:  # a server's doing, as it runs under the same user
             raise CouldNotDecide(str(error), folder) from None
-        if not report.booted and not self._plainest_boots():
+        if not boots:
             raise NothingBoots(
                 f"no server boots on {self.target.executable}, not even a sync one without patches. It said:\n"
                 f"{server_log(report.folder)}\nSee {report.folder}/server.log, and `forkproof doctor`.",

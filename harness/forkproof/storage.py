@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
+from forkproof import files
+
 MOST_BYTES = 1 << 30
 """What all run folders of one `--out` may take together, some 5,000 runs that failed."""
 
@@ -47,7 +49,11 @@ class Kept:
 
 def runs(out: Path) -> Iterator[Kept]:
     """The folders below `out` that are runs, by their name and what they hold, and that are over."""
-    for folder in out.iterdir() if out.is_dir() else ():
+    try:
+        folders = list(out.iterdir())
+    except OSError:  # there is none yet, or a run's folder cannot be made there either
+        return
+    for folder in folders:
         if _RUN.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
             kept = _kept(folder)
             if kept is not None:
@@ -61,11 +67,11 @@ def _kept(folder: Path) -> Kept | None:
         if not told.exists():
             at = (folder / "scenario.json").stat().st_mtime
             return Kept(folder, Worth.HELD, at, size) if time.time() - at > _ABANDONED else None
-        verdict = json.loads(told.read_bytes())
+        verdict = json.loads(files.read(told))
         surprise = any(claim["surprise"] for claim in verdict["claims"])
         worth = Worth.SURPRISE if surprise else Worth.HELD if verdict["verdict"] == "held" else Worth.FAILED
         return Kept(folder, worth, told.stat().st_mtime, size)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None  # somebody else's, or gone meanwhile
 
 
