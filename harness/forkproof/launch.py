@@ -135,10 +135,7 @@ def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = No
                 # Others use the one that is shared.
                 own = stack.enter_context(around.broker.another(folder / "broker"))
                 around = replace(around, broker=own)
-            plan = _plan(scenario, around, folder)
-            for name in plan["foreign"]:
-                os.mkfifo(folder / name, 0o600)
-            (folder / "launch.json").write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+            prepare(scenario, around, folder)
             _supervise(folder, around.namespace, stop)
     except OSError as error:
         if error.errno in (*NO_ROOM, errno.EACCES):
@@ -147,8 +144,9 @@ def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = No
     return folder
 
 
-def _plan(scenario: Scenario, around: Shared, folder: Path) -> dict[str, Any]:
-    return {
+def prepare(scenario: Scenario, around: Shared, folder: Path) -> dict[str, Any]:
+    """Write what the server and its supervisor read in the folder of a run; what is in `launch.json`."""
+    plan: dict[str, Any] = {
         "token": secrets.token_hex(8),
         "target": around.target.to_dict(),
         "command": command(scenario, around.target.executable, folder),
@@ -165,6 +163,10 @@ def _plan(scenario: Scenario, around: Shared, folder: Path) -> dict[str, Any]:
         "decisive_turns": history.decisive_turns(scenario),
         "message_gap": history.message_gap(scenario),
     }
+    for name in plan["foreign"]:
+        os.mkfifo(folder / name, 0o600)
+    (folder / "launch.json").write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+    return plan
 
 
 def bounds(scenario: Scenario) -> dict[str, float]:
