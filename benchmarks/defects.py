@@ -15,7 +15,6 @@ PAYLOAD = f"{MAIN}payload/forkproof_payload/"
 CLAIMS = f"{MAIN}claims/"
 STRATEGIES = "strategies/forkproof_strategies/"
 
-PLANTED = "tests/test_planted.py::test_the_planted_bug_is_caught"
 CONTROL = "tests/test_planted.py::test_the_control_passes"
 COVERAGE = "tests/test_coverage.py"
 HEALTHY = "tests/test_cli_servers.py::test_a_healthy_deployment"
@@ -269,7 +268,6 @@ IN_THE_SERVER = (
         f"{PAYLOAD}parking.py",
         "        return self.index in fork.standing\n",
         "        return True\n",
-        servers=("tests/test_parking.py",),
     ),
     Defect(
         "guards-let-everyone-in",
@@ -288,7 +286,6 @@ AROUND_THE_SERVER = (
         f"{MAIN}supervisor.py",
         "facts = await kind.inject(self, fault)",
         'facts = {"target": self.arbiter_pid}',
-        servers=(f"{PLANTED}[clean_shutdown]",),
     ),
     Defect(
         "fault-comes-twice",
@@ -353,7 +350,6 @@ AROUND_THE_SERVER = (
         f"{MAIN}supervisor.py",
         "while turns() < needed and not self.arbiter_ended and time.monotonic() < latest:",
         "while turns() > needed and not self.arbiter_ended and time.monotonic() < latest:",
-        servers=(f"{CONTROL}[exactly_one_listener]",),
     ),
     Defect(
         "exit-status-is-lost",
@@ -368,7 +364,6 @@ AROUND_THE_SERVER = (
         f"{MAIN}supervisor.py",
         "(os.POSIX_SPAWN_DUP2, log, 2)",
         "(os.POSIX_SPAWN_DUP2, null, 2)",
-        servers=(f"{PLANTED}[quiet_runtime]",),
     ),
     Defect(
         "log-ends-early",
@@ -376,7 +371,6 @@ AROUND_THE_SERVER = (
         f"{MAIN}supervisor.py",
         "MAX_LOG_LINES = 5000",
         "MAX_LOG_LINES = 5",
-        servers=(f"{CONTROL}[arbiter_responsive]",),
     ),
     Defect(
         "watching-stops-early",
@@ -384,7 +378,6 @@ AROUND_THE_SERVER = (
         f"{MAIN}supervisor.py",
         "while not self.over_limit:",
         "while not self.over_limit and self.turn < 60:",
-        servers=(f"{CONTROL}[exactly_one_listener]",),
     ),
     Defect(
         "clock-is-ahead",
@@ -392,7 +385,6 @@ AROUND_THE_SERVER = (
         f"{MAIN}supervisor.py",
         '"t": round(time.monotonic(), 6)',
         '"t": round(time.monotonic() + 1, 6)',
-        servers=(f"{PLANTED}[no_copied_thread]", f"{CONTROL}[every_message_handled_once]"),
     ),
     Defect(
         "ticks-below-two-are-missed",
@@ -449,7 +441,6 @@ AROUND_THE_SERVER = (
         f"{MAIN}supervisor.py",
         "count=answer[1])",
         "count=min(1, answer[1]))",
-        servers=(f"{PLANTED}[subscriptions_match]",),
     ),
     Defect(
         "a-client-is-spared",
@@ -464,7 +455,6 @@ AROUND_THE_SERVER = (
         f"{MAIN}supervisor.py",
         '            self.record("publish.ok", message=message, loop=loop, receivers=receivers)\n',
         "            pass\n",
-        servers=(f"{CONTROL}[every_message_handled_once]",),
     ),
     Defect(
         "orphans-are-not-looked-for",
@@ -472,7 +462,6 @@ AROUND_THE_SERVER = (
         f"{MAIN}supervisor.py",
         "left=[self._told(stat) for stat in left()]",
         "left=[]",
-        servers=(f"{PLANTED}[no_orphan_process]",),
     ),
     Defect(
         "stop-is-impatient",
@@ -480,7 +469,6 @@ AROUND_THE_SERVER = (
         f"{MAIN}supervisor.py",
         '        bound = server["graceful_timeout"] + self.launch["bounds"]["stop_slack"]\n        if orphans',
         "        bound = 0.0\n        if orphans",
-        servers=(f"{CONTROL}[clean_shutdown]",),
     ),
     Defect(
         "what-is-left-is-not-told",
@@ -503,7 +491,6 @@ AROUND_THE_SERVER = (
         "for done in range(1, times + 1):",
         "for done in range(1, 2):",
         quick=("tests/test_faults.py",),
-        servers=(f"{PLANTED}[no_leak_on_reload]",),
     ),
     Defect(
         "kill-is-a-term",

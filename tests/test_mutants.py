@@ -106,6 +106,16 @@ def test_servers_come_last(tree: Path) -> None:
     ]
 
 
+def test_servers_are_red_when_they_are_red_again(tree: Path) -> None:
+    reds = iter([True, False, True, True])
+
+    def run(copy: Path, tests: Sequence[str], marked: str) -> Ran:
+        return Ran("test_it", "late") if marked == "fork" and next(reds) else Ran(passed=1)
+
+    [row] = mutants.check([replace(CAUGHT, servers=("tests/test_sums.py",))], tree, run)
+    assert row.caught_by == "test_it"
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
