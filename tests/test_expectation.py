@@ -304,6 +304,12 @@ def test_a_queue_of_gevents_is_not_for_native_threads() -> None:
     assert expected(deployment({**shared, "body": "sleep"}), QUIET) is HOLD
 
 
+def test_a_copy_may_read_what_the_arbiter_waits_for() -> None:
+    for body, answer in (("blpop", MAY), ("sleep", HOLD)):
+        what = deployment({"start": "on_starting", "body": body, "policy": ARBITER}, EARLY, **SYNC)
+        assert expected(what, RESPONSIVE) is answer
+
+
 def test_a_queue_of_gevents_has_no_mutex() -> None:
     kind = {"kind": "native_thread", "body": "sleep"}
     assert expected(parked("queue_mutex", **kind), LOCKED) is BREAK

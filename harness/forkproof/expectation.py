@@ -907,7 +907,7 @@ def _leak(model: _Model, loop: Loop) -> Answer:
 
 def _shared_sockets(model: _Model, loop: Loop) -> Answer:
     everyone = [process for window in model.windows for process in window]
-    if any(unit.copied and unit.loop.needs_redis for process in everyone for unit in process.units):
+    if _share_connections(model):
         return Expectation.MAY_BREAK, "a copied greenlet goes on with the connection of the original [G]"
     if model.unsettled or any(process.in_request and process.body is not None for process in everyone):
         return Expectation.MAY_BREAK, "which greenlets a child goes on with is not promised [G]"
@@ -977,7 +977,15 @@ def _responsive(model: _Model, loop: Loop) -> Answer:
             answers.append((Expectation.MAY_BREAK, "another loop of its process rarely gives way [C]"))
     if model.unsettled:
         answers.append((Expectation.MAY_BREAK, "a greenlet may hold the arbiter [C]"))
+    if _share_connections(model):
+        answers.append((Expectation.MAY_BREAK, "a copy may read the replies that a loop of the arbiter waits for [G]"))
     return _merge(answers) if answers else (Expectation.MUST_HOLD, "nothing holds the arbiter [S]")
+
+
+def _share_connections(model: _Model) -> bool:
+    """Whether a fork copies a greenlet that talks to Redis, and with it the connection of the original."""
+    everyone = [process for window in model.windows for process in window]
+    return any(unit.copied and unit.loop.needs_redis for process in everyone for unit in process.units)
 
 
 def _foreign(model: _Model, loop: Loop) -> Answer:
@@ -1108,8 +1116,7 @@ def _ends_with_its_parent(model: _Model, loop: Loop) -> bool:
 
 def _quiet(model: _Model, loop: Loop) -> Answer:
     sites = [patch.site for patch in model.scenario.patches]
-    everyone = [process for window in model.windows for process in window]
-    if any(unit.copied and unit.loop.needs_redis for process in everyone for unit in process.units):
+    if _share_connections(model):
         return Expectation.MAY_BREAK, "copies may share one connection and read each other's replies [G]"
     if _plain(model) and len(sites) <= 1:
         return Expectation.MUST_HOLD, "nothing is done that warns"
