@@ -645,7 +645,7 @@ def run(several: Sequence[Kind], n: int, seed: int, out: Path) -> tuple[int, str
     """Exit code and table of `n` inputs, shared out among kinds; writes the smallest input of each crash."""
     tallies = []
     for kind in several:
-        share = max(1, round(n * kind.share / sum(kind.share for kind in several)))
+        share = -(-n * kind.share // sum(kind.share for kind in several))
         begun = time.monotonic()
         tallies.append(fuzz(kind, share, seed))
         print(f"{kind.name}: {share} inputs in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
