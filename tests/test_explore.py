@@ -141,6 +141,20 @@ def test_what_is_seen_once_keeps_its_rate(tmp_path: Path) -> None:
     assert failure.rate == (1, 6)
 
 
+def test_a_sure_failure_is_not_shrunk_to_a_race(tmp_path: Path) -> None:
+    seen: set[str] = set()
+
+    def breaks(what: Scenario) -> bool:
+        first = what.digest not in seen
+        seen.add(what.digest)
+        return first or what.server.preload
+
+    [failure] = explorer(Pretended(tmp_path, breaks), jobs=1, find_causes=False).explore([[BIG]]).failures
+    assert failure.scenario.server.preload
+    assert failure.rate == (5, 5)
+    assert {path.name for path in tmp_path.iterdir()} == {failure.folder.name}
+
+
 def test_the_budget_of_launches_ends_the_shrinking(tmp_path: Path) -> None:
     session = Pretended(tmp_path, lambda what: what.server.preload)
     campaign = explorer(session, jobs=1, budget_launches=3).explore([[BIG]])

@@ -460,12 +460,17 @@ class Explorer:
             # Seen once and never again: a race, and its rate says so.
             report, judgement = group.members[0]
             return _failure(report, judgement, (1, 1 + tried), group.seen), report
-        small, example = report.scenario, None
+        steps: list[tuple[RunReport, Judgement]] = []
         if key[3] is None:  # A known issue has its smallest scenario already; that it still shows is what matters.
-            small, example = self.shrink(report.scenario, key, judgement.finding.loop, (failed, tried))
-        if example is not None:
-            failed, tried, _ = again = self.rate(small, key, CONFIRM)
-        shown = again[2] or example or (report, judgement)
+            steps = self.shrink(report.scenario, key, judgement.finding.loop, (failed, tried))
+        while steps:
+            smaller = self.rate(steps[-1][0].scenario, key, CONFIRM)
+            if 2 * smaller[0] * tried >= failed * smaller[1]:
+                failed, tried, _ = again = smaller
+                break
+            # Somewhere on the way a sure failure has become a race, which is harder to look into than a longer one.
+            del steps[len(steps) // 2 :]
+        shown = again[2] or (steps[-1] if steps else (report, judgement))
         return _failure(*shown, (failed, tried), group.seen), shown[0]
 
     def rate(self, what: Scenario, key: Key, tries: int) -> tuple[int, int, tuple[RunReport, Judgement] | None]:
@@ -485,26 +490,27 @@ class Explorer:
 
     def shrink(
         self, what: Scenario, key: Key, loop: str | None, rate: tuple[int, int]
-    ) -> tuple[Scenario, tuple[RunReport, Judgement] | None]:
-        """The simplest scenario that still fails so, within the budget of launches and time, and a run of it."""
+    ) -> list[tuple[RunReport, Judgement]]:
+        """Runs of simpler and simpler scenarios that still fail so, within the budget of launches and time."""
         last_launch = self.session.launched + self.budget_launches
         deadline = time.monotonic() + self.budget_seconds
         # A race that fails in one of three runs needs several tries before a simpler candidate counts as sound.
         tries = 1 if rate[0] == rate[1] else min(4, max(2, round(2 * rate[1] / rate[0])))
-        shown: tuple[RunReport, Judgement] | None = None
+        steps: list[tuple[RunReport, Judgement]] = []
         refused: set[str] = set()
         while True:
             candidates = [simpler for simpler in neighbours(what, keep=loop) if simpler.digest not in refused]
             for batch in _batches(candidates, self.jobs):
                 if time.monotonic() > deadline or self.session.launched >= last_launch:
-                    return what, shown
+                    return steps
                 found = self._first_failing(batch, key, tries)
                 if found is not None:
-                    shown, what = found, found[0].scenario
+                    steps.append(found)
+                    what = found[0].scenario
                     break
                 refused |= {simpler.digest for simpler in batch}
             else:
-                return what, shown
+                return steps
 
     def _first_failing(self, batch: Sequence[Scenario], key: Key, tries: int) -> tuple[RunReport, Judgement] | None:
         failing: dict[str, tuple[RunReport, Judgement]] = {}
