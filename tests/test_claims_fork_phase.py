@@ -96,6 +96,16 @@ def test_what_was_parked_is_used_and_nobody_is_stuck() -> None:
     assert "'listen' stood at 'lock' when the arbiter forked; worker 0 (pid 110) used that" in finding.explanation
 
 
+def test_a_thread_of_the_same_identifier_is_refused() -> None:
+    error = "RuntimeError('reentrant call inside <_io.BufferedWriter>')"
+    events = (server(), fork(), stood("log_record"), use("log_record"), used("log_record", error=error), window())
+    finding = judged(LOCK, parked("log_record"), *events)
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "is refused")
+    assert "reentrant call" in finding.explanation
+    other = (server(), fork(), stood("mid_reply"), use("mid_reply"), used("mid_reply", error=error), window())
+    assert judged(LOCK, parked("mid_reply"), *other).verdict is not Verdict.BROKEN
+
+
 def test_what_is_not_there_at_the_fork_cannot_be_hit_by_it() -> None:
     absent = stood(reason="the loop is not in the arbiter", absent=True)
     finding = judged(LOCK, parked(), server(), fork(), absent, use(), used(), window())

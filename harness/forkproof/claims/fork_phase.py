@@ -50,6 +50,11 @@ def no_lock_held_at_fork(scenario: Scenario, history: History) -> list[Finding]:
         first = stuck[0]
         told = first.told + (f", and {len(stuck) - 1} more like it" if len(stuck) > 1 else "")
         return [say.broken(told, [first.seen, first.fork], _park_events(history), how="blocks on a lock")]
+    refused = [used for used in history.of("park.used") if ParkPoint(used["at"]) in _LOCKS and used["error"]]
+    if refused:
+        told = f"{who(history, refused[0].process)} was refused it at {clock(history, refused[0].t)}"
+        told += f": {refused[0]['error']}"
+        return [say.broken(told, refused[:3], _park_events(history), how="is refused")]
     return [_came_through(say, scenario, history, _LOCKS, _held_locks)]
 
 

@@ -386,6 +386,11 @@ class _Log(object):
                     park.hold()
                 logging.StreamHandler.emit(self, record)
 
+            def handleError(self, record):
+                # A child's thread may have the ident of the one that was left behind, and so that one's locks: then
+                # the file refuses a "reentrant call", and logging would pass over it.
+                raise
+
         self._logger = logging.getLogger("forkproof.parked.{}".format(park.who))
         self._logger.setLevel(logging.INFO)
         self._logger.propagate = False
