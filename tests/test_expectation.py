@@ -310,6 +310,19 @@ def test_a_copy_may_read_what_the_arbiter_waits_for() -> None:
         assert expected(what, RESPONSIVE) is answer
 
 
+def test_what_is_made_by_gevent_is_not_for_native_threads() -> None:
+    early = {"early_imports": [{"what": "queue", "where": "app"}]}
+    loop = {"name": "a", "kind": "native_thread", "start": "post_worker_init", "policy": WORKER}
+    plain = {"loops": [loop], "patches": [EARLY], "server": {"worker_class": "gevent"}}
+    assert expected(from_dict({**plain, "surroundings": early}), ONE) is MAY
+    assert expected(from_dict(plain), ONE) is HOLD
+    in_thread = {"kind": "run_in_thread", "body": "listen", **INIT}
+    for patch, answer in ((NATIVE, MAY), ({"site": "config_first_line", "flags": {}}, HOLD)):
+        how = "Exception in thread: AssertionError in gevent"
+        what = deployment(in_thread, patch, **SYNC)
+        assert expect(what, QUIET, None, VERSIONS, how)[0] is answer
+
+
 def test_a_queue_of_gevents_has_no_mutex() -> None:
     kind = {"kind": "native_thread", "body": "sleep"}
     assert expected(parked("queue_mutex", **kind), LOCKED) is BREAK

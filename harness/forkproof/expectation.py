@@ -123,13 +123,14 @@ _SHARED = {LoopBody.LOCK: EarlyThing.LOCK, LoopBody.QUEUE_GET: EarlyThing.QUEUE}
 class _Early:
     """Something made in a module's first lines, or with a loop; `native_until` are the keywords not patched then.
 
-    `kept` says that users may give way, or be caught by a fork, while they have it.
+    `kept` says that users may give way, or be caught by a fork, while they have it; `green` that a part is gevent's.
     """
 
     name: str
     where: EarlyPlace | None
     native_until: frozenset[str]
     kept: bool = True
+    green: bool = False
 
 
 @dataclass
@@ -395,7 +396,8 @@ class _Model:
         for early in around.early_imports:
             if early.where is where:
                 native_until = self.native_until(early.what, process)
-                process.early.append(_Early(f"{where}.{early.what}", where, native_until))
+                green = bool(_MADE_OF[early.what] - native_until)
+                process.early.append(_Early(f"{where}.{early.what}", where, native_until, green=green))
         if where is EarlyPlace.CONFIG and around.fork_hooks is ForkHooks.LOCK:
             native_until = self.native_until(EarlyThing.LOCK, process)
             process.early.append(_Early("config.fork_hooks_lock", where, native_until, kept=False))
@@ -502,6 +504,10 @@ class _Model:
 
         That is gevent's own in a native thread, or a native lock that is held by a greenlet while another one runs [G].
         """
+        if unit.native and any(one.kept and one.green for one in process.early):
+            return True
+        if unit.native and unit.loop.kind is LoopKind.RUN_IN_THREAD and "socket" in process.patched:
+            return True  # it reads from a socket that another thread has made
         if not unit.loop.body.is_shared:
             return False
         if unit.native:
@@ -942,7 +948,7 @@ def _answers(model: _Model, loop: Loop) -> Answer:
     shared = [(process, unit) for process in workers for unit in process.units if unit.loop.body.is_shared]
     if any(model.keeps_its_lock(unit, process) for process, unit in shared):
         return Expectation.MAY_BREAK, "a loop may take the lock that requests wait for again and again [G]"
-    if any(model.shares_oddly(unit, process) for process, unit in shared):
+    if any(model.shares_oddly(unit, process) for process in workers for unit in process.units):
         return Expectation.MAY_BREAK, "requests share something with a loop of which nothing is documented [G]"
     if any(unit.copied and model.advances(unit, process) is not Sure.YES for process, unit in shared):
         return Expectation.MAY_BREAK, "a copy that does not advance may keep its lock for ever [G]"
