@@ -4,8 +4,8 @@
 
 Each round starts an exploration, waits for a random moment of its life (before the first run has begun, or a while
 after the n-th has), and ends it: SIGKILL, SIGTERM, SIGINT or SIGHUP
-to the command, its terminal closed, or SIGKILL to one of its own processes (supervisor, namespace, Redis, its keeper,
-control process). Then, once what is left has had its bound to go, the whole machine is searched for processes that
+to the command, its terminal closed, or SIGKILL to one of its own processes (supervisor, namespace, nursery, Redis, its
+keeper, control process). Then, once what is left has had its bound to go, the machine is searched for processes that
 carry the round's folder in their command or environment, for the ports that its servers and its Redis listened on, and
 for new entries in the folders for temporary files and in the home directory. Exits 1 where anything is left.
 """
@@ -38,7 +38,7 @@ DELAY = 1.5
 SETTLE = 20.0
 """Seconds that what is left has to go; what ends by itself needs far less, even beside others."""
 SIGNALS = ("KILL", "TERM", "INT", "HUP")
-WAYS = (*SIGNALS, "terminal", "supervisor", "namespace", "redis", "keeper", "control")
+WAYS = (*SIGNALS, "terminal", "supervisor", "namespace", "nursery", "redis", "keeper", "control")
 PLACES = (Path(tempfile.gettempdir()), Path("/dev/shm"), Path.home())
 
 
@@ -113,15 +113,18 @@ def end(process: subprocess.Popen[bytes], way: str, folder: str, terminal: int) 
         process.send_signal(getattr(signal, f"SIG{way}"))
         return True
     marks = {
-        "supervisor": "-I -c import sys; sys.path.insert",
-        "namespace": "unshare",
+        "supervisor": "forkproof.nursery",
+        "namespace": "forkproof.nursery",
+        "nursery": "forkproof.nursery",
         "redis": "_broker_process",
         "keeper": "_broker_process",
         "control": "from forkproof.control",
     }
     found = [stat for stat in containment.carrying(folder) if marks[way] in containment.command_of(stat.pid)]
-    if way == "supervisor":
-        found = [stat for stat in found if "forkproof.supervisor" in containment.command_of(stat.pid)]
+    if marks[way] == "forkproof.nursery":
+        # They have one command line, and stand in different folders.
+        stands = {"supervisor": "/work", "namespace": ""}
+        found = [stat for stat in found if _stands_in(stat.pid, stands.get(way))]
     if way in ("redis", "keeper"):
         keepers = {stat.pid for stat in found if stat.ppid == process.pid}
         found = [stat for stat in found if (stat.pid in keepers) == (way == "keeper")]
@@ -129,6 +132,14 @@ def end(process: subprocess.Popen[bytes], way: str, folder: str, terminal: int) 
         with contextlib.suppress(OSError):
             os.kill(stat.pid, signal.SIGKILL)
             return True
+    return False
+
+
+def _stands_in(pid: int, below: str | None) -> bool:
+    """Whether a process stands in a run's folder, or just `below` it; None for in none."""
+    with contextlib.suppress(OSError):
+        found = re.fullmatch(r".*/[0-9a-f]{12}-[0-9a-f]{6}(/work)?", os.readlink(f"/proc/{pid}/cwd"))
+        return (found and (found[1] or "")) == below
     return False
 
 

@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from forkproof import containment
+from forkproof.containment import command_of
 from forkproof.scenario import Loop, LoopStart, Policy, Scenario, Server
+from forkproof.session import open_session
+from forkproof.verdict import Verdict
 
 pytestmark = pytest.mark.fork
 
@@ -74,6 +77,13 @@ def running(code: str, folder: Path, *options: str) -> Iterator[tuple[subprocess
             process.kill()
 
 
+def stands_in(pid: int) -> Path | None:
+    """The folder in which a process stands."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cwd").readlink()
+    return None
+
+
 def _port(run: Path) -> int:
     for history in (run / "history").glob("*.jsonl"):
         for line in history.read_text().splitlines():
@@ -100,12 +110,23 @@ def test_the_supervisor_is_killed(short_folder: Path) -> None:
     if not containment.namespace_prefix():
         pytest.skip("this machine allows no pid namespace")
     with running(RUN, short_folder) as (process, run, port):
-        supervisors = [line for line in ours(str(run)) if "forkproof.supervisor" in line and "unshare" not in line]
+        supervisors = [stat.pid for stat in containment.carrying(str(run)) if stands_in(stat.pid) == run / "work"]
+        supervisors = [pid for pid in supervisors if "forkproof.nursery" in containment.command_of(pid)]
         assert len(supervisors) == 1, supervisors
-        os.kill(int(supervisors[0].split()[0]), signal.SIGKILL)
+        os.kill(supervisors[0], signal.SIGKILL)
         assert process.wait(timeout=30) == 3
         assert until(lambda: not ours(str(short_folder))), ours(str(short_folder))
         assert not listens(port)
+
+
+def test_what_starts_the_supervisors_is_killed(short_folder: Path) -> None:
+    plain = Scenario(loops=(Loop(name="a", start=LoopStart.POST_WORKER_INIT),))
+    with open_session(out=short_folder) as session:
+        assert session.run(plain).verdict is Verdict.HELD
+        [nursery] = [stat for stat in containment.descendants(os.getpid()) if "nursery" in command_of(stat.pid)]
+        os.kill(nursery.pid, signal.SIGKILL)
+        assert session.run(plain).verdict is Verdict.HELD
+    assert not ours(str(short_folder))
 
 
 def test_an_ordinary_run_leaves_its_folder_alone(short_folder: Path) -> None:

@@ -101,6 +101,7 @@ ALLOWED = {
         "forkproof.containment", "forkproof.control", "forkproof.resp", "forkproof.faults", "forkproof.outside",
         "forkproof.proc", "forkproof.files",
     },
+    "forkproof.nursery": {"forkproof.containment", "forkproof.supervisor"},
     "forkproof_strategies": {"forkproof_strategies", "forkproof.scenario", "forkproof.faults"},
 }  # fmt: skip
 
@@ -120,7 +121,9 @@ def test_judging_starts_nothing() -> None:
 
 def test_judging_launches_nothing() -> None:
     for name in ("forkproof.judge", "forkproof.known_issues", "forkproof.simplify"):
-        launching = {"forkproof.launch", "forkproof.session", "forkproof.supervisor", "forkproof.broker"}
+        launching = {
+            "forkproof.launch", "forkproof.session", "forkproof.nursery", "forkproof.supervisor", "forkproof.broker",
+        }  # fmt: skip
         assert not imports(MODULES[name]) & (launching | PROCESSES), name
 
 
@@ -128,6 +131,7 @@ def test_judging_launches_nothing() -> None:
     "name",
     [
         "forkproof.supervisor",
+        "forkproof.nursery",
         "forkproof.containment",
         "forkproof.control",
         "forkproof.resp",

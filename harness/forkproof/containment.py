@@ -18,7 +18,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+_NEW_MOUNTS, _NEW_USER, _NEW_PIDS = 0x20000, 0x10000000, 0x20000000
+_NO_SUID, _NO_DEVICES, _NO_EXEC, _RECURSIVE, _PRIVATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,33 @@ def _carries(pid: int, mark: str) -> bool:
 
 def become_subreaper() -> None:
     """Make this process the parent of what its descendants leave behind (prctl(2)); OSError where refused."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    _call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def unshare(*, user: bool) -> None:
+    """Put the next child into a pid namespace of its own, as unshare(1) does; `user` where that takes one of users too.
+
+    That child is to call `begin_namespace`. OSError where it is refused.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    _call("unshare", _NEW_PIDS | _NEW_MOUNTS | (_NEW_USER if user else 0))
+    if user:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    _call("mount", b"none", b"/", None, ctypes.c_ulong(_RECURSIVE | _PRIVATE), None)
+
+
+def begin_namespace() -> None:
+    """As the first process of a pid namespace: end with the parent, and let /proc show what is in here."""
+    _call("prctl", PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    _call("mount", b"proc", b"/proc", b"proc", ctypes.c_ulong(_NO_SUID | _NO_DEVICES | _NO_EXEC), None)
+
+
+def _call(name: str, *arguments: object) -> None:
+    if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) != 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"cannot become a subreaper: {os.strerror(number)}")
+        raise OSError(number, f"{name} is refused: {os.strerror(number)}")
 
 
 def kill_descendants() -> list[Stat]:

@@ -156,6 +156,7 @@ EVENTS: Mapping[str, _Fields] = {
     "exit": _has(child=_WHOLE, status=_SIGNED),  # as os.waitstatus_to_exitcode; the supervisor reaped it
     "left": _has(processes=_PROCESSES),  # alive when the bound of a stop had passed
     "killed": _has(processes=_PROCESSES),  # what the supervisor ended
+    "usage": _has(supervisor=_NUMBER, server=_NUMBER),  # seconds of CPU, of all that has ended
     "stopped": _has(seconds=_NUMBER),  # how long the server took to stop
 }
 

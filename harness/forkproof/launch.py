@@ -13,8 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,11 +24,11 @@ from forkproof.broker import LONGEST_SOCKET, Broker
 from forkproof.control import Control
 from forkproof.errors import CouldNotDecide, RunFolderError, UsageError
 from forkproof.faults import REGISTRY
+from forkproof.nursery import Nursery
 from forkproof.scenario import LogStream, LoopKind, PatchSite, Scenario
 from forkproof.supervisor import NO_ROOM
 from forkproof.target import Target
 
-ROOT = Path(__file__).parent.parent
 PAYLOAD = Path(__file__).parent / "payload"
 
 STACK_SIGNAL = signal.SIGRTMAX - 3
@@ -60,13 +58,13 @@ _NAME = 19  # a digest, a hyphen and six more digits
 
 @dataclass(frozen=True)
 class Shared:
-    """What the runs of one command share: the target, the broker, the control process, where folders go."""
+    """What the runs of one command share: target, broker, control process, nursery, where folders go."""
 
     target: Target
     broker: Broker
     control: Control
     out: Path
-    namespace: tuple[str, ...]
+    nursery: Nursery
     asked: Mapping[str, str] = field(default_factory=dict)
     """The target and broker as they were asked for, so that a replay can ask for the same."""
 
@@ -136,7 +134,7 @@ def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = No
                 own = stack.enter_context(around.broker.another(folder / "broker"))
                 around = replace(around, broker=own)
             prepare(scenario, around, folder)
-            _supervise(folder, around.namespace, stop)
+            _supervise(folder, around.nursery, stop)
     except OSError as error:
         if error.errno in (*NO_ROOM, errno.EACCES):
             raise RunFolderError(_lost(folder, error, scenario)) from None
@@ -217,44 +215,16 @@ def environment(folder: Path, scenario: Scenario) -> dict[str, str]:
     }
 
 
-def _supervise(folder: Path, namespace: tuple[str, ...], stop: threading.Event | None) -> None:
-    """Run the supervisor. The write end of its lifeline is this process's alone, so it ends when we do."""
-    reading, writing = os.pipe()
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-    code += f"from forkproof.supervisor import main; main({str(folder)!r}, {reading})"
-    try:
-        with (folder / "supervisor.log").open("wb") as log:
-            supervisor = subprocess.Popen(
-                [*namespace, sys.executable, "-I", "-c", code],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(reading,), start_new_session=True,
-            )  # fmt: skip
-        os.close(reading)
-        reading = -1
-        with supervisor:
-            try:
-                _wait(supervisor, stop)
-            finally:
-                os.close(writing)
-                writing = -1
-    finally:
-        for descriptor in (reading, writing):
-            if descriptor >= 0:
-                os.close(descriptor)
-    if supervisor.returncode in NO_ROOM:
-        raise OSError(supervisor.returncode, os.strerror(supervisor.returncode))
-    if supervisor.returncode != 0 and not (stop is not None and stop.is_set()):
-        said = (folder / "supervisor.log").read_text(errors="replace").strip()
-        raise CouldNotDecide(
-            f"{folder}: the supervisor ended with {supervisor.returncode}: {said or 'it said nothing'}", folder
-        )
+def _supervise(folder: Path, nursery: Nursery, stop: threading.Event | None) -> None:
+    """Run the supervisor, which ends when we do."""
+    with (folder / "supervisor.log").open("wb") as log:
+        code = nursery.run(folder, log.fileno(), stop)
+    if code in NO_ROOM:
+        raise OSError(code, os.strerror(code))
+    if code != 0 and not (stop is not None and stop.is_set()):
+        said = (folder / "supervisor.log").read_text(errors="replace").strip() or nursery.said()
+        raise CouldNotDecide(f"{folder}: the supervisor ended with {code}: {said or 'it said nothing'}", folder)
     _tidy(folder)
-
-
-def _wait(supervisor: subprocess.Popen[bytes], stop: threading.Event | None) -> None:
-    while stop is None or not stop.is_set():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            supervisor.wait(timeout=None if stop is None else 0.2)
-            return
 
 
 def _tidy(folder: Path) -> None:

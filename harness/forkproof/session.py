@@ -15,6 +15,7 @@ from forkproof.errors import CouldNotDecide, ForkproofError, HistoryError, Nothi
 from forkproof.history import History
 from forkproof.judge import RunReport, judge, launched, server_log
 from forkproof.launch import Shared
+from forkproof.nursery import Nursery
 from forkproof.scenario import Loop, LoopStart, Policy, Scenario, Server
 from forkproof.storage import Pruner
 from forkproof.target import Target
@@ -109,9 +110,13 @@ def open_session(
     spec = broker.parse(broker_name)
     folder = launch.campaign_folder(out)
     try:
-        with broker.start(spec, folder) as redis, Control(folder) as control:
+        with (
+            broker.start(spec, folder) as redis,
+            Control(folder) as control,
+            Nursery(folder, launch.namespace()) as nursery,
+        ):
             asked = {"target": chosen.executable, "broker": str(spec)}
-            yield Session(Shared(chosen, redis, control, out, launch.namespace(), asked), claims)
+            yield Session(Shared(chosen, redis, control, out, nursery, asked), claims)
     finally:
         launch.remove_folder(folder)
 

@@ -15,6 +15,7 @@ import json
 import mmap
 import os
 import re
+import resource
 import signal
 import sys
 import time
@@ -914,6 +915,12 @@ class Supervisor:
         self.sample()
         killed = containment.kill_descendants()
         self.record("killed", processes=[{"pid": stat.pid, "start": stat.start} for stat in killed])
+        own, servers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        self.record(
+            "usage",
+            supervisor=round(own.ru_utime + own.ru_stime, 3),
+            server=round(servers.ru_utime + servers.ru_stime, 3),
+        )
         self.observe()
 
     async def _forget(self) -> None:
