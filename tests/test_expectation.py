@@ -323,6 +323,13 @@ def test_what_is_made_by_gevent_is_not_for_native_threads() -> None:
         assert expect(what, QUIET, None, VERSIONS, how)[0] is answer
 
 
+@pytest.mark.parametrize("claim", [ANSWERS, BOOT])
+def test_a_hook_of_the_fork_comes_before_gevents_own(claim: str) -> None:
+    hooked = {"start": "fork_hook", "kind": "run_in_thread", "body": "listen"}
+    assert expected(deployment(hooked, EARLY, **SYNC), claim) is MAY
+    assert expected(deployment(hooked, **SYNC), claim) is HOLD
+
+
 def test_a_queue_of_gevents_has_no_mutex() -> None:
     kind = {"kind": "native_thread", "body": "sleep"}
     assert expected(parked("queue_mutex", **kind), LOCKED) is BREAK

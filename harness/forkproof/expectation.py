@@ -653,6 +653,12 @@ class _Model:
         return any(process.odd for process in everywhere) or self.hogs(self.arbiter) is not Sure.NO
 
     @property
+    def enters_gevent_at_fork(self) -> bool:
+        """Whether a hook of `os.fork` starts something in a child that gevent has yet to prepare [G]."""
+        everyone = [process for window in self.windows for process in window if process.patched]
+        return any(unit.mid_fork for process in everyone for unit in process.units)
+
+    @property
     def left_in_the_middle(self) -> bool:
         """Whether a fork finds a unit at a point where it would not stand by itself."""
         return any(point is not ParkPoint.RECV for point, _ in self.parked)
@@ -943,6 +949,8 @@ def _answers(model: _Model, loop: Loop) -> Answer:
         return Expectation.MAY_BREAK, "a greenlet may hold the worker or the arbiter [C]"
     if any(model.talks_at_fork(process) for process in workers):
         return Expectation.MAY_BREAK, "a worker that is forked beside a busy native thread may deadlock [T]"
+    if model.enters_gevent_at_fork:
+        return Expectation.MAY_BREAK, "a hook of the fork may wait in a child that gevent has yet to prepare [G]"
     if _blocked(model):
         return Expectation.MAY_BREAK, "a greenlet that waits natively holds the worker meanwhile [C]"
     shared = [(process, unit) for process in workers for unit in process.units if unit.loop.body.is_shared]
@@ -1051,6 +1059,8 @@ def _boot(model: _Model, loop: Loop) -> Answer:
         return Expectation.MAY_BREAK, "a greenlet may hold a process while it boots [C]"
     if any(model.talks_at_fork(process) for process in everyone):
         return Expectation.MAY_BREAK, "a worker that is forked beside a busy native thread may deadlock [T]"
+    if model.enters_gevent_at_fork:
+        return Expectation.MAY_BREAK, "a hook of the fork may wait in a child that gevent has yet to prepare [G]"
     return Expectation.MUST_HOLD, "nothing holds a process"
 
 
