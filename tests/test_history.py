@@ -42,6 +42,15 @@ def test_every_line_of_every_file_in_order_of_time(tmp_path: Path) -> None:
     assert [one["line"] for one in found] == ["1.0", "2.0", "3.0", "4.0", "5.0"]
 
 
+def test_an_event_that_is_missing_is_told(tmp_path: Path) -> None:
+    every = [event(1.0 + number, 7, "log", line="", n=number) for number in range(20)]
+    swapped = [every[1], every[0], *every[2:]]
+    assert written(tmp_path, a=every).damage == written(tmp_path, a=swapped).damage == ""
+    assert written(tmp_path, a=every[:18] + every[19:]).damage == ""  # a kill may have taken it
+    told = written(tmp_path, a=every[:5] + every[6:9] + every[10:]).damage
+    assert told == "history/a.jsonl: the event of number 5 is missing, one of 2"
+
+
 def test_a_bad_line_costs_itself_alone_and_is_told(tmp_path: Path) -> None:
     first, last = (json.dumps(one.to_dict()) for one in log(1.0, 2.0))
     found = written(tmp_path, a=f'{first}\n{{"t": 1.5, "pi\n{last}\n{{"t": 3')

@@ -1,9 +1,9 @@
 """What an event is: the one place that says which there are, and what each of them has.
 
-All have `t` (seconds of CLOCK_MONOTONIC), `pid`, `start` and `event`. Fields in braces may lack; one that is not named
-may stand beside, if it is a plain value or a list of them. A reader refuses a line that is no such event, so that
-whoever judges a history can rely on the types and ranges given here. Whole numbers fit into 64 bits, numbers are
-finite, texts are Unicode.
+All have `t` (seconds of CLOCK_MONOTONIC), `pid`, `start` and `event`; the probe's also `n`, their number in the
+process, from 0. Fields in braces may lack; one that is not named may stand beside, if it is a plain value or a list of
+them. A reader refuses a line that is no such event, so that whoever judges a history can rely on the types and ranges
+given here. Whole numbers fit into 64 bits, numbers are finite, texts are Unicode.
 
 >>> parse(b'{"t": 1.5, "pid": 7, "start": 70, "event": "stopped", "seconds": 0.25}')["seconds"]
 0.25
@@ -171,7 +171,7 @@ NAMES = frozenset(EVENTS)
 
 @functools.cache
 def _validator() -> SchemaValidator:
-    every = _has(t=_TIME, pid=_WHOLE, start=_WHOLE, event=_TEXT)
+    every = _has({"n": _WHOLE}, t=_TIME, pid=_WHOLE, start=_WHOLE, event=_TEXT)
     choices: dict[Any, CoreSchema] = {name: _object(every | fields) for name, fields in EVENTS.items()}
     for name, fields in _OTHERWISE.items():
         choices[name] = schemas.union_schema([choices[name], _object(every | fields)], mode="left_to_right")

@@ -346,7 +346,16 @@ def _read(path: Path) -> tuple[list[Event], list[str]]:
             wrong.append(f"line {number} is no event: {error}")
     with contextlib.suppress(ValueError):  # it is torn, as a rule
         found.append(_event(last))
+    numbers = {event["n"] for event in found if "n" in event.fields}
+    # The last ones may be missing: each thread writes for itself, and a kill takes one between number and write.
+    lost = [number for number in range(max(numbers, default=0) - LAST) if number not in numbers]
+    if lost and not wrong:
+        wrong.append(f"the event of number {lost[0]} is missing, one of {len(lost)}")
     return found, wrong
+
+
+LAST = 4
+"""So many numbers before the last one a gap says nothing."""
 
 
 def _event(line: bytes) -> Event:

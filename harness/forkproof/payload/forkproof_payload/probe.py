@@ -9,6 +9,7 @@ Does not see: what happens in a child before its first event or tick where Pytho
 and greenlets that are not ours.
 """
 
+import itertools
 import json
 import mmap
 import os
@@ -39,6 +40,7 @@ class _Here(object):
         finally:
             os.close(ticks)
         self.used = 0
+        self.numbers = itertools.count()
 
 
 _folder = os.environ["FORKPROOF_RUN"]
@@ -72,7 +74,10 @@ def key():
 def event(_kind, **fields):
     """Append one event to this process's history."""
     process = here()
-    fields.update(t=round(_monotonic(), 6), pid=process.pid, start=process.start, event=_kind)
+    # The number tells of an event that was lost.
+    fields.update(
+        t=round(_monotonic(), 6), pid=process.pid, start=process.start, event=_kind, n=next(process.numbers)
+    )
     # A thread's name or an error may hold what Unicode does not allow; a history does not.
     _write(process.events, (json.dumps(fields, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
 
