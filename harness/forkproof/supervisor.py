@@ -97,7 +97,8 @@ class Supervisor:
         self.turn = 0
         self._changed = asyncio.Event()
         self._readers: dict[str, _Tail] = {}
-        self._log = _Tail(folder / "server.log")
+        self._log_path = str(folder / "server.log")
+        self._log = _Tail(self._log_path)
         self._log_lines = 0
         self._log_cut = False
         self.over_limit = False
@@ -120,6 +121,8 @@ class Supervisor:
         self._granted = Budget(self.gauge, float("inf"))
         self._halted: set[int] = set()
         self._start = containment.read_stat(os.getpid())
+        self._histories = str(folder / "history")
+        self._watch: _Watch | None = None
         self._history = os.open(
             folder / "history" / "supervisor.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
@@ -146,9 +149,12 @@ class Supervisor:
 
     def observe(self) -> None:
         """Read what the server's processes have written since the last time."""
-        for name in os.listdir(self.folder / "history"):
-            if _OF_PROCESS.fullmatch(name) and name not in self._readers:
-                self._readers[name] = _Tail(self.folder / "history" / name)
+        for name in os.listdir(self._histories):
+            if name not in self._readers and _OF_PROCESS.fullmatch(name):
+                path = f"{self._histories}/{name}"
+                if self._watch is not None:
+                    self._watch.file(path)
+                self._readers[name] = _Tail(path)
         for name, reader in list(self._readers.items()):
             for line in reader.lines():
                 # What is no event is told when the history is read.
@@ -165,10 +171,9 @@ class Supervisor:
 
     def _within_limits(self) -> bool:
         """Whether the run takes no more than it may; output alone is cut, and goes on."""
-        log = self.folder / "server.log"
-        if log.exists() and log.lstat().st_size > LIMITS["log"]:  # of a link, its own
+        if _length(self._log_path) > LIMITS["log"]:  # of a link, its own
             # Opened for appending, so the server goes on writing at the new end.
-            os.truncate(log, LIMITS["log"] // 2)
+            os.truncate(self._log_path, LIMITS["log"] // 2)
             if not self._log_cut:
                 self._log_cut = True
                 self.record("limit", what="log", limit=LIMITS["log"], found=None)
@@ -299,8 +304,7 @@ class Supervisor:
                 self.record("bound", what=what, seconds=seconds, stretch=round(budget.stretch, 2), slots=slots)
                 return False
             self._changed.clear()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), SAMPLE_EVERY)
+            await self._changed.wait()  # which each sample sets
         return True
 
     # Asking
@@ -962,8 +966,8 @@ class Supervisor:
     async def watching(self, abandon: Callable[[], object]) -> AsyncIterator[None]:
         """Watch the history folder, child exits and the clock; `abandon` ends a run that takes too much."""
         loop = asyncio.get_running_loop()
-        inotify = _watch_folder(self.folder / "history")
-        loop.add_reader(inotify, self._woken, inotify)
+        watch = self._watch = _Watch(self._histories)
+        loop.add_reader(watch.descriptor, self._woken, watch)
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         sampling = asyncio.create_task(self._sampling())
         sampling.add_done_callback(lambda task: abandon())
@@ -971,15 +975,15 @@ class Supervisor:
             yield
         finally:
             sampling.cancel()
-            loop.remove_reader(inotify)
-            os.close(inotify)
+            loop.remove_reader(watch.descriptor)
+            self._watch = None
+            watch.close()
             # What ended the sampling ended the run: without it nothing is seen.
             with contextlib.suppress(asyncio.CancelledError):
                 await sampling
 
-    def _woken(self, inotify: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(inotify, 65536)
+    def _woken(self, watch: _Watch) -> None:
+        watch.read()
         self.observe()
 
 
@@ -1067,7 +1071,7 @@ def _frames(text: str) -> list[list[str]]:
 class _Tail:
     """Whole new lines of a growing file; of one that is too long, its beginning."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor: int | None = None
         self._rest = b""
@@ -1111,21 +1115,39 @@ def _size_of(folder: Path) -> int:
     return size
 
 
-def _length(path: Path) -> int:
+def _length(path: Path | str) -> int:
     """Bytes of a file; 0 where there is none."""
     try:
-        return path.lstat().st_size
+        return os.lstat(path).st_size
     except OSError:
         return 0
 
 
-def _watch_folder(folder: Path) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    inotify = int(libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK))
-    if inotify < 0 or libc.inotify_add_watch(inotify, os.fsencode(folder), _IN_MODIFY | _IN_CREATE) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"cannot watch {folder}: {os.strerror(number)}")
-    return inotify
+class _Watch:
+    """Tells of new files in a folder, and of what is written to some of them: not to our own, which we know of."""
+
+    def __init__(self, folder: str) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.descriptor = int(self._libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK))
+        if self.descriptor < 0 or not self._add(folder, _IN_CREATE):
+            number = ctypes.get_errno()
+            raise OSError(number, f"cannot watch {folder}: {os.strerror(number)}")
+
+    def _add(self, path: str, events: int) -> bool:
+        return bool(self._libc.inotify_add_watch(self.descriptor, os.fsencode(path), events) >= 0)
+
+    def file(self, path: str) -> None:
+        """Tell of what is written to it; where that cannot be, it is found when the next sample is taken."""
+        self._add(path, _IN_MODIFY)
+
+    def read(self) -> None:
+        """Take what was told."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.descriptor, 65536)
+
+    def close(self) -> None:
+        """Watch no more."""
+        os.close(self.descriptor)
 
 
 def _catches(pid: int, number: int) -> bool:
