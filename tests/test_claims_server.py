@@ -261,7 +261,7 @@ def test_the_log_tells_of_a_kill() -> None:
     assert judged(STOP, TERM, server(), TERMED, log(4.9, line), STOPPED).verdict is Verdict.HELD
 
 
-@pytest.mark.parametrize(("granted", "verdict"), [(0.5, Verdict.UNKNOWN), (1.0, Verdict.BROKEN)])
+@pytest.mark.parametrize(("granted", "verdict"), [(0.4, Verdict.UNKNOWN), (0.5, Verdict.BROKEN)])
 def test_graceful_timeout_is_the_machines_too(granted: float, verdict: Verdict) -> None:
     def told(t: float, seconds: float) -> Events:
         return seen(t, "sample", turn=0, control=0, granted=seconds, ticks={}, gone=[])

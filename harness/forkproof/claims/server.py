@@ -223,8 +223,8 @@ def _too_late(
     return say.broken(told, events, how="killed")
 
 
-ENOUGH = 0.25
-"""The share of graceful_timeout within which a worker that can leave has left, beside four others on two cores."""
+ENOUGH = 0.15
+"""The share of graceful_timeout within which a worker that can leave has left: most of what it does is to sleep."""
 
 
 def _bad_exit(say: Say, history: History, term: Event) -> Finding | None:
