@@ -169,7 +169,7 @@ class Supervisor:
             self._log_lines += len(lines)
         self._changed.set()
 
-    def _within_limits(self) -> bool:
+    def _within_limits(self, *, at_last: bool = False) -> bool:
         """Whether the run takes no more than it may; output alone is cut, and goes on."""
         if _length(self._log_path) > LIMITS["log"]:  # of a link, its own
             # Opened for appending, so the server goes on writing at the new end.
@@ -177,7 +177,7 @@ class Supervisor:
             if not self._log_cut:
                 self._log_cut = True
                 self.record("limit", what="log", limit=LIMITS["log"], found=None)
-        if self.turn % _LIMITS_EVERY:
+        if self.turn % _LIMITS_EVERY and not at_last:
             return True
         for what, found in (("folder", _size_of(self.folder)), ("processes", len(self._living()))):
             if found > LIMITS[what]:
@@ -570,6 +570,9 @@ class Supervisor:
         """Let the server run undisturbed until absence can be told, with messages and requests."""
         needed = self.launch["decisive_turns"]
         await self._new_interpreters_begun()
+        if index == 0 and self._with_body(*_SUBSCRIBING, "blpop"):
+            with contextlib.suppress(OSError):
+                await self._ask_redis("PING")  # else the first message would have to wait for the connection
         self.observe()
         self.sample()
         first_turn, first_control = self.turn, self.gauge.turns
@@ -917,6 +920,8 @@ class Supervisor:
     def _finish(self) -> None:
         self.observe()
         self.sample()
+        if not self.over_limit:  # a short run may end between two looks
+            self._within_limits(at_last=True)
         killed = containment.kill_descendants()
         self.record("killed", processes=[{"pid": stat.pid, "start": stat.start} for stat in killed])
         own, servers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
