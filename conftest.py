@@ -40,7 +40,7 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 def _left(processes: set[tuple[int, int]], files: dict[int, str], begun: int) -> list[str]:
     # The kernel's list of children may miss one that is there, so what is older than the test is not the test's.
     new = {pid for pid, start in _processes() - processes if start >= begun}
-    left = [f"process {pid}: {containment.command_of(pid)} ({containment.read_stat(pid)})" for pid in new]
+    left = [f"process {pid}: {containment.command_of(pid)}" for pid in new]
     now = _files()
     if len(now) > len(files):
         left += [f"descriptor {number}: {name}" for number, name in now.items() if files.get(number) != name]
