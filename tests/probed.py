@@ -29,8 +29,11 @@ class Probed:
 
     def start(self, code: str) -> subprocess.Popen[bytes]:
         environment = {"FORKPROOF_RUN": str(self.folder), "PYTHONPATH": str(PAYLOAD), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["TMPDIR"] = (
+            "/proc/self/cwd"  # a fork server's socket needs a short name, and stays when it is killed
+        )
         program = "import os, signal, sys\nfrom forkproof_payload import probe\n" + textwrap.dedent(code)
-        process = subprocess.Popen([self.python, "-W", "error", "-c", program], env=environment)
+        process = subprocess.Popen([self.python, "-W", "error", "-c", program], env=environment, cwd=self.folder)
         self.started.append(process)
         return process
 
