@@ -330,6 +330,12 @@ def test_a_hook_of_the_fork_comes_before_gevents_own(claim: str) -> None:
     assert expected(deployment(hooked, **SYNC), claim) is HOLD
 
 
+def test_a_child_of_the_master_is_of_no_worker() -> None:
+    spawned = {"kind": "process_spawn", "body": "blpop", "policy": WORKER}
+    assert expected(deployment({**spawned, "start": "on_starting"}, **SYNC), MESSAGES) is MAY
+    assert expected(deployment({**spawned, "start": "post_worker_init"}, **SYNC), MESSAGES) is HOLD
+
+
 def test_a_queue_of_gevents_has_no_mutex() -> None:
     kind = {"kind": "native_thread", "body": "sleep"}
     assert expected(parked("queue_mutex", **kind), LOCKED) is BREAK

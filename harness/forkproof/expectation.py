@@ -860,7 +860,9 @@ def _taken_once(loop: Loop, consumers: Sequence[tuple[_Process, Sure]]) -> Answe
         return Expectation.MUST_BREAK, "nobody takes them"
     if not all(advances is Sure.YES for _, advances in consumers):
         return Expectation.MAY_BREAK, "who takes them may not advance"
-    if loop.policy is Policy.ONCE_PER_WORKER and not all(process.place.role == role for process, _ in consumers):
+    # A child of the master is of no worker.
+    meant = [process.place.role == role and process.place.slot is not None for process, _ in consumers]
+    if loop.policy is Policy.ONCE_PER_WORKER and not all(meant):
         return Expectation.MAY_BREAK, "who takes them is not promised, and not all are meant to [R]"
     return Expectation.MUST_HOLD, "one of those who wait takes each [R]"
 
