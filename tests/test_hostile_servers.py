@@ -33,7 +33,7 @@ threading.Thread(target=flood, daemon=True).start()
 """
 NO_LINE = "os.write(2, b'x' * (40 << 20))"
 FILL = """
-with open(RUN + "/work/big", "wb") as file:
+with open(os.path.join(RUN, "work", "big"), "wb") as file:
     for _ in range(300):
         file.write(bytes(1 << 20))
 """

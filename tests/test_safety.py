@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from forkproof import containment
+from forkproof import containment, proc
 from forkproof.scenario import from_dict
 from forkproof.session import open_session
 from forkproof.verdict import Verdict
@@ -23,39 +23,23 @@ VALUE = "value-of-the-users-own"
 LISTENS = from_dict(
     {"loops": [{"name": "a", "start": "post_worker_init", "body": "listen", "policy": "once_per_worker"}]}
 )
-LOCAL = ("0100007F", "00000000000000000000000001000000")
-"""127.0.0.1 and ::1, as the kernel writes them."""
+LOCAL = ("127.0.0.1", "[::1]")
 
 
-def sockets(pid: int) -> Iterator[str]:
-    """The inodes of a process's sockets."""
+def listening(pid: int) -> Iterator[tuple[str, str]]:
+    """The family and address, or path, of what a process waits for connections on."""
     with contextlib.suppress(OSError):
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                target = os.readlink(f"/proc/{pid}/fd/{name}")
-                if target.startswith("socket:["):
-                    yield target[8:-1]
-
-
-def listening() -> dict[str, tuple[str, str]]:
-    """By inode: "tcp" and the address, or "unix" and the path, of everything that waits for connections."""
-    found = {}
-    for name in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
-            words = line.split()
-            if words[3] == "0A":
-                found[words[9]] = ("tcp", words[1].partition(":")[0])
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-        words = line.split()
-        if len(words) > 7 and words[3] == "00010000":
-            found[words[6]] = ("unix", words[7])
-    return found
+        here = os.readlink(f"/proc/{pid}/cwd")  # a short name leaves room for the longest folder
+        where = {inode: (pid, descriptor) for descriptor, inode in proc.resources(pid).sockets.items()}
+        for one in proc.describe(where).values():
+            if one.state == "listening":
+                yield one.family, os.path.join(here, one.local) if one.family == "unix" else one.local
 
 
 def is_safe(kind: str, where: str) -> bool:
     """Whether nobody else can connect: to this machine alone, or below a folder of the user's alone."""
-    if kind == "tcp":
-        return where in LOCAL
+    if kind != "unix":
+        return where.rpartition(":")[0] in LOCAL
     return any(parent.stat().st_mode & 0o077 == 0 for parent in Path(where).parents if parent.exists())
 
 
@@ -71,12 +55,8 @@ def test_nobody_else_gets_in_and_nothing_gets_out(
 
     def look() -> None:
         while not over.is_set():
-            everywhere = listening()
             for stat in containment.carrying(str(short_folder)):
-                with contextlib.suppress(OSError):
-                    here = os.readlink(f"/proc/{stat.pid}/cwd")  # a short name leaves room for the longest folder
-                    found = [everywhere[inode] for inode in sockets(stat.pid) if inode in everywhere]
-                    seen.update((kind, where if kind == "tcp" else os.path.join(here, where)) for kind, where in found)
+                seen.update(listening(stat.pid))
             time.sleep(0.05)
 
     with open_session(broker_name=broker, out=short_folder) as session:

@@ -632,7 +632,7 @@ class _Model:
     def patches_as_documented(self) -> bool:
         """Whether every patch is made by the main thread, beside no other one, and native threads share nothing [G]."""
         in_thread = any(patch.site is PatchSite.IN_THREAD for patch in self.scenario.patches)
-        units = [(unit, process) for window in self.windows for process in window for unit in process.units]
+        units = [(unit, process) for process in self.everyone for unit in process.units]
         odd = any((unit.native and unit.repatched) or self.shares_oddly(unit, process) for unit, process in units)
         return not in_thread and not odd
 
@@ -642,21 +642,24 @@ class _Model:
         return any(fault.fault in ("hup", "ttou", "max_requests", "usr2") for fault in self.scenario.faults)
 
     @property
+    def everyone(self) -> list[_Process]:
+        """Every process, as it is in each window."""
+        return [process for window in self.windows for process in window]
+
+    @property
     def held_up(self) -> bool:
         """Whether some greenlet may hold the arbiter or a worker."""
-        return any(self.hogs(process) is not Sure.NO for window in self.windows for process in window)
+        return any(self.hogs(process) is not Sure.NO for process in self.everyone)
 
     @property
     def unsettled(self) -> bool:
         """Whether nothing is documented of how this deployment patches, or whether the arbiter itself is held up."""
-        everywhere = [process for window in self.windows for process in window]
-        return any(process.odd for process in everywhere) or self.hogs(self.arbiter) is not Sure.NO
+        return any(process.odd for process in self.everyone) or self.hogs(self.arbiter) is not Sure.NO
 
     @property
     def enters_gevent_at_fork(self) -> bool:
         """Whether a hook of `os.fork` starts something in a child that gevent has yet to prepare [G]."""
-        everyone = [process for window in self.windows for process in window if process.patched]
-        return any(unit.mid_fork for process in everyone for unit in process.units)
+        return any(unit.mid_fork for process in self.everyone if process.patched for unit in process.units)
 
     @property
     def left_in_the_middle(self) -> bool:
@@ -706,7 +709,7 @@ def expect(
     # A copy is made at a fork: whatever becomes of a worker then, the next one comes about in the same way.
     if model.unknown and claim not in ("no_copied_thread", "foreign_child_ignored"):
         return Expectation.MAY_BREAK, model.unknown
-    if rule not in (_patched, _stale) and any(model.may_freeze(one) for window in model.windows for one in window):
+    if rule not in (_patched, _stale) and any(map(model.may_freeze, model.everyone)):
         return (
             Expectation.MAY_BREAK,
             "greenlets may wait natively for each other, through what was made before a patch [G]",
@@ -821,7 +824,7 @@ def _copied(model: _Model, loop: Loop) -> Answer:
 
 def _dead(model: _Model, loop: Loop) -> Answer:
     one = _one_listener(model, loop)
-    everyone = [process for window in model.windows for process in window]
+    everyone = model.everyone
     lies = [process.place for process in everyone if process.place.role == "worker" and loop in process.orphaned]
     if lies and loop.kind in _JOBS:
         if loop.kind is LoopKind.EXECUTOR and _answers(model, loop)[0] is Expectation.MUST_HOLD:
@@ -874,8 +877,7 @@ def _hurries_nobody(model: _Model, loop: Loop) -> bool:
 
 
 def _blocked(model: _Model) -> bool:
-    everyone = (process for window in model.windows for process in window)
-    return any(model.blocks(unit, process) for process in everyone for unit in process.units)
+    return any(model.blocks(unit, process) for process in model.everyone for unit in process.units)
 
 
 def _subscriptions(model: _Model, loop: Loop) -> Answer:
@@ -920,7 +922,7 @@ def _leak(model: _Model, loop: Loop) -> Answer:
 
 
 def _shared_sockets(model: _Model, loop: Loop) -> Answer:
-    everyone = [process for window in model.windows for process in window]
+    everyone = model.everyone
     if _share_connections(model):
         return Expectation.MAY_BREAK, "a copied greenlet goes on with the connection of the original [G]"
     if model.unsettled or any(process.in_request and process.body is not None for process in everyone):
@@ -942,7 +944,7 @@ def _starved(model: _Model, loop: Loop) -> Answer:
 
 
 def _answers(model: _Model, loop: Loop) -> Answer:
-    workers = [process for window in model.windows for process in window if process.place.role == "worker"]
+    workers = [process for process in model.everyone if process.place.role == "worker"]
     worst = max((model.hogs(process) for process in workers), default=Sure.NO)
     later = [unit.loop.start is LoopStart.FIRST_REQUEST for process in workers for unit in process.units]
     if worst is Sure.YES and not model.unsettled and not any(later):
@@ -962,7 +964,7 @@ def _answers(model: _Model, loop: Loop) -> Answer:
         return Expectation.MAY_BREAK, "requests share something with a loop of which nothing is documented [G]"
     if any(unit.copied and model.advances(unit, process) is not Sure.YES for process, unit in shared):
         return Expectation.MAY_BREAK, "a copy that does not advance may keep its lock for ever [G]"
-    children = [process for window in model.windows for process in window if process.body is not None]
+    children = [process for process in model.everyone if process.body is not None]
     if any(child.in_request for child in children) and model.server.worker_class is WorkerClass.TORNADO:
         # gunicorn's own workers shut a connection down; tornado closes its descriptor, and the child has one too.
         return Expectation.MAY_BREAK, "a process forked in a request keeps its connection open [F]"
@@ -980,7 +982,7 @@ def _answers(model: _Model, loop: Loop) -> Answer:
 
 def _responsive(model: _Model, loop: Loop) -> Answer:
     answers: list[Answer] = []
-    for process in (process for window in model.windows for process in window if process.place.role == "arbiter"):
+    for process in (process for process in model.everyone if process.place.role == "arbiter"):
         for unit in process.units:
             advances = model.advances(unit, process)
             if unit.loop.policy is Policy.BEST_EFFORT or advances is Sure.YES:
@@ -1000,7 +1002,7 @@ def _responsive(model: _Model, loop: Loop) -> Answer:
 
 def _share_connections(model: _Model) -> bool:
     """Whether a fork copies a greenlet that talks to Redis, and with it the connection of the original."""
-    everyone = [process for window in model.windows for process in window]
+    everyone = model.everyone
     return any(unit.copied and unit.loop.needs_redis for process in everyone for unit in process.units)
 
 
@@ -1056,8 +1058,8 @@ def _through(model: _Model, loop: Loop, fault: Fault, before: Snapshot, after: S
 
 
 def _boot(model: _Model, loop: Loop) -> Answer:
-    everyone = [process for window in model.windows for process in window]
-    if model.unsettled or any(model.hogs(process) is not Sure.NO for process in everyone):
+    everyone = model.everyone
+    if model.unsettled or model.held_up:
         return Expectation.MAY_BREAK, "a greenlet may hold a process while it boots [C]"
     if any(model.talks_at_fork(process) for process in everyone):
         return Expectation.MAY_BREAK, "a worker that is forked beside a busy native thread may deadlock [T]"
@@ -1083,7 +1085,7 @@ def _imports(model: _Model, loop: Loop) -> Answer:
 
 
 def _left_behind(model: _Model) -> Answer:
-    everyone = [process for window in model.windows for process in window]
+    everyone = model.everyone
     if model.beside or model.left_in_the_middle:
         return Expectation.MAY_BREAK, "what another thread has at a fork, a child has for ever [T]"
     if model.unsettled or any(process.body is not None and process.in_request for process in everyone):
@@ -1094,7 +1096,7 @@ def _left_behind(model: _Model) -> Answer:
 
 
 def _hears_requests(model: _Model) -> bool:
-    return not model.unsettled and all(model.hogs(process) is Sure.NO for window in model.windows for process in window)
+    return not (model.unsettled or model.held_up)
 
 
 def _plain(model: _Model, but_for: Callable[[_Model, Loop], bool] = lambda model, loop: False) -> bool:
@@ -1104,8 +1106,8 @@ def _plain(model: _Model, but_for: Callable[[_Model, Loop], bool] = lambda model
         not model.unsettled
         and model.patches_as_documented
         and all((loop.daemon and loop.kind not in _WAITED_FOR) or but_for(model, loop) for loop in loops)
-        and all(model.hogs(process) is Sure.NO for window in model.windows for process in window)
-        and not any(model.talks_at_fork(process) for window in model.windows for process in window)
+        and not model.held_up
+        and not any(model.talks_at_fork(process) for process in model.everyone)
     )
 
 
@@ -1121,7 +1123,7 @@ def _shutdown(model: _Model, loop: Loop) -> Answer:
 
 def _ends_with_its_parent(model: _Model, loop: Loop) -> bool:
     """Whether a loop is a daemonic process, in Python's hands alone, whose parent exits by itself and so ends it."""
-    own = [process for window in model.windows for process in window if process.body and process.body.loop is loop]
+    own = [process for process in model.everyone if process.body and process.body.loop is loop]
     settled = not any(process.patched or process.odd or process.units for process in own)
     killed = any(fault.fault != "term" for fault in model.scenario.faults)
     return (
@@ -1152,7 +1154,7 @@ def _patched(model: _Model, loop: Loop) -> Answer:
 
 def _stale(model: _Model, loop: Loop) -> Answer:
     answers: list[Answer] = []
-    for process in (process for window in model.windows for process in window if process.stale):
+    for process in (process for process in model.everyone if process.stale):
         things = f"{', '.join(one.name for one in process.stale)}, made before a patch [G]"
         if model.requests_in_greenlets(process) is Sure.YES:
             answers.append((Expectation.MUST_BREAK, f"requests of {process.place} use {things}"))
