@@ -1,0 +1,3 @@
+worker_class = "gevent"
+workers = 2
+graceful_timeout = 5

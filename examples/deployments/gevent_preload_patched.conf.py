@@ -1,0 +1,8 @@
+from gevent import monkey
+
+monkey.patch_all()
+
+worker_class = "gevent"
+workers = 2
+preload_app = True
+graceful_timeout = 5

@@ -1,0 +1,6 @@
+worker_class = "gthread"
+workers = 2
+threads = 8
+preload_app = True
+graceful_timeout = 5
+raw_env = ["SOCKETIO_ASYNC_MODE=threading"]

@@ -1,0 +1,59 @@
+"""The apps of `examples/apps`, and how what they do is counted and compared."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # after ours: both have a planted.py
+
+import truth
+from truth import Run, Seen
+
+BOTH = {"worker 0", "worker 1"}
+
+
+@pytest.mark.parametrize("app", truth.LOOPS)
+def test_an_app_is_what_a_user_would_write(app: str) -> None:
+    folder = truth.APPS / app
+    assert {path.name for path in folder.iterdir()} == {"app.py", "requirements.txt"}
+    assert "forkproof" not in (folder / "app.py").read_text(encoding="utf-8")
+
+
+def test_each_app_has_loops_whose_work_is_counted() -> None:
+    assert {path.name for path in truth.APPS.iterdir()} == set(truth.LOOPS)
+    assert len(truth.deployments()) == 5
+
+
+def run(**changes: object) -> Run:
+    """A healthy listener's run, with changes."""
+    seen = {phase: Seen(set(BOTH), {2}) for phase in truth.PHASES}
+    return Run({"listen": {**seen, **changes}}, dict.fromkeys(truth.PHASES, True), "in time")  # type: ignore[dict-item]
+
+
+def test_what_runs_showed_is_written_and_read_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shown = truth.table("redis-listener", [run(), run(replaced=Seen({"worker 1"}, {0, 1}))])
+    assert shown["loops"]["listen"] == {
+        "survives": "1/2",
+        "boot": {"works_in": {"worker 0": "2/2", "worker 1": "2/2"}, "times": {"2": "2/2"}},
+        "replaced": {"works_in": {"worker 0": "1/2", "worker 1": "2/2"}, "times": {"0,1": "1/2", "2": "1/2"}},
+        "reloaded": {"works_in": {"worker 0": "2/2", "worker 1": "2/2"}, "times": {"2": "2/2"}},
+    }
+    monkeypatch.setattr(truth, "TRUTH", tmp_path / "truth.toml")
+    truth.TRUTH.write_text(truth.page({"python": "3"}, {"redis-listener": {"gthread": shown}}), encoding="utf-8")
+    assert truth.read() == {"redis-listener": {"gthread": shown}}
+
+
+def test_a_run_that_differs_is_told() -> None:
+    healthy = truth.table("redis-listener", [run()] * 3)
+    racy = truth.table("redis-listener", [run(), run(boot=Seen({"worker 1"}, {1}))])
+    lost = truth.table("redis-listener", [run(boot=Seen({"worker 1"}, {1}))])
+    assert not truth.differences(healthy, truth.table("redis-listener", [run()]))
+    assert not truth.differences(racy, lost)
+    assert truth.differences(healthy, lost, "gthread") == [
+        "gthread.loops.listen.boot.works_in.worker 0: was 3/3, is 0/1",
+        "gthread.loops.listen.boot.times.2: was 3/3, is 0/1",
+        "gthread.loops.listen.boot.times.1: was 0/1, is 1/1",
+    ]
