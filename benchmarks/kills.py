@@ -26,17 +26,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from forkproof import containment
+from forkproof.control import Budget, Control, Gauge
 
 RUNS = 6
 """Up to so many runs have begun when it ends; counted, since a busy machine takes its time to start."""
 DELAY = 1.5
 """Up to so many seconds later: a boot, a window, a fault, a shutdown."""
 SETTLE = 20.0
-"""Seconds that what is left has to go; what ends by itself needs far less, even beside others."""
+"""Seconds of an idle machine that what is left has to go, counted in turns of a control process."""
 SIGNALS = ("KILL", "TERM", "INT", "HUP")
 WAYS = (*SIGNALS, "terminal", "supervisor", "namespace", "nursery", "redis", "keeper", "control")
 PLACES = (Path(tempfile.gettempdir()), Path("/dev/shm"), Path.home())
@@ -53,7 +55,7 @@ class Round:
     left: list[str] = field(default_factory=list)
 
 
-def one_round(way: str, runs: int, delay: float, seed: int) -> Round:
+def one_round(gauge: Gauge, way: str, runs: int, delay: float, seed: int) -> Round:
     """Start an exploration, end it in one `way` `delay` seconds after so many runs, and search for what is left."""
     result = Round(way, runs, delay)
     with tempfile.TemporaryDirectory(prefix="fpk-") as folder:
@@ -66,21 +68,22 @@ def one_round(way: str, runs: int, delay: float, seed: int) -> Round:
         ) as process:
             os.close(inside)
             while process.poll() is None and len(list(out.glob("*/launch.json"))) < runs:
-                _drain(terminal, time.monotonic() + 0.01)
-            _drain(terminal, time.monotonic() + delay)
+                _drain(terminal, passed(0.01))
+            _drain(terminal, passed(delay))
             result.landed = end(process, way, folder, terminal)
             if way != "terminal":
                 # Where another process was ended, the command itself may go on with what is left of its work.
-                _drain(terminal, time.monotonic() + SETTLE, process)
+                _drain(terminal, settled(gauge), process)
                 if way in SIGNALS and result.landed and process.poll() is None:
                     result.left.append(f"the command still runs {SETTLE:g} s later")
                 os.close(terminal)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(SETTLE)
+            over = settled(gauge)
+            while process.poll() is None and not over():
+                time.sleep(0.01)
             if process.poll() is None:
                 result.left.append(f"the command still runs {SETTLE:g} s after its terminal was closed")
                 process.kill()
-        result.left += search(folder, _ports(out))
+        result.left += search(folder, _ports(out), settled(gauge))
     return result
 
 
@@ -92,10 +95,22 @@ def _controlled() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _drain(terminal: int, until: float, process: subprocess.Popen[bytes] | None = None) -> None:
+def passed(seconds: float) -> Callable[[], bool]:
+    """Whether so many seconds have passed from now on."""
+    until = time.monotonic() + seconds
+    return lambda: time.monotonic() >= until
+
+
+def settled(gauge: Gauge) -> Callable[[], bool]:
+    """Whether what is left has had its time to go, from now on."""
+    budget = Budget(gauge, SETTLE)
+    return lambda: budget.expired
+
+
+def _drain(terminal: int, over: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
     """Read what is printed, up to a time or the end of the process: a full terminal would stop it."""
     os.set_blocking(terminal, False)
-    while time.monotonic() < until and (process is None or process.poll() is None):
+    while not over() and (process is None or process.poll() is None):
         with contextlib.suppress(OSError):
             while os.read(terminal, 65536):
                 pass
@@ -143,13 +158,12 @@ def _stands_in(pid: int, below: str | None) -> bool:
     return False
 
 
-def search(folder: str, ports: set[int]) -> list[str]:
+def search(folder: str, ports: set[int], over: Callable[[], bool]) -> list[str]:
     """Everything of a round that is still there once its bound has passed."""
-    deadline = time.monotonic() + SETTLE
     while True:
         left = [f"process {stat.pid}: {containment.command_of(stat.pid)}" for stat in containment.carrying(folder)]
         left += [f"port {port} is listened on" for port in sorted(ports & listening())]
-        if not left or time.monotonic() > deadline:
+        if not left or over():
             return left
         time.sleep(0.05)
 
@@ -193,14 +207,23 @@ def main() -> int:
         (WAYS[number % len(WAYS)], chance.randint(0, RUNS), chance.uniform(0, DELAY), number)
         for number in range(options.n)
     ]
-    before, begun = entries(), time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(options.j) as pool:
-        rounds = []
-        for result in pool.map(lambda args: one_round(*args), plan):
-            rounds.append(result)
-            if result.left or len(rounds) % 10 == 0:
-                left = "; ".join(result.left) or "nothing"
-                print(f"{len(rounds)}/{options.n} {result.way} after {result.runs} runs left {left}", flush=True)
+    begun = time.monotonic()
+    rounds: list[Round] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="fpk-") as folder,
+        Control(Path(folder)) as control,
+        concurrent.futures.ThreadPoolExecutor(options.j) as pool,
+    ):
+        gauge, before = Gauge(control.path), entries()
+        try:
+            for result in pool.map(lambda args: one_round(gauge, *args), plan):
+                rounds.append(result)
+                if result.left or len(rounds) % 10 == 0:
+                    left = "; ".join(result.left) or "nothing"
+                    print(f"{len(rounds)}/{options.n} {result.way} after {result.runs} runs left {left}", flush=True)
+        except KeyboardInterrupt:
+            print("ended early", flush=True)
+            pool.shutdown(cancel_futures=True)
     strewn = sorted(str(path) for path in entries() - before)
     landed = Counter(result.way for result in rounds if result.landed)
     summary = {

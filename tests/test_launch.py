@@ -42,9 +42,12 @@ def test_foreign_children_are_there_before_gunicorn(tmp_path: Path) -> None:
     more = what.model_copy(update={"surroundings": Surroundings(foreign_children=2)})
     assert launch.foreign(more) == ["foreign-0", "foreign-1"]
     os.mkfifo(tmp_path / "foreign-0")
-    server = [sys.executable, "-c", "import os; print(os.wait()[1] >> 8)"]
+    # A shell may wait for what it has started as long as it is there itself.
+    server = [sys.executable, "-c", "import os; print('up', flush=True); print(os.wait()[1] >> 8)"]
     words = [*launch.command(what, "python", tmp_path)[:6], *server]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
         (tmp_path / "foreign-0").write_text("3\n")  # opening a pipe waits for whoever reads it
         assert process.communicate()[0] == "3\n"
 

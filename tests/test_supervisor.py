@@ -57,6 +57,9 @@ class Rig(Supervisor):
         self.bounds.append(seconds)
         return bool(condition())
 
+    async def collect_stacks(self, processes: Any) -> None:
+        self.steps += [f"stacks of {process.key}" for process in processes]
+
     def _living(self) -> list[Stat]:
         return self.living
 
@@ -348,12 +351,22 @@ def test_every_slot_has_to_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_left_at_the_bound_is_told(rig: Rig, orphans: bool, bound: float) -> None:
     rig.living = [Stat(1 << 30, 100, "S", 5)]
     asyncio.run(rig._stop(orphans))
-    assert rig.bounds == [bound]
+    assert rig.bounds == [bound, bound - 1.5]
     assert [event["processes"][0]["pid"] for event in rig.events("left")] == [1 << 30]
     assert not rig.events("stopped")
     rig.living, rig.arbiter_ended = [], True
     asyncio.run(rig._stop(orphans))
     assert len(rig.events("stopped")) == 1
+
+
+def test_what_has_not_ended_half_way_to_its_kill_is_asked_where_it_stands(rig: Rig) -> None:
+    hangs = rig.worker(0)
+    rig.living = [Stat(hangs.pid, 100, "S", 1)]
+    asyncio.run(rig._stop(False))
+    assert rig.steps[0] == "stacks of 110-1"
+    rig.living, rig.arbiter_ended, rig.steps = [], True, []
+    asyncio.run(rig._stop(False))
+    assert rig.steps == []
 
 
 def test_what_outlives_its_parent_is_told(rig: Rig) -> None:

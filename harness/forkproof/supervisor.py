@@ -904,7 +904,12 @@ class Supervisor:
         def ended() -> bool:
             return self.arbiter_ended and not self._living()
 
-        if await self.until(ended, bound, "stop"):
+        # The arbiter kills what still hangs at graceful_timeout, and with it the stacks that tell why.
+        late = server["graceful_timeout"] / 2
+        await self.until(lambda: ended() or time.monotonic() - begun >= late, bound, "stop")
+        if not ended():
+            await self.collect_stacks(list(self.processes.values()))
+        if await self.until(ended, bound - late, "stop"):
             self.record("stopped", seconds=round(time.monotonic() - begun, 3))
             return
         living = self._living()
