@@ -98,6 +98,39 @@ def test_a_fork_beside_no_thread_leaves_nothing(probed: Probed) -> None:
     assert fork["beside"] == fork["imports"] == fork["locks"] == []
 
 
+def test_what_another_thread_uses_is_not_kept_alive(probed: Probed) -> None:
+    # redis-py's client closes the connections that its pubsub uses, in whichever thread lets go of it last.
+    probed.run("""
+        import threading
+        from forkproof_payload import forks
+
+        class Thing(object):
+            def __del__(self):
+                if threading.current_thread() is not thread:
+                    elsewhere.append(1)
+
+        def use():
+            thing = Thing()
+            for _ in range(20):
+                pass
+
+        def go():
+            while going:
+                use()
+
+        sys.setswitchinterval(1e-6)
+        elsewhere, going = [], [1]
+        thread = threading.Thread(target=go)
+        thread.start()
+        for _ in range(3000):
+            forks.look_around()
+        del going[:]
+        thread.join()
+        probe.event("python", version=[len(elsewhere), len(forks._beside)])
+        """)
+    assert [event["version"] for event in probed.events("python")] == [[0, 1]]
+
+
 def park(who: str = "a", at: str = "lock", **loop: Any) -> dict[str, Any]:
     return {"loops": [{"name": "a", **loop}], "parks": [{"who": who, "at": at}]}
 

@@ -8,6 +8,8 @@ module, has by name. Python's own repairs (logging's locks, the standard streams
 Does not see: locks in deeper objects, those inside of C code such as an io.BufferedWriter's, and forks by C code.
 """
 
+import itertools
+import operator
 import os
 import sys
 
@@ -30,21 +32,36 @@ def look_around():
 
     me = _native(_thread, "get_ident")()
     names = _thread_names()
-    for ident, frame in sys._current_frames().items():
+    for ident, line, name, path in _stands():
         if ident != me:
-            frame = _stands_in(frame)
-            code = frame.f_code
-            place = "{}:{} in {}".format(code.co_filename, frame.f_lineno, code.co_name)
+            place = "{}:{} in {}".format(path, line, name)
             _beside.append({"thread": names.get(ident), "at": place})
     while len(_beside) < len(others):
         _beside.append({"thread": None, "at": None})  # it runs no Python code
 
 
-def _stands_in(frame):
-    """The frame that a parked thread stands in: what holds it there is ours."""
-    while frame.f_back is not None and frame.f_code in parking.HOLDING:
+def _stands():
+    """(ident, line, function, file) of each native thread's innermost call.
+
+    Whoever has a thread's frames at hand has their locals as well, and the last one to let go of an object ends it. So
+    no other thread may run as long as we have them: only C code touches them, which never hands over in between.
+    """
+    frames = itertools.chain.from_iterable(map(dict.items, itertools.starmap(sys._current_frames, ((),))))
+    told = list(itertools.starmap("{0} {1.f_lineno} {1.f_code.co_name} {1.f_code.co_filename}".format, frames))
+    for text in told:
+        ident, line, name, path = text.split(" ", 3)
+        if (path, name) in parking.HOLDING:
+            yield _stands_parked(int(ident))
+        else:
+            yield int(ident), line, name, path
+
+
+def _stands_parked(ident):
+    """The same of a parked thread, which goes nowhere: what holds it there is ours, and left out."""
+    frame = next(map(operator.itemgetter(ident), itertools.starmap(sys._current_frames, ((),))))
+    while frame.f_back is not None and (frame.f_code.co_filename, frame.f_code.co_name) in parking.HOLDING:
         frame = frame.f_back
-    return frame
+    return ident, frame.f_lineno, frame.f_code.co_name, frame.f_code.co_filename
 
 
 def take_stock():

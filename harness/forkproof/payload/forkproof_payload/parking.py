@@ -278,10 +278,11 @@ def _pause(native):
     sleep(0.001)
 
 
-HOLDING = tuple(
-    function.__code__ for function in (_pause, _Park.stay, _Park.hold, _Park.stay_once)
-)
-"""The code that a parked thread is in, whatever it is in the middle of."""
+HOLDING = {
+    (function.__code__.co_filename, function.__code__.co_name)
+    for function in (_pause, _Park.stay, _Park.hold, _Park.stay_once)
+}
+"""(file, function) of the code that a parked thread is in, whatever it is in the middle of."""
 
 
 # Where a loop that hears Redis stands by itself
