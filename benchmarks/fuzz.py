@@ -41,6 +41,7 @@ from forkproof import (
     expectation,
     judge,
     known_issues,
+    lanes,
     launch,
     resp,
     scenario,
@@ -483,6 +484,12 @@ def kinds(below: Path, plans: int = 20) -> list[Kind]:
             issue.meets(example)
             _ = issue.scenario
 
+    def stacks_by_name(content: bytes) -> None:
+        found = lanes.parse(content, source="lanes.toml")
+        for name in (*found.names, "py311-gevent259-gunicorn23"):
+            if found.knows(name):
+                lanes.Shelf(below).python(found.lane(name))
+
     def asked(content: bytes) -> None:
         found = target.understand("python", content.decode(errors="replace"))
         target.describe(found.to_dict())
@@ -514,6 +521,7 @@ def kinds(below: Path, plans: int = 20) -> list[Kind]:
         Kind("stacks", st.one_of(*map(_bytes_changed, stacks), st.binary()), _stacks(folders[0]), 1),
         Kind("verdict.json, when folders are pruned", of_json([_VERDICT]), pruned, 10),
         Kind("known_issues.toml", st.one_of(*map(_bytes_changed, one), _toml(), _DEEP), known, 16),
+        Kind("lanes.toml", st.one_of(_bytes_changed(lanes.PATH.read_bytes()), _lanes(), _DEEP), stacks_by_name, 16),
         Kind("a Python's answer", of_json([_dumped(_TARGET)]), asked, 20),
         Kind("a server's answer", of_json([_dumped(_ANSWER)]), answered, 24, (ValueError,)),
         Kind("Redis' reply", st.one_of(st.sampled_from(_REPLIES).flatmap(_bytes_changed), st.binary(), _DEEP),
@@ -563,6 +571,28 @@ def _toml() -> st.SearchStrategy[bytes]:
     entries = st.dictionaries(fields, value, max_size=8)
     return entries.map(
         lambda entry: b"[[issue]]\n" + b"".join(b"%s = %s\n" % (k.encode(), _dumped(v)) for k, v in entry.items())
+    )
+
+
+def _lanes() -> st.SearchStrategy[bytes]:
+    """Tables of each kind with any values."""
+    pins = st.lists(st.sampled_from(["gunicorn==23.0.0", "a==1", "a", "a==1.*", "a @ file:///x", "a[b]==1; c"]) | _TEXT)
+    names = st.sampled_from(["py311", "gevent269", "museum", "a-b", '"' + "\\u0000" + '"'])
+    value = (
+        pins | st.sampled_from(["3.11", "newest", "3.6.15", "2.7", "py311"]) | _LEAF.filter(lambda one: one is not None)
+    )
+    fields = st.dictionaries(st.sampled_from(["version", "python", "pins", "loose", "like", "more"]), value, max_size=3)
+    tables = st.lists(st.tuples(st.sampled_from(["python", "factor", "lane", "other"]), names, fields), max_size=4)
+    compat = st.none() | st.lists(names | _TEXT, max_size=3)
+    return st.tuples(compat, tables).map(
+        lambda both: (
+            (b"" if both[0] is None else b"compat = %s\n" % _dumped(both[0]))
+            + b"".join(
+                f"[{kind}.{name}]\n".encode()
+                + b"".join(b"%s = %s\n" % (k.encode(), _dumped(v)) for k, v in entry.items())
+                for kind, name, entry in both[1]
+            )
+        )
     )
 
 

@@ -81,6 +81,7 @@ ALLOWED = {
     "forkproof.scenario": {"forkproof.faults", "forkproof.files", "forkproof.errors"},
     "forkproof.target": {"forkproof.scenario", "forkproof.errors"},
     "forkproof.files": set[str](),
+    "forkproof.lanes": {"forkproof.files", "forkproof.errors"},
     "forkproof.events": {"forkproof.scenario"},
     "forkproof.history": {"forkproof.scenario", "forkproof.events", "forkproof.files", "forkproof.errors"},
     "forkproof.patching": {"forkproof.scenario"},

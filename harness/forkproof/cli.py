@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from forkproof import __version__
-from forkproof.errors import ForkproofError, RunFolderError, UsageError
+from forkproof.errors import ForkproofError, LaneError, RunFolderError, UsageError
 
 if TYPE_CHECKING:
     from forkproof.cause import Cause, Claimed
     from forkproof.judge import RunReport
+    from forkproof.lanes import Lanes, Shelf
     from forkproof.session import Session
 
 DEFAULT_OUT = Path(".forkproof")
@@ -113,8 +114,16 @@ def _parser() -> argparse.ArgumentParser:
     claims.add_argument("name", nargs="?", metavar="NAME")
     claims.set_defaults(run=_claims)
 
+    lanes = commands.add_parser("lanes", help="list, build or remove stacks that have a name")
+    lanes.add_argument("action", nargs="?", choices=("list", "build", "remove"), default="list")
+    lanes.add_argument("names", nargs="*", metavar="NAME", help="default: all that are listed")
+    lanes.add_argument("--json", type=_file, metavar="FILE", help="write the answer as JSON; - for standard output")
+    _lanes_options(lanes)
+    lanes.set_defaults(run=_lanes)
+
     doctor = commands.add_parser("doctor", help="say what this machine and target allow")
-    doctor.add_argument("--target", metavar="T", help="the Python to test")
+    doctor.add_argument("--target", metavar="T", help="the Python to test, or a lane")
+    _lanes_options(doctor)
     doctor.add_argument("--broker", default="embedded", help="the Redis to use")
     doctor.add_argument("--json", type=_file, metavar="FILE")
     doctor.set_defaults(run=_doctor)
@@ -129,11 +138,17 @@ def _repeated(parser: argparse.ArgumentParser) -> None:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", metavar="T", help="the Python to test (default: the one forkproof runs in)")
+    parser.add_argument("--target", metavar="T", help="a Python or a lane (default: the Python forkproof runs in)")
+    _lanes_options(parser)
     parser.add_argument("--broker", help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
     parser.add_argument("--cold", action="store_true", help="boot every server cold (so far the only way)")
     _output(parser)
+
+
+def _lanes_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lanes", type=Path, metavar="FILE", help="other lanes than forkproof's own")
+    parser.add_argument("--lanes-dir", type=Path, metavar="DIR", help="where lanes are built")
 
 
 def _output(parser: argparse.ArgumentParser) -> None:
@@ -183,13 +198,14 @@ def _run(arguments: argparse.Namespace) -> int:
     names = _known_claims(arguments.claim)
     what = load(arguments.scenario)
     before = {} if arguments.target and arguments.broker else asked_for(arguments.scenario)
+    target_name = _target(arguments)
     # A cause is looked for with a rate in hand: what fails now and then must hold more often to count as sound.
     repeat = arguments.repeat or (RATED if arguments.why else 1)
     reports: list[RunReport] = []
     causes: dict[Claimed, Cause] = {}
     try:
         with open_session(
-            target_name=arguments.target or before.get("target"),
+            target_name=target_name or before.get("target"),
             broker_name=arguments.broker or before.get("broker", "embedded"),
             out=arguments.out,
             claims=names,
@@ -261,12 +277,13 @@ def _explore(arguments: argparse.Namespace) -> int:
     from forkproof.session import PLAINEST, open_session
 
     names = _known_claims(arguments.claim)
-    target.find(arguments.target).require(PLAINEST)
+    target_name = _target(arguments)
+    target.find(target_name).require(PLAINEST)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1_000_000)
     console = terminal.console(stderr=True)
     with (
         open_session(
-            target_name=arguments.target,
+            target_name=target_name,
             broker_name=arguments.broker or "embedded",
             out=arguments.out,
             claims=names,
@@ -319,12 +336,54 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from forkproof import broker, doctor
 
     broker.parse(arguments.broker)
-    answers = doctor.examine(arguments.target, arguments.broker)
+    answers = doctor.examine(_target(arguments), arguments.broker)
     for answer in answers:
         sign = "ok " if answer.good else "NO "
         print(f"{sign} {answer.subject}: {answer.text}", file=sys.stderr if _to_stdout(arguments.json) else sys.stdout)
     _write_json(arguments.json, {"schema": 1, "answers": [answer.to_dict() for answer in answers]})
     return 0 if all(answer.good or not answer.needed for answer in answers) else 3
+
+
+def _target(arguments: argparse.Namespace, name: str | None = None) -> str | None:
+    """What `--target` (or another option) names as the path of a Python; a lane is built if need be."""
+    from forkproof import lanes
+
+    known, shelf = _shelf(arguments)
+    return lanes.resolve(name or arguments.target, known, shelf, lambda text: print(text, file=sys.stderr))
+
+
+def _shelf(arguments: argparse.Namespace) -> tuple[Lanes, Shelf]:
+    from forkproof import lanes
+
+    known = lanes.load(arguments.lanes) if arguments.lanes is not None else lanes.load()
+    return known, lanes.Shelf(arguments.lanes_dir or lanes.default_folder())
+
+
+def _lanes(arguments: argparse.Namespace) -> int:
+    from forkproof import lanes
+
+    known, shelf = _shelf(arguments)
+    chosen = [known.lane(name) for name in arguments.names or known.names]
+    told = []
+    out = sys.stderr if _to_stdout(arguments.json) else sys.stdout
+    for lane in chosen:
+        try:
+            match arguments.action:
+                case "build":
+                    state, why = "built", str(shelf.build(lane, anew=bool(lane.loose)))
+                case "remove":
+                    state, why = ("removed", "") if shelf.remove(lane) else ("not there", "")
+                case _:
+                    built = shelf.python(lane)
+                    state, why = ("built", str(built)) if built else ("not built", lanes.interpreter(lane.python))
+        except LaneError as error:
+            state, why = "skipped", str(error)
+        print(f"{lane.name:<{max(len(one.name) for one in chosen)}}  {state}{': ' if why else ''}{why}", file=out)
+        told.append({"lane": lane.name, "state": state, "told": why, "python": lane.python, "pins": list(lane.pins)})
+    _write_json(arguments.json, {"schema": 1, "lanes": told})
+    skipped = sum(one["state"] == "skipped" for one in told)
+    # Who names a lane wants it; who names none takes what can be had.
+    return 3 if arguments.action == "build" and skipped > (0 if arguments.names else len(told) - 1) else 0
 
 
 def _to_stdout(path: Path | None) -> bool:

@@ -39,6 +39,12 @@ class TargetError(ForkproofError):
     """The interpreter to be tested is none, or is too old."""
 
 
+class LaneError(ForkproofError):
+    """A lane that cannot be had on this machine: no such Python, no wheel, or a build that failed."""
+
+    exit_code = 3
+
+
 class MissingPackage(ForkproofError):
     """The target lacks a package that the scenario needs, so nothing can be decided."""
 

@@ -38,7 +38,7 @@ _WIDTH = 120
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add our options; their values are plain data, since pytest-xdist sends them to its workers."""
     group = parser.getgroup("forkproof", "forkproof: real servers under test")
-    group.addoption("--fork-target", metavar="T", help="the Python to test (default: the one that runs pytest)")
+    group.addoption("--fork-target", metavar="T", help="a Python or a lane (default: what runs pytest)")
     group.addoption("--fork-examples", metavar="N", type=_positive, default=25, help="scenarios a property draws (25)")
     group.addoption(
         "--fork-seed", metavar="N", type=int, default=1, help="the same seed draws the same scenarios (default 1)"
@@ -72,9 +72,12 @@ def _check(config: pytest.Config) -> None:
 
     broker.parse(config.getoption("fork_broker"))
     if config.getoption("fork_target") is not None:
-        from forkproof import target
+        from forkproof import lanes, target
 
-        target.find(config.getoption("fork_target"))
+        # A lane is built once, here; pytest-xdist's workers are told its Python.
+        known, shelf = lanes.load(), lanes.Shelf(lanes.default_folder())
+        config.option.fork_target = lanes.resolve(config.getoption("fork_target"), known, shelf, print)
+        target.find(config.option.fork_target)
 
 
 def _in_our_words(error: ForkproofError) -> str:

@@ -240,7 +240,10 @@ def understand(executable: str, answer: str, complaint: str = "") -> Target:
     )
 
 
-_NEXT = "Give --target the path of a Python, such as that of a virtual environment with gunicorn in it."
+_NEXT = (
+    "Give --target the path of a Python, such as that of a virtual environment with gunicorn in it, or the name of a "
+    "lane (`forkproof lanes`)."
+)
 
 
 def find(text: str | None) -> Target:
