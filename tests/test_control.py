@@ -97,6 +97,28 @@ def test_a_stretched_machine_has_more_time(gauge: FakeGauge, stretch: float) -> 
     assert budget.stretch == stretch
 
 
+def test_time_in_which_nobody_is_kept_waiting_is_not_stretched(gauge: FakeGauge) -> None:
+    gauge.stretch = 10.0
+    budget = Budget(cast(Gauge, gauge), 0.9, gauge.monotonic)
+    # Four steps until one looks, and has something to compare with.
+    assert spend(gauge, budget, 20).index(True) == 12
+
+
+def test_time_in_which_somebody_is_kept_waiting_is_stretched(gauge: FakeGauge) -> None:
+    gauge.stretch = 10.0
+    budget = Budget(cast(Gauge, gauge), 0.095, lambda: 5.0)
+    assert spend(gauge, budget, 12).index(True) == 9
+
+
+def test_nobody_looks_why_before_it_takes_long(gauge: FakeGauge) -> None:
+    def look() -> float:
+        raise AssertionError("looked")
+
+    budget = Budget(cast(Gauge, gauge), 1.0, look)
+    gauge.passes(control.PATIENCE / 2)
+    assert not budget.expired
+
+
 # The real one
 
 

@@ -76,6 +76,7 @@ ALLOWED = {
     "forkproof.control": set[str](),
     "forkproof.resp": set[str](),
     "forkproof.proc": set[str](),
+    "forkproof.crowd": {"forkproof.proc"},
     "forkproof.outside": {"forkproof.proc", "forkproof.containment"},
     "forkproof.faults": {"forkproof.faults"},
     "forkproof.scenario": {"forkproof.faults", "forkproof.files", "forkproof.errors"},
@@ -100,7 +101,7 @@ ALLOWED = {
     },
     "forkproof.supervisor": {
         "forkproof.containment", "forkproof.control", "forkproof.resp", "forkproof.faults", "forkproof.outside",
-        "forkproof.proc", "forkproof.files",
+        "forkproof.proc", "forkproof.files", "forkproof.crowd",
     },
     "forkproof.nursery": {"forkproof.containment", "forkproof.supervisor"},
     "forkproof_strategies": {"forkproof_strategies", "forkproof.scenario", "forkproof.faults"},

@@ -344,6 +344,58 @@ def test_every_slot_has_to_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> 
     assert asyncio.run(rig.ask_every_slot())
 
 
+@pytest.mark.parametrize(("bound", "answered", "sent"), [(1.0, False, 4), (1.0, True, 8), (5.0, False, 8)])
+def test_after_a_burst_without_an_answer_no_other_one_is_sent_in_the_same_bound(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, bound: float, answered: bool, sent: int
+) -> None:
+    paths: list[str] = []
+
+    async def request(path: str) -> bool:
+        paths.append(path)
+        return answered
+
+    class Five:
+        stretch = 1.0
+
+        @property
+        def expired(self) -> bool:
+            return len(paths) >= 5
+
+    monkeypatch.setattr(rig, "_request", request)
+    monkeypatch.setattr(rig, "_budget", lambda seconds: Five())
+    assert not asyncio.run(rig._ask(lambda: False, bound))
+    assert len(paths) == sent
+    assert len(rig.events("bound")) == 1
+
+
+@pytest.mark.parametrize(
+    ("pid", "fault", "body", "broker", "sees"),
+    [
+        (1, None, "sleep", None, True),
+        (2, None, "sleep", 7, False),  # in no namespace: others of the server's may not be known
+        (1, None, "listen", 7, True),
+        (1, None, "listen", None, False),  # somebody else's Redis
+        (1, "redis_restart", "listen", 7, False),  # another process afterwards
+        (1, "hup", "listen", 7, True),
+    ],
+)
+def test_time_counts_in_full_only_where_all_are_seen_that_the_server_may_wait_for(
+    tmp_path: Path, rig: Rig, pid: int, fault: str | None, body: str, broker: int | None, sees: bool
+) -> None:
+    faults = [{"fault": fault}] if fault else []
+    (tmp_path / "scenario.json").write_text(
+        from_dict({"loops": [{"name": "a", "body": body}], "faults": faults}).to_json()
+    )
+    again = Rig(tmp_path)
+    again._host, again.launch["broker_pid"] = 5, broker
+    again._start = Stat(pid, 0, "S", 1)
+    assert again._sees_all is sees
+    budget = again._budget(1.0)
+    assert (budget._unhindered == again._crowd.seconds) is sees
+    assert ((7, "/proc/self/fd/5") in again._everybody()) is (body == "listen" and broker == 7)
+    os.close(again._history)
+
+
 # The end
 
 

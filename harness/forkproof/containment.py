@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+_LAST_THREADS = 1.0
+"""Seconds to wait at most for what is a zombie already, but for threads of it that have yet to end."""
 _NEW_MOUNTS, _NEW_USER, _NEW_PIDS = 0x20000, 0x10000000, 0x20000000
 _NO_SUID, _NO_DEVICES, _NO_EXEC, _RECURSIVE, _PRIVATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 18
 
@@ -130,8 +132,19 @@ def kill_descendants() -> list[Stat]:
                 os.kill(stat.pid, signal.SIGKILL)
         reap()
         time.sleep(0.001)  # between two looks at processes that the kernel is ending
-    reap()
+    latest = time.monotonic() + _LAST_THREADS
+    while _has_children() and time.monotonic() < latest:
+        reap()
+        time.sleep(0.001)
     return list(found.values())
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def reap() -> list[tuple[int, int]]:

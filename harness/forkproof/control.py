@@ -13,6 +13,7 @@ import mmap
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -21,6 +22,8 @@ BURST_SECONDS = 0.02
 BURST_EVERY = 50
 BURSTS_OVER = 3
 RUNNABLE_OVER = 25
+PATIENCE = 0.02
+"""Seconds of an idle machine that are waited before one looks why it takes so long: what goes well has come by then."""
 _TURNS, _STRETCH, _FORK = range(3)
 _SIZE = 3 * 8
 """Cells of 8 bytes: turns, stretch in thousandths, microseconds of the last fork. One store each: a reader must not see
@@ -84,15 +87,21 @@ class Gauge:
 
 
 class Budget:
-    """So many seconds of an idle machine, spent as the control process turns."""
+    """So many seconds of an idle machine, spent as the control process turns.
 
-    def __init__(self, gauge: Gauge, seconds: float) -> None:
+    `unhindered` tells the seconds in which the machine kept nobody waiting: these are not stretched, however crowded
+    it is.
+    """
+
+    def __init__(self, gauge: Gauge, seconds: float, unhindered: Callable[[], float] = float) -> None:
         self.seconds = seconds
         self.spent = 0.0
         self.stretch = 1.0
         self._gauge = gauge
         self._turns = gauge.turns
         self._last = time.monotonic()
+        self._unhindered = unhindered
+        self._free: float | None = None
 
     @property
     def expired(self) -> bool:
@@ -106,8 +115,13 @@ class Budget:
         if turns > self._turns:
             stretch = self._gauge.stretch
             self.stretch = max(self.stretch, stretch)
+            passed, free = now - self._last, 0.0
+            if self.spent > PATIENCE:
+                told = self._unhindered()
+                free = 0.0 if self._free is None else min(passed, told - self._free)
+                self._free = told
             # A control that makes no turns is not run: then time is nobody's.
-            self.spent += min((now - self._last) / stretch, (turns - self._turns) * 2 * TURN)
+            self.spent += min(max(passed / stretch, free), (turns - self._turns) * 2 * TURN)
             self._last, self._turns = now, turns
 
 

@@ -153,6 +153,7 @@ def prepare(scenario: Scenario, around: Shared, folder: Path) -> dict[str, Any]:
         "redis": {"host": around.broker.host, "port": around.broker.port, "db": around.broker.db},
         "client": around.broker.client(scenario.surroundings.broker),
         "broker_control": around.broker.control,
+        "broker_pid": around.broker.pid,
         "broker": around.broker.description,
         "asked": around.asked,
         "control": str(around.control.path.absolute()),

@@ -80,6 +80,7 @@ def _begin(folder: str, line: socket.socket, log: int, namespace: str) -> NoRetu
         os.close(null)
         os.close(log)
         os.setsid()
+        host = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
         if namespace:
             os.chdir(folder)
             containment.unshare(user=namespace == "user")
@@ -89,7 +90,7 @@ def _begin(folder: str, line: socket.socket, log: int, namespace: str) -> NoRetu
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 os._exit(status if status >= 0 else 128 - status)
             containment.begin_namespace()
-        supervisor.main(folder, line.fileno())
+        supervisor.main(folder, line.fileno(), host)
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1

@@ -11,6 +11,7 @@ supervisor imports this.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -100,6 +101,39 @@ def waits(pid: int) -> dict[int, list[int]]:
         if inodes:
             found[int(name)] = sorted(inodes)
     return found
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: its state as a letter, and for how many seconds it ran and waited for a processor so far."""
+
+    state: str
+    ran: float
+    waited: float
+
+
+def tasks(pid: int, root: str = "/proc") -> dict[int, Task]:
+    """The tasks of `pid` that live, none where it is gone; NotImplementedError where this kernel does not tell.
+
+    `root` is where the /proc is mounted that knows it by that pid.
+    """
+    _require_waiting_times()
+    found = {}
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for name in os.listdir(f"{root}/{pid}/task"):
+            state = _read(f"{root}/{pid}/task/{name}/stat").rpartition(b")")[2].split(None, 1)[0].decode()
+            ran, waited = _read(f"{root}/{pid}/task/{name}/schedstat").split()[:2]
+            if state not in "ZX":
+                found[int(name)] = Task(state, int(ran) / 1e9, int(waited) / 1e9)
+    return found
+
+
+@functools.cache
+def _require_waiting_times() -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if int(_read("/proc/self/schedstat").split()[2]):  # all are 0 where nobody counts
+            return
+    raise NotImplementedError("this kernel does not tell how long a task waited for a processor")
 
 
 _FUTEX = {"x86_64": "202", "aarch64": "98"}

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import errno
+import functools
 import json
 import mmap
 import os
@@ -28,6 +29,7 @@ from typing import Any
 
 from forkproof import containment, files, proc, resp
 from forkproof.control import Budget, Gauge
+from forkproof.crowd import Unhindered
 from forkproof.faults import REGISTRY, Life
 from forkproof.outside import Outside
 
@@ -84,8 +86,10 @@ class _Process:
 class Supervisor:
     """Drives one run; see the module."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: int | None = None) -> None:
+        """`host` is a descriptor of the /proc that knows Redis by its pid."""
         self.folder = folder
+        self._host = host
         self.scenario: dict[str, Any] = json.loads((folder / "scenario.json").read_bytes())
         self.launch: dict[str, Any] = json.loads((folder / "launch.json").read_bytes())
         self.life = Life.begin(self.scenario)
@@ -106,7 +110,7 @@ class Supervisor:
         self._pending_gone: list[str] = []
         self._requests = 0
         self._messages = 0
-        self._open_requests: set[asyncio.Task[None]] = set()
+        self._open_requests: set[asyncio.Task[bool]] = set()
         self._answered: set[str] = set()
         self._expected: dict[str, _Process] = {}  # creator of each birth that a new interpreter has yet to begin
         self._served: Counter[str] = Counter()
@@ -118,7 +122,8 @@ class Supervisor:
         self._redis: resp.Client | None = None
         self._outside = Outside(self.record)
         self._reloads = 0
-        self._granted = Budget(self.gauge, float("inf"))
+        self._crowd = Unhindered(self._everybody)
+        self._granted = Budget(self.gauge, float("inf"), lambda: self._crowd.told)  # looked at where one waits
         self._halted: set[int] = set()
         self._start = containment.read_stat(os.getpid())
         self._histories = str(folder / "history")
@@ -295,9 +300,34 @@ class Supervisor:
                 self.arbiter_ended = True
         self._changed.set()
 
+    def _budget(self, seconds: float) -> Budget:
+        """So long may the server take; time in which it sleeps, and the machine keeps it from nothing, counts in full.
+
+        Not where others are at work for it whom one does not see.
+        """
+        return Budget(self.gauge, seconds, self._crowd.seconds) if self._sees_all else Budget(self.gauge, seconds)
+
+    @functools.cached_property
+    def _sees_all(self) -> bool:
+        """Whether all is known that the server may wait for: what lives in its namespace, and Redis while it is one."""
+        if self._start is None or self._start.pid != 1:
+            return False
+        replaced = any(REGISTRY[fault["fault"]].needs_broker for fault in self.scenario["faults"])
+        return not self.life.uses_redis or (self._broker is not None and not replaced)
+
+    @property
+    def _broker(self) -> tuple[int, str] | None:
+        pid = self.launch["broker_pid"]
+        return None if pid is None or self._host is None else (pid, f"/proc/self/fd/{self._host}")
+
+    def _everybody(self) -> list[tuple[int, str]]:
+        """Whom the server may wait for: its own processes, this one, and Redis."""
+        found = [(stat.pid, "/proc") for stat in containment.all_processes()]
+        return [*found, self._broker] if self.life.uses_redis and self._broker else found
+
     async def until(self, condition: Callable[[], bool], seconds: float, what: str) -> bool:
         """Wait until `condition()`, or until the calibrated bound has passed: then False, and a `bound` event."""
-        budget = Budget(self.gauge, seconds)
+        budget = self._budget(seconds)
         while not condition():
             if budget.expired:
                 slots = sorted(self.life.slots)
@@ -519,36 +549,42 @@ class Supervisor:
 
     async def _ask(self, condition: Callable[[], bool], bound: float, path: str = "/") -> bool:
         """Send requests, several at once where the scenario says so, until `condition()` or the bound has passed."""
-        budget = Budget(self.gauge, bound)
+        budget = self._budget(bound)
         at_once = 2 * len(self.life.slots) if self.scenario["surroundings"]["requests"] == "bursts" else 1
+        sent: list[asyncio.Task[bool]] = []
         while not condition() and not budget.expired and not self.arbiter_ended:
-            for _ in range(at_once - len(self._open_requests)):
+            # One that had no answer took the whole bound: another one would take it a second time.
+            late = bound <= self.launch["bounds"]["answer"] and any(one.done() and not one.result() for one in sent)
+            for _ in range(0 if late else at_once - len(self._open_requests)):
                 task = asyncio.create_task(self._request(path))
+                sent.append(task)
                 self._open_requests.add(task)
                 task.add_done_callback(self._open_requests.discard)
             if self._open_requests:
                 await asyncio.wait(self._open_requests, timeout=SAMPLE_EVERY, return_when=asyncio.FIRST_COMPLETED)
-        if budget.expired:
+            elif late:
+                break
+        if not condition() and not self.arbiter_ended:
             self.record("bound", what="answer", seconds=bound, stretch=round(budget.stretch, 2))
         return condition()
 
-    async def _request(self, path: str) -> None:
-        """One request on a connection of its own: invoke, then ok, fail or info."""
+    async def _request(self, path: str) -> bool:
+        """One request on a connection of its own: invoke, then ok, fail or info; False for the last."""
         if self.address is None:
             await asyncio.sleep(SAMPLE_EVERY)
-            return
+            return True
         self._requests += 1
         number = self._requests
         self.record("request.invoke", request=number)
         exchange = asyncio.ensure_future(_http_get(*self.address, path))
-        budget = Budget(self.gauge, self.launch["bounds"]["answer"])
+        budget = self._budget(self.launch["bounds"]["answer"])
         while not exchange.done() and not budget.expired and not self.arbiter_ended:
             await asyncio.wait([exchange], timeout=SAMPLE_EVERY)
         if not exchange.done():
             exchange.cancel()
             await asyncio.wait([exchange])
             self.record("request.info", request=number, error=f"no answer within {budget.spent:.1f} s")
-            return
+            return False
         try:
             status, body = exchange.result()
             answer = understood(body, self.launch["token"])
@@ -556,13 +592,14 @@ class Supervisor:
             self.record("request.fail", request=number, error=f"{type(error).__name__}: {error}")
             # A refused connection fails at once, and would be tried thousands of times.
             await asyncio.sleep(SAMPLE_EVERY)
-            return
+            return True
         if status != 200:
             self.record("request.fail", request=number, error=f"HTTP status {status}")
-            return
+            return True
         self._answered.add(answer["worker"])
         self._served[answer["worker"]] += 1
         self.record("request.ok", request=number, **answer)
+        return True
 
     # Windows
 
@@ -1192,8 +1229,8 @@ async def _http_get(host: str, port: int, path: str) -> tuple[int, bytes]:
     return int(status[0]), body
 
 
-async def _supervise(folder: Path, lifeline: int) -> None:
-    supervisor = Supervisor(folder)
+async def _supervise(folder: Path, lifeline: int, host: int) -> None:
+    supervisor = Supervisor(folder, host)
     loop = asyncio.get_running_loop()
     course = asyncio.create_task(supervisor.run())
 
@@ -1215,11 +1252,14 @@ async def _supervise(folder: Path, lifeline: int) -> None:
                 raise
 
 
-def main(folder: str, lifeline: int) -> None:
-    """Run the scenario in `folder`; `lifeline` is a descriptor whose end of file means that nobody waits any more."""
+def main(folder: str, lifeline: int, host: int) -> None:
+    """Run the scenario in `folder`; `lifeline` is a descriptor whose end of file means that nobody waits any more.
+
+    `host` is one of the /proc of the namespace that Redis is in.
+    """
     containment.become_subreaper()
     try:
-        asyncio.run(_supervise(Path(folder), lifeline))
+        asyncio.run(_supervise(Path(folder), lifeline, host))
     except asyncio.CancelledError:
         sys.exit(1)
     except OSError as error:
