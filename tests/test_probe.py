@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,3 +112,73 @@ def test_a_birth_id_is_made_at_creation_and_a_child_gets_cells_of_its_own(probed
     assert [(event["birth"], event["cell"]) for event in probed.events("loop.begin")] == [
         (births[0], 0), (births[1], 0), (births[0], 1),
     ]  # fmt: skip
+
+
+SWITCHES = """
+import functools, json
+import gevent, gevent.event, gevent.queue, greenlet
+
+class Nothing(object):
+    def tick(self):
+        pass
+    def event(self, kind, **fields):
+        pass
+
+class GivesWay(Nothing):
+    tick = lambda self: gevent.sleep(0)
+
+def made(kind, name):
+    if kind == "probe":
+        return probe.Ticker(name, "greenlet", None, "order")
+    return Nothing() if kind == "nothing" else GivesWay()
+
+def order(kind):
+    queue, evening, names, told = gevent.queue.Queue(2), gevent.event.Event(), {}, []
+
+    def sleeper(ticker, turns):
+        for turn in range(turns):
+            ticker.tick()
+            ticker.event("handled", message=str(turn))
+            gevent.sleep(0)
+        evening.set()
+
+    def puts(ticker, turns):
+        for turn in range(turns):
+            ticker.tick()
+            queue.put(turn)
+
+    def gets(ticker, turns):
+        for turn in range(turns):
+            queue.get()
+            ticker.tick()
+
+    def waits(ticker, turns):
+        evening.wait()
+        sleeper(ticker, turns)
+
+    bodies = [sleeper, sleeper, puts, gets, waits]
+    started = []
+    for number, body in enumerate(bodies):
+        name = "%s %d" % (body.__name__, number)
+        one = gevent.spawn(body, made(kind, name), 20)
+        names[one] = name
+        started.append(one)
+    greenlet.settrace(lambda event, args: told.append([names.get(one, "hub or main") for one in args]))
+    gevent.joinall(started)
+    greenlet.settrace(None)
+    assert all(one.successful() for one in started)
+    return told
+
+with open("order.json", "w") as file:
+    json.dump({kind: order(kind) for kind in ("nothing", "probe", "gives way")}, file)
+"""
+
+
+def test_the_probe_does_not_change_the_order_of_greenlet_switches(tmp_path: Path) -> None:
+    probed = Probed(sys.executable, tmp_path)
+    assert probed.run(SWITCHES) == 0
+    told = json.loads((tmp_path / "order.json").read_text())
+    assert len(told["nothing"]) > 150
+    assert told["probe"] == told["nothing"]
+    assert told["gives way"] != told["nothing"]  # which such a probe would
+    assert len(probed.events("handled")) == 60
