@@ -37,6 +37,7 @@ from typing import Any
 
 from forkproof import containment, explore, launch
 from forkproof.control import Budget, Gauge
+from forkproof.crowd import Unhindered
 from forkproof.errors import CouldNotDecide
 from forkproof.scenario import Scenario
 from forkproof.session import Session, open_session
@@ -47,6 +48,7 @@ NAIVE_SLEEP = 2.0
 NAIVE_WAIT = 10.0
 POLL = 0.005
 SAMPLE = 0.05
+LOOK = 0.5
 
 Way = Callable[[Session, Scenario], bool]
 """Runs one scenario; whether it came to what that way wants of it."""
@@ -143,13 +145,32 @@ def floor(session: Session, what: Scenario) -> bool:
     """A cold boot up to the first answer; given up after the bound that `forkproof` has for it."""
     with started(session, what) as (server, folder):
         bound = launch.bounds(what)["boot"] + launch.BOUNDS["answer"]
-        budget = Budget(Gauge(session.around.control.path), bound)
+        # Where it hangs asleep, it is given up as soon as forkproof does.
+        unhindered = Unhindered(_Everybody(server.pid, session.around.broker.pid))
+        budget = Budget(Gauge(session.around.control.path), bound, unhindered.seconds)
         while not budget.expired and server.poll() is None:
             address = _address(folder)
             if address is not None and _answers(*address, budget):
                 return True
             time.sleep(POLL)
         return False
+
+
+class _Everybody:
+    """Whom the answer of a server may wait for; looked up now and then, as that takes some ms."""
+
+    def __init__(self, server: int, broker: int | None) -> None:
+        self._server = server
+        self._others = [os.getpid()] if broker is None else [os.getpid(), broker]
+        self._found: list[tuple[int, str]] = []
+        self._looked = float("-inf")
+
+    def __call__(self) -> list[tuple[int, str]]:
+        if time.monotonic() - self._looked > LOOK:
+            below = [stat.pid for stat in containment.descendants(self._server)]
+            self._found = [(pid, "/proc") for pid in (self._server, *below, *self._others)]
+            self._looked = time.monotonic()
+        return self._found
 
 
 def _address(folder: Path) -> tuple[str, int] | None:

@@ -15,7 +15,7 @@ from forkproof import crowd, proc
 from forkproof.crowd import Unhindered
 from forkproof.proc import Task
 
-STEP = 0.03
+STEP = 0.05
 SPIN = "while True: pass"
 SLEEP = "import time; time.sleep(60)"
 
@@ -56,7 +56,7 @@ def test_who_runs_is_kept_from_nothing(kernel: Kernel) -> None:
 
 def test_what_a_task_waited_is_taken_off(kernel: Kernel) -> None:
     clock = Unhindered(lambda: [(7, "/proc")])
-    assert kernel.passes(clock, ran=0.005, waited=0.02) == pytest.approx(0.01)
+    assert kernel.passes(clock, ran=0.005, waited=0.04) == pytest.approx(0.01)
     assert kernel.passes(clock, waited=1.5) == 0  # told late, of many looks
 
 
@@ -69,7 +69,7 @@ def test_it_stands_still_while_a_task_waits(kernel: Kernel) -> None:
 def test_what_a_new_task_waited_is_taken_off(kernel: Kernel) -> None:
     clock = Unhindered(lambda: [(7, "/proc")])
     clock.seconds()
-    kernel.tasks[8] = Task("S", 0.0, 0.02)
+    kernel.tasks[8] = Task("S", 0.0, 0.04)
     assert kernel.passes(clock) == pytest.approx(0.01)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 
 from forkproof import proc
 
-EVERY = 0.02
+EVERY = 0.04
 """Seconds between two looks."""
 _GAP = 0.5
 """What lies between two looks that are further apart is not known."""
