@@ -550,8 +550,8 @@ AROUND_THE_SERVER = (
         "bounds-do-not-stretch",
         "bounds do not follow a slow machine",
         f"{MAIN}control.py",
-        "max(passed / stretch, free),",
-        "max(passed / 1.0, free),",
+        "(now - self._last) / stretch,",
+        "(now - self._last) / 1.0,",
     ),
     Defect(
         "bounds-wait-for-who-asks-often",

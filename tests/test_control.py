@@ -100,8 +100,24 @@ def test_a_stretched_machine_has_more_time(gauge: FakeGauge, stretch: float) -> 
 def test_time_in_which_nobody_is_kept_waiting_is_not_stretched(gauge: FakeGauge) -> None:
     gauge.stretch = 10.0
     budget = Budget(cast(Gauge, gauge), 0.9, gauge.monotonic)
-    # Four steps until one looks, and has something to compare with.
-    assert spend(gauge, budget, 20).index(True) == 12
+    # Three steps until one looks; from the fourth on there is something to compare with.
+    assert spend(gauge, budget, 20).index(True) == 11
+
+
+def test_what_is_told_late_counts_from_when_it_was_told_before(gauge: FakeGauge) -> None:
+    gauge.stretch = 10.0
+    budget = Budget(cast(Gauge, gauge), 0.9, lambda: gauge.now // 0.5 * 0.5)
+    assert spend(gauge, budget, 30).index(True) == pytest.approx(14, abs=1)
+
+
+def test_what_is_told_to_be_free_is_worth_two_turns_at_most(gauge: FakeGauge) -> None:
+    budget = Budget(cast(Gauge, gauge), 100.0, gauge.monotonic)
+    gauge.stretch = 10.0
+    spend(gauge, budget, 5)
+    before = budget.spent
+    gauge.passes(60, turns=3)
+    assert not budget.expired
+    assert budget.spent - before == pytest.approx(6 * TURN)
 
 
 def test_time_in_which_somebody_is_kept_waiting_is_stretched(gauge: FakeGauge) -> None:

@@ -102,6 +102,9 @@ class Budget:
         self._last = time.monotonic()
         self._unhindered = unhindered
         self._free: float | None = None
+        self._looked = 0.0
+        self._free_turns = 0
+        self._stretched = 0.0
 
     @property
     def expired(self) -> bool:
@@ -115,14 +118,23 @@ class Budget:
         if turns > self._turns:
             stretch = self._gauge.stretch
             self.stretch = max(self.stretch, stretch)
-            passed, free = now - self._last, 0.0
-            if self.spent > PATIENCE:
-                told = self._unhindered()
-                free = 0.0 if self._free is None else min(passed, told - self._free)
-                self._free = told
             # A control that makes no turns is not run: then time is nobody's.
-            self.spent += min(max(passed / stretch, free), (turns - self._turns) * 2 * TURN)
+            given = min((now - self._last) / stretch, (turns - self._turns) * 2 * TURN)
+            self.spent += given
+            self._stretched += given
             self._last, self._turns = now, turns
+            if self.spent > PATIENCE:
+                self._spend_unhindered()
+
+    def _spend_unhindered(self) -> None:
+        """What is told to have been free counts in full, in place of what was counted of it so far."""
+        free = self._unhindered()
+        if self._free is not None and free > self._free:
+            # What was told at first may have been some time ago.
+            given = min(free - self._free, self._last - self._looked, (self._turns - self._free_turns) * 2 * TURN)
+            self.spent += max(0.0, given - self._stretched)
+        if self._free is None or free > self._free:
+            self._free, self._looked, self._free_turns, self._stretched = free, self._last, self._turns, 0.0
 
 
 class Control:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 
 from forkproof import proc
 
-EVERY = 0.04
+EVERY = 0.1
 """Seconds between two looks."""
-_GAP = 0.5
+_GAP = 1.0
 """What lies between two looks that are further apart is not known."""
 
 
