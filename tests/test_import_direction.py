@@ -104,6 +104,8 @@ ALLOWED = {
         "forkproof.proc", "forkproof.files", "forkproof.crowd",
     },
     "forkproof.nursery": {"forkproof.containment", "forkproof.supervisor"},
+    "forkproof.reproducer.source": {"forkproof.scenario"},
+    "forkproof.reproducer.checks": {"forkproof.patching", "forkproof.reproducer.source", "forkproof.scenario"},
     "forkproof_strategies": {"forkproof_strategies", "forkproof.scenario", "forkproof.faults"},
 }  # fmt: skip
 

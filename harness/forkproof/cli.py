@@ -110,6 +110,22 @@ def _parser() -> argparse.ArgumentParser:
     _output(recheck)
     recheck.set_defaults(run=_recheck)
 
+    export = commands.add_parser("export", help="write a folder that shows what a run broke, without forkproof")
+    export.add_argument("folder", type=Path, metavar="RUN")
+    export.add_argument("to", type=Path, metavar="DIR")
+    export.add_argument("--claim", metavar="NAME", help="the claim to show (default: the first broken one that can be)")
+    export.add_argument("--loop", metavar="NAME", help="the loop to show it for")
+    export.add_argument("--target", metavar="T", help="the Python to try it on (default: the run's)")
+    export.add_argument("--tries", type=_positive, default=3, metavar="N", help="how often to try it (default 3)")
+    export.add_argument("--no-try", action="store_true", help="do not run it")
+    export.set_defaults(run=_export)
+
+    timeline = commands.add_parser("timeline", help="draw a run as one HTML file, or as SVG")
+    timeline.add_argument("folder", type=Path, metavar="RUN")
+    timeline.add_argument("--html", type=_file, metavar="FILE", help="default: timeline.html in the run's folder")
+    timeline.add_argument("--svg", type=_file, metavar="FILE", help="the same picture as SVG; - for standard output")
+    timeline.set_defaults(run=_timeline)
+
     claims = commands.add_parser("claims", help="list the claims, or explain one")
     claims.add_argument("name", nargs="?", metavar="NAME")
     claims.set_defaults(run=_claims)
@@ -245,6 +261,46 @@ def _recheck(arguments: argparse.Namespace) -> int:
     from forkproof.judge import judge
 
     return _show_run(judge(arguments.folder, _known_claims(arguments.claim)), arguments)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from forkproof import reproducer, target
+    from forkproof.judge import assess
+    from forkproof.reproducer import trial
+    from forkproof.session import asked_for
+
+    _known_claims([arguments.claim] if arguments.claim else None)
+    choices = reproducer.options(assess(arguments.folder), arguments.claim, arguments.loop)
+    reproducer.require_empty(arguments.to)
+    if arguments.no_try:
+        made, told = choices[0], "not tried"
+        if made.left_out:
+            raise UsageError(f"only a program that leaves out {', '.join(made.left_out)} can be made: it must be tried")
+    else:
+        chosen = target.find(arguments.target or asked_for(arguments.folder).get("target"))
+        made, found = trial.first_that_shows(choices, chosen, arguments.tries)
+        told = f"it showed {found}"
+    reproducer.write(made, arguments.to)
+    without = f", without {', '.join(made.left_out)}" if made.left_out else ""
+    print(f"{arguments.to}: {made.broken}{without}; {made.lines_of_python} lines of Python; {told}")
+    print(f"Run it with:  {arguments.to}/reproduce.sh")
+    return 0
+
+
+def _timeline(arguments: argparse.Namespace) -> int:
+    from forkproof.reports import timeline
+
+    shown = timeline.picture(arguments.folder)
+    html = arguments.html
+    if html is None and arguments.svg is None:
+        html = arguments.folder / "timeline.html"
+        html.unlink(missing_ok=True)  # a server could have left a link there
+    for path, text in ((html, timeline.page), (arguments.svg, lambda shown: timeline.svg(shown, alone=True) + "\n")):
+        if path is not None:
+            _write_text(path, text(shown))
+            if not _to_stdout(path):
+                print(path, file=sys.stderr if _to_stdout(html) or _to_stdout(arguments.svg) else sys.stdout)
+    return 0
 
 
 def _show_run(report: RunReport, arguments: argparse.Namespace, causes: Mapping[Claimed, Cause] | None = None) -> int:
@@ -393,7 +449,10 @@ def _to_stdout(path: Path | None) -> bool:
 def _write_json(path: Path | None, data: dict[str, Any]) -> None:
     if path is None:
         return
-    text = json.dumps(data, indent=1) + "\n"
+    _write_text(path, json.dumps(data, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
     if _to_stdout(path):
         sys.stdout.write(text)
     else:

@@ -1,0 +1,131 @@
+"""A run as a picture: one HTML file that needs nothing else, or the same picture as SVG."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from forkproof import claims
+from forkproof.history import History
+from forkproof.judge import assess
+from forkproof.reports.timeline.drawing import KINDS, SHAPES, STYLE, escape, svg
+from forkproof.reports.timeline.picture import Break, Picture, of_run
+
+__all__ = ["Picture", "page", "picture", "svg"]
+
+_SCRIPT = Path(__file__).with_name("timeline.js").read_text(encoding="utf-8")
+_PAGE_STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+
+
+def picture(folder: Path) -> Picture:
+    """What the timeline of a run shows; errors as `judge.assess`."""
+    rules = {name: claim.definition for name, claim in claims.REGISTRY.items()}
+    return of_run(assess(folder), History.read(folder / "history"), rules)
+
+
+def page(shown: Picture) -> str:
+    """The timeline as one HTML file: no script but its own runs in it, and it asks for nothing."""
+    return "\n".join(_page(shown)) + "\n"
+
+
+def _page(shown: Picture) -> Iterator[str]:
+    script = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script}'; base-uri 'none'"
+    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    yield '<meta name="color-scheme" content="light dark">'
+    yield f"<title>{escape(shown.title)}</title>"
+    yield f"<style>\n{STYLE}{_PAGE_STYLE}</style>\n</head>\n<body>"
+    yield f"<header>\n<h1>{escape(shown.title)}</h1>"
+    state = "bad" if shown.breaks else ""
+    yield (
+        f'<p><span class="{state}">{escape(shown.verdict)}</span>: {len(shown.breaks)} broken claims, '
+        f"{len(shown.lanes) - 1} processes, {shown.events} events, {shown.seconds:.2f} s</p>"
+    )
+    yield f'<p class="quiet">{escape(shown.versions)}</p>\n</header>\n<main>'
+    yield from _bar()
+    keys = "Timeline: plus and minus zoom, the arrows move, 0 shows all"
+    yield f'<div id="plot" tabindex="0" role="region" aria-label="{keys}">'
+    yield svg(shown, alone=False)
+    yield "</div>"
+    yield from _key()
+    if shown.breaks:
+        yield "<h2>Broken claims</h2>"
+    for broken in shown.breaks:
+        yield from _broken(broken)
+    yield from _processes(shown)
+    yield f'</main>\n<div id="tip" role="status" hidden></div>\n<script>{_SCRIPT}</script>\n</body>\n</html>'
+
+
+def _bar() -> Iterator[str]:
+    yield '<div class="bar">'
+    for key, name in (
+        ("+", "zoom in"),
+        ("-", "zoom out"),
+        ("ArrowLeft", "earlier"),
+        ("ArrowRight", "later"),
+        ("0", "all"),
+    ):
+        sign = {"ArrowLeft": "←", "ArrowRight": "→", "-": "&minus;", "0": "all"}.get(key, key)
+        yield f'<button type="button" data-key="{key}" aria-label="{name}">{sign}</button>'
+    yield '<span id="range" class="quiet" role="status"></span>'
+    yield '<span class="quiet">drag to move, Ctrl or Shift and the wheel to zoom</span>\n</div>'
+
+
+def _key() -> Iterator[str]:
+    yield '<ul class="key" aria-label="Key">'
+    for kind, name in KINDS.items():
+        yield _keyed(f'<path class="mark {kind}" d="{SHAPES[kind]}"/>', name)
+    for name, shape in (
+        ("turns of a loop", '<path class="turns" d="M-7 5v-6h4v6zM-2 5v-10h4v10zM3 5v-4h4v4z"/>'),
+        ("turns of a copied loop", '<path class="turns copied" d="M-6 5v-6h4v6zM-1 5v-10h4v10z"/>'),
+        ("an answered request", '<rect class="request" x="-7" y="-4" width="14" height="8"/>'),
+        ("one that failed", '<rect class="failed" x="-7" y="-4" width="14" height="8"/>'),
+        ("one without an answer", '<rect class="unanswered" x="-6" y="-4" width="12" height="8"/>'),
+        ("a fault", '<rect class="fault" x="-6" y="-6" width="12" height="12"/>'),
+        ("a window", '<rect class="window" x="-7" y="-7" width="14" height="14"/>'),
+        ("a broken claim, with its number", '<circle class="flag" r="6"/>'),
+    ):
+        yield _keyed(shape, name)
+    yield "</ul>"
+
+
+def _keyed(shape: str, name: str) -> str:
+    return f'<li><svg width="14" height="14" viewBox="-7 -7 14 14" aria-hidden="true">{shape}</svg> {name}</li>'
+
+
+def _broken(broken: Break) -> Iterator[str]:
+    loop = f" ({broken.loop})" if broken.loop else ""
+    yield f'<article id="broken-{broken.number}" tabindex="-1">'
+    yield f"<h3>{broken.number}. {escape(broken.claim + loop)}</h3>"
+    yield f'<p class="quiet">{escape(broken.rule)}</p>'
+    word = "A surprise" if broken.surprise else "Broken"
+    yield f'<p><span class="bad">{word}</span>: {escape(broken.explanation)}</p>'
+    if broken.expected:
+        yield f'<p class="quiet">By the documentation it {escape(broken.expected)}</p>'
+    shows = f"show the first bad event, at {broken.t:+.3f} s"
+    yield f'<p><button type="button" data-show="{broken.t:.6f}">{shows}</button></p>'
+    yield f"<details><summary>{len(broken.evidence)} events that it stands on</summary>"
+    yield f'<pre tabindex="0">{escape(chr(10).join(broken.evidence))}</pre></details>'
+    for who, calls in broken.stacks:
+        yield f"<details><summary>stacks of {escape(who)}</summary>"
+        yield f'<pre tabindex="0">{escape(chr(10).join(calls))}</pre></details>'
+    yield "</article>"
+
+
+def _processes(shown: Picture) -> Iterator[str]:
+    """The lanes in words."""
+    yield '<h2>Processes</h2>\n<div class="wide" tabindex="0" role="region" aria-label="Processes"><table>'
+    yield "<thead><tr><th>process</th><th>from</th><th>to</th><th>loops and their turns</th></tr></thead>\n<tbody>"
+    for lane in shown.lanes[1:]:
+        loops = "; ".join(f"{row.label}: {sum(row.bins.values())}" for row in lane.rows if row.label not in _OWN)
+        end = "the end" if lane.lives else f"{lane.end:+.3f} s"
+        cells = (escape(lane.label), f"{lane.begin:+.3f} s", end, escape(loops))
+        yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    yield "</tbody></table></div>"
+
+
+_OWN = ("hooks", "requests")

@@ -1,0 +1,200 @@
+"""The picture as SVG: the same in the page, where a script lays it out anew for its width and zoom, and in a file."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from forkproof.reports.timeline.picture import BINS, Break, Lane, Mark, Picture, Row, Span
+
+STYLE = Path(__file__).with_name("timeline.css").read_text(encoding="utf-8")
+
+WIDTH = 1000
+LEFT = 8
+"""Empty on both sides."""
+TOP = 50
+"""Above the lanes: times, windows, faults; then the rows of the numbers of broken claims."""
+FLAG, FLAGS = 18, 5
+"""The height of such a row, and how many there are at most."""
+HEAD, ROW, GAP = 20, 30, 8
+
+_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+SHAPES = {
+    "hook": "M-3.5-3.5h7v7h-7z",
+    "patch": "M0-5L5 0L0 5L-5 0z",
+    "fork": "M-4 4L0-4L4 4z",
+    "created": "M-1-5h2v4h4v2h-4v4h-2v-4h-4v-2h4z",
+    "begun": "M-3-4.5L4.5 0L-3 4.5z",
+    "ended": "M-4-5L0-1L4-5L5-4L1 0L5 4L4 5L0 1L-4 5L-5 4L-1 0L-5-4z",
+    "message": "M0-2.5A2.5 2.5 0 1 0 0 2.5A2.5 2.5 0 1 0 0-2.5z",
+    "signal": "M-1-5h2v10h-2z",
+    "log": "M-5 4.5L0-5L5 4.5zM-.8-1v3h1.6v-3z",
+    "stack": "M-4.5-4h9v2h-9zM-4.5-.9h9v2h-9zM-4.5 2.2h9v2h-9z",
+}
+"""A look for each kind of mark: told by its shape, not by colour alone."""
+
+KINDS = {
+    "hook": "a hook", "patch": "patch_all", "fork": "a fork, a park", "created": "created", "begun": "first turn",
+    "ended": "ended", "message": "a message", "signal": "a signal", "log": "something bad", "stack": "stacks taken",
+}  # fmt: skip
+
+
+def escape(text: str) -> str:
+    """Text that is not ours, as it may stand in HTML, in XML, and in an attribute of either.
+
+    >>> escape('<script>"&' + chr(0))
+    '&lt;script&gt;&quot;&amp;\\ufffd'
+    """
+    return html.escape(_IN_XML.sub("\ufffd", text))
+
+
+def svg(picture: Picture, *, alone: bool) -> str:
+    """The drawing; `alone` brings its own style, and says on hovering what a mark is without a script."""
+    return "\n".join(_Drawing(picture, alone=alone).lines())
+
+
+class _Drawing:
+    def __init__(self, picture: Picture, *, alone: bool) -> None:
+        self.picture = picture
+        self.alone = alone
+        self.tops: dict[str, float] = {}
+        y = float(TOP + FLAG * min(len(picture.breaks), FLAGS))
+        for lane in picture.lanes:
+            self.tops[lane.key] = y
+            y += HEAD + ROW * len(lane.rows) + GAP
+        self.height = y
+
+    def x(self, t: float) -> float:
+        return round(LEFT + t / self.picture.seconds * (WIDTH - 2 * LEFT), 2)
+
+    def lines(self) -> Iterator[str]:
+        picture = self.picture
+        count = len(picture.breaks)
+        told = (
+            f"Timeline of {picture.title}: {picture.verdict}, {count} broken claims, {len(picture.lanes) - 1} processes"
+        )
+        yield (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height:g}" width="100%" '
+            f'role="{"img" if self.alone else "group"}" aria-label="{escape(told)}" '
+            f'data-seconds="{picture.seconds:.6f}" data-bins="{BINS}" data-left="{LEFT}" data-height="{self.height:g}">'
+        )
+        if self.alone:
+            yield f"<title>{escape(told)}</title><style>{STYLE}</style>"
+            yield f'<rect class="paper" width="{WIDTH}" height="{self.height:g}"/>'
+        yield (
+            '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
+            'patternTransform="rotate(45)"><path class="hatch" d="M0 0v6"/></pattern></defs>'
+        )
+        yield "<g class='axis'>"
+        yield from self.axis()
+        yield "</g>"
+        for span in picture.windows:
+            yield self.span(span, 16, self.height - 16)
+        for span in picture.faults:
+            yield self.span(span, 16, self.height - 16)
+        for span in [*picture.windows, *picture.faults]:
+            name = span.text.partition(",")[0].partition(" from")[0]
+            y = 27 if span.kind == "window" else 41
+            yield f'<text class="band" data-t="{span.t:.6f}" x="{self.x(span.t) + 3:g}" y="{y}">{escape(name)}</text>'
+        for lane in picture.lanes:
+            yield from self.lane(lane)
+        for lane in picture.lanes:
+            if lane.parent in self.tops:
+                yield self.branch(lane, self.tops[lane.parent])
+        for broken in picture.breaks:
+            yield self.broken(broken)
+        yield "</svg>"
+
+    def axis(self) -> Iterator[str]:
+        """The times; the page's script makes them anew."""
+        step = next(
+            s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 300, 3600) if self.picture.seconds / s <= 12 or s == 3600
+        )
+        for number in range(int(self.picture.seconds / step) + 1):
+            x = self.x(number * step)
+            yield f'<path class="grid" d="M{x:g} 14V{self.height:g}"/>'
+            yield f'<text x="{x + 2:g}" y="11">{number * step:g} s</text>'
+
+    def span(self, span: Span, y: float, height: float) -> str:
+        x, width = self.x(span.t), max(self.x(span.end) - self.x(span.t), 2)
+        focus = ' tabindex="0" role="img"' if span.kind == "fault" and not self.alone else ""
+        return (
+            f'<rect class="{span.kind}"{self.tip(span.text, bool(focus))}{focus} data-t="{span.t:.6f}" '
+            f'data-e="{span.end:.6f}" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}"'
+            + self.closing("rect", span.text)
+        )
+
+    def lane(self, lane: Lane) -> Iterator[str]:
+        y = self.tops[lane.key]
+        height = HEAD + ROW * len(lane.rows)
+        text = f"{lane.label}, from {lane.begin:+.2f} s {'on' if lane.lives else f'to {lane.end:+.2f} s'}"
+        yield (
+            f'<rect class="life" data-t="{lane.begin:.6f}" data-e="{lane.end:.6f}" x="{self.x(lane.begin):g}" '
+            f'y="{y:g}" width="{max(self.x(lane.end) - self.x(lane.begin), 2):g}" height="{height}"/>'
+        )
+        yield f'<text class="process" x="{LEFT + 4}" y="{y + 14:g}">{escape(text)}</text>'
+        for number, row in enumerate(lane.rows):
+            yield from self.row(row, y + HEAD + number * ROW)
+
+    def branch(self, lane: Lane, parent: float) -> str:
+        """A fork: from the parent's lane to this one, at the time of its birth."""
+        y = self.tops[lane.key] + HEAD / 2
+        place = f'data-t="{lane.begin:.6f}" data-y="0" transform="translate({self.x(lane.begin):g} 0)"'
+        return f'<path class="branch" {place} d="M0 {parent + HEAD / 2:g}V{y - 4:g}m-3.5 0l3.5 7l3.5-7z"/>'
+
+    def row(self, row: Row, y: float) -> Iterator[str]:
+        yield f'<text class="row" x="{LEFT + 4}" y="{y + 9:g}">{escape(row.label)}</text>'
+        base = y + ROW - 4
+        if row.bins:
+            most = max(row.bins.values()) or 1
+            bins = {number: max(1.5, 13 * count / most) for number, count in row.bins.items() if count}
+            text = (
+                f"{row.label}: {sum(row.bins.values())} turns, at most {most} in {self.picture.bin_width * 1000:.0f} ms"
+            )
+            data = " ".join(f"{number}:{height:.1f}" for number, height in sorted(bins.items()))
+            yield (
+                f'<path class="turns{" copied" if row.copied else ""}"{self.tip(text)} data-turns="{data}" '
+                f'data-y="{base:g}" d="{self.turns(bins, base)}"' + self.closing("path", text)
+            )
+        for span in row.spans:
+            yield self.span(span, base - 9, 9)
+        for mark in row.marks:
+            yield self.mark(mark, base - 5)
+
+    def turns(self, bins: dict[int, float], base: float) -> str:
+        width = (WIDTH - 2 * LEFT) / BINS
+        return "".join(
+            f"M{LEFT + number * width:.1f} {base:g}v-{height:.1f}h{width:.1f}v{height:.1f}z"
+            for number, height in sorted(bins.items())
+        )
+
+    def mark(self, mark: Mark, y: float) -> str:
+        return (
+            f'<path class="mark {mark.kind}"{self.tip(mark.text)} data-t="{mark.t:.6f}" data-y="{y:g}" '
+            f'transform="translate({self.x(mark.t):g} {y:g})" d="{SHAPES[mark.kind]}"' + self.closing("path", mark.text)
+        )
+
+    def broken(self, broken: Break) -> str:
+        """A dashed line through all lanes, and a number that leads to what is told of it."""
+        where = f" ({broken.loop})" if broken.loop else ""
+        text = f"{broken.number}: {broken.claim}{where} broken, first bad event at {broken.t:+.3f} s"
+        y = TOP + FLAG * ((broken.number - 1) % FLAGS) + FLAG / 2
+        inside = f'<path class="line" d="M0 16V{self.height:g}"/>'
+        if broken.lane in self.tops:
+            inside += f'<circle class="ring" cy="{self.tops[broken.lane] + HEAD / 2:g}" r="5"/>'
+        inside += f'<circle class="flag" cy="{y:g}" r="8"/><text class="flag" y="{y + 4:g}">{broken.number}</text>'
+        place = f'data-t="{broken.t:.6f}" data-y="0" transform="translate({self.x(broken.t):g} 0)"'
+        if self.alone:
+            return f'<g class="break" {place}><title>{escape(text)}</title>{inside}</g>'
+        return f'<a class="break" href="#broken-{broken.number}"{self.tip(text, named=True)} {place}>{inside}</a>'
+
+    def tip(self, text: str, named: bool = False) -> str:
+        if self.alone:
+            return ""
+        return f' data-tip="{escape(text)}"' + (f' aria-label="{escape(text)}"' if named else "")
+
+    def closing(self, name: str, text: str) -> str:
+        return f"><title>{escape(text)}</title></{name}>" if self.alone else "/>"

@@ -1,0 +1,136 @@
+"use strict";
+(() => {
+  const box = document.getElementById("plot"), svg = box.querySelector("svg"), tip = document.getElementById("tip");
+  const all = Number(svg.dataset.seconds), bins = Number(svg.dataset.bins), left = Number(svg.dataset.left);
+  const height = Number(svg.dataset.height), axis = svg.querySelector(".axis");
+  const timed = [...svg.querySelectorAll("[data-t]")].map((element) => ({
+    element, t: Number(element.dataset.t), e: element.dataset.e === undefined ? null : Number(element.dataset.e),
+    y: element.dataset.y || 0, kind: element.tagName }));
+  const turns = [...svg.querySelectorAll("[data-turns]")].map((element) => ({
+    element, base: element.dataset.y,
+    bins: element.dataset.turns.split(" ").filter(Boolean).map((pair) => pair.split(":").map(Number)) }));
+  let from = 0, until = all, width = 0, waiting = false;
+
+  function x(t) { return left + (t - from) / (until - from) * (width - 2 * left); }
+
+  function draw() {
+    waiting = false;
+    width = Math.max(280, box.clientWidth);
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    const taken = {};
+    for (const { element, t, e, y, kind } of timed) {
+      const hidden = t > until || (e === null ? t : e) < from;
+      element.style.display = hidden ? "none" : "";
+      if (hidden) continue;
+      if (kind === "rect") {
+        const begin = Math.max(x(t), 0), end = Math.min(x(e), width);
+        element.setAttribute("x", begin.toFixed(2));
+        element.setAttribute("width", Math.max(end - begin, 2).toFixed(2));
+      } else if (kind === "text") {
+        const begin = x(t) + 3, line = element.getAttribute("y");
+        if (begin < (taken[line] || 0)) { element.style.display = "none"; continue; }
+        taken[line] = begin + 6.2 * element.textContent.length;
+        element.setAttribute("x", begin.toFixed(2));
+      }
+      else element.setAttribute("transform", `translate(${x(t).toFixed(2)} ${y})`);
+    }
+    const one = all / bins, wide = (width - 2 * left) * one / (until - from);
+    for (const row of turns) {
+      let path = "";
+      for (const [number, high] of row.bins) {
+        const begin = x(number * one);
+        if (begin + wide < 0 || begin > width) continue;
+        path += `M${begin.toFixed(1)} ${row.base}v-${high}h${wide.toFixed(1)}v${high}z`;
+      }
+      row.element.setAttribute("d", path);
+    }
+    const steps = [.001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 20, 60, 300, 3600];
+    const step = steps.find((size) => (until - from) / size <= width / 80) || 3600;
+    axis.replaceChildren();
+    for (let number = Math.ceil(from / step); number * step <= until; number++) {
+      const at = x(number * step).toFixed(2), line = make("path"), text = make("text");
+      line.setAttribute("class", "grid");
+      line.setAttribute("d", `M${at} 14V${height}`);
+      text.setAttribute("x", Number(at) + 2);
+      text.setAttribute("y", 11);
+      text.textContent = `${Number((number * step).toFixed(3))} s`;
+      axis.append(line, text);
+    }
+    document.getElementById("range").textContent = `${from.toFixed(3)} s to ${until.toFixed(3)} s`;
+  }
+
+  function make(name) { return document.createElementNS("http://www.w3.org/2000/svg", name); }
+  function later() { if (!waiting) { waiting = true; requestAnimationFrame(draw); } }
+
+  function show(begin, end) {
+    const size = Math.min(all, Math.max(all / 5000, end - begin));
+    from = Math.min(Math.max(0, begin), all - size);
+    until = from + size;
+    later();
+  }
+  function zoom(factor, at = (from + until) / 2) { show(at - (at - from) * factor, at + (until - at) * factor); }
+  function pan(part) { show(from + part * (until - from), until + part * (until - from)); }
+  function time(event) {
+    const place = box.getBoundingClientRect();
+    return from + (event.clientX - place.left - left) / (place.width - 2 * left) * (until - from);
+  }
+
+  const acts = { "+": () => zoom(.6), "=": () => zoom(.6), "-": () => zoom(1 / .6), "0": () => show(0, all),
+    ArrowLeft: () => pan(-.2), ArrowRight: () => pan(.2), Home: () => show(0, until - from),
+    End: () => show(all - (until - from), all) };
+  box.addEventListener("keydown", (event) => {
+    const act = event.ctrlKey || event.metaKey || event.altKey ? null : acts[event.key];
+    if (act) { event.preventDefault(); act(); }
+  });
+  for (const button of document.querySelectorAll("button[data-key]")) {
+    button.addEventListener("click", () => acts[button.dataset.key]());
+  }
+  box.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.shiftKey) return;
+    event.preventDefault();
+    zoom(Math.exp((event.deltaY || event.deltaX) / 400), time(event));
+  }, { passive: false });
+
+  const held = new Map();
+  box.addEventListener("pointerdown", (event) => { held.set(event.pointerId, event.clientX); });
+  for (const name of ["pointerup", "pointercancel", "pointerleave"]) {
+    box.addEventListener(name, (event) => { held.delete(event.pointerId); });
+  }
+  box.addEventListener("pointermove", (event) => {
+    if (held.has(event.pointerId) && (event.buttons || event.pointerType === "touch")) {
+      const before = held.get(event.pointerId), others = [...held].filter(([id]) => id !== event.pointerId);
+      if (others.length === 1) {  // two fingers: what was between them stays between them
+        const other = others[0][1], was = Math.abs(before - other), is = Math.abs(event.clientX - other);
+        if (was > 10 && is > 10) zoom(was / is, time(event));
+      } else if (!others.length) pan((before - event.clientX) / box.clientWidth);
+      held.set(event.pointerId, event.clientX);
+    }
+    say(event.target, event.clientX, event.clientY);
+  });
+  box.addEventListener("pointerleave", () => { tip.hidden = true; });
+  box.addEventListener("focusin", (event) => {
+    const place = event.target.getBoundingClientRect();
+    say(event.target, Math.max(place.left, 0) + 8, Math.max(place.top, 0) + 20);
+  });
+  box.addEventListener("focusout", () => { tip.hidden = true; });
+
+  function say(target, clientX, clientY) {
+    const told = target.closest ? target.closest("[data-tip]") : null;
+    tip.hidden = !told;
+    if (!told) return;
+    tip.textContent = told.dataset.tip;
+    tip.style.left = `${Math.min(clientX + 12, Math.max(8, window.innerWidth - tip.offsetWidth - 8))}px`;
+    tip.style.top = `${Math.min(clientY + 14, Math.max(8, window.innerHeight - tip.offsetHeight - 8))}px`;
+  }
+
+  for (const link of document.querySelectorAll("[data-show]")) {
+    link.addEventListener("click", () => {
+      const at = Number(link.dataset.show);
+      show(at - all / 40, at + all / 40);
+      box.focus();
+    });
+  }
+  new ResizeObserver(later).observe(box);
+  draw();
+  document.documentElement.dataset.drawn = "true";
+})();

@@ -1,0 +1,252 @@
+"""A folder that shows a broken claim without forkproof: a program of a few lines, and what runs it.
+
+>>> from forkproof.scenario import from_dict
+>>> what = from_dict({"loops": [{"name": "listen", "policy": "once_per_service"}], "server": {"workers": 2}})
+>>> made = reproducer(what, Broken("exactly_one_listener", "listen"), {"python": "3.11.7", "gunicorn": "27.0.1"})
+>>> sorted(made.files)
+['README.md', 'app.py', 'background.py', 'check.py', 'gunicorn.conf.py', 'reproduce.sh', 'requirements.txt']
+>>> made.lines_of_python <= 60
+True
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from packaging.version import Version
+
+from forkproof import claims
+from forkproof.errors import RunFolderError, UsageError
+from forkproof.judge import Judgement, RunReport
+from forkproof.reproducer import checks, source
+from forkproof.reproducer.checks import Broken, NoProgramError
+from forkproof.scenario import BrokerAddress, Policy, Scenario, Surroundings
+from forkproof.target import describe
+from forkproof.verdict import Verdict
+
+__all__ = ["LONGEST", "Broken", "NoProgramError", "Reproducer", "options", "reproducer", "require_empty", "write"]
+
+LONGEST = 60
+"""Lines of Python that a reproducer may have, empty ones not counted."""
+
+
+@dataclass(frozen=True)
+class Reproducer:
+    """What it shows, and its files by name."""
+
+    broken: Broken
+    files: Mapping[str, str]
+    needs_redis: bool
+    left_out: Sequence[str] = ()
+    """What the run had beside."""
+
+    @property
+    def shows(self) -> bool:
+        """Whether it is of something broken, and no control."""
+        return bool(self.broken.how)
+
+    @property
+    def lines_of_python(self) -> int:
+        """Lines of its Python files that are not empty."""
+        python = [text for name, text in self.files.items() if name.endswith(".py")]
+        return sum(bool(line.strip()) for text in python for line in text.splitlines())
+
+    def with_rate(self, failed: int, tried: int) -> Reproducer:
+        """The same, which tells how often it showed, and tries as often as it takes to show in 99 of 100 calls."""
+        tries = 1 if failed in (0, tried) else math.ceil(math.log(0.01) / math.log(1 - failed / tried))
+        told = f"{'It showed' if failed else 'The bug did not show'} in {failed or tried} of {tried} tries"
+        files = dict(self.files)
+        files["reproduce.sh"] = files["reproduce.sh"].replace("${TRIES:-1}", f"${{TRIES:-{tries}}}")
+        files["README.md"] = files["README.md"].replace(_NOT_TRIED, f"{told} when it was made.")
+        return replace(self, files=files)
+
+
+def reproducer(
+    scenario: Scenario, broken: Broken, versions: Mapping[str, str | None], *, of: Scenario | None = None
+) -> Reproducer:
+    """The reproducer of a broken claim; NoProgramError, with what to do instead, where there is none.
+
+    `of` is the scenario that this one is a part of.
+    """
+    left_out = tuple(_left_out(of, scenario)) if of is not None else ()
+    if why := source.why_not(scenario):
+        raise NoProgramError(why)
+    if broken.loop is not None and scenario.loop(broken.loop).policy is Policy.BEST_EFFORT:
+        raise NoProgramError("a loop that is best_effort is not judged")
+    shown = checks.program(scenario, broken)
+    files = {
+        "app.py": source.app(scenario, shown.watched),
+        "background.py": source.background(scenario, shown.watched),
+        "gunicorn.conf.py": source.conf(scenario, shown.watched),
+        **({"check.py": shown.check} if shown.check else {}),
+        "requirements.txt": _requirements(scenario, versions),
+        "reproduce.sh": shown.script,
+        "README.md": _readme(scenario, broken, versions, left_out, has_check=bool(shown.check)),
+    }
+    made = Reproducer(broken, files, "redis" in source.packages(scenario), left_out)
+    if made.lines_of_python > LONGEST:
+        raise NoProgramError(
+            f"it would have {made.lines_of_python} lines of Python, more than {LONGEST}; make the scenario smaller "
+            "(fewer loops, no fault), as `forkproof explore` does"
+        )
+    return made
+
+
+def options(report: RunReport, claim: str | None = None, loop: str | None = None) -> list[Reproducer]:
+    """The programs that may show what a run broke, of the claim and loop that are named or of any, the best first.
+
+    First come those that have all of the scenario, then those that leave something out: it takes a try to know whether
+    they show it. Of a claim that held it is one that shows nothing, as a control. UsageError where there is none.
+    """
+    wanted = [
+        judgement
+        for judgement in report.judgements
+        if claim in (None, judgement.finding.claim) and loop in (None, judgement.finding.loop)
+    ]
+    broken = [judgement for judgement in wanted if judgement.finding.verdict is Verdict.BROKEN]
+    held = [judgement for judgement in wanted if judgement.finding.verdict is Verdict.HELD and claim is not None]
+    if not broken and not held:
+        about = (
+            f"{claim or 'no claim'} {'neither broke nor held' if claim else 'broke'}{f' for {loop}' if loop else ''}"
+        )
+        raise UsageError(
+            f"{report.folder}: {about} in this run, so there is nothing to show. Give another run, or with --claim a "
+            "claim that broke, or one that held for a program that shows nothing."
+        )
+    exact: list[Reproducer] = []
+    reduced: list[Reproducer] = []
+    refused: dict[str, str] = {}
+    for judgement in sorted(broken or held, key=lambda judgement: not judgement.surprise):
+        finding = judgement.finding
+        shown = Broken(finding.claim, finding.loop, finding.how)
+        whole = _up_to(report.scenario, judgement)
+        try:
+            exact.append(reproducer(whole, shown, report.versions))
+        except NoProgramError as error:
+            refused.setdefault(str(error), f"{finding.claim}{f' ({finding.loop})' if finding.loop else ''}: {error}")
+            for smaller in _smaller(whole, shown) if broken else ():
+                with contextlib.suppress(NoProgramError):
+                    reduced.append(reproducer(smaller, shown, report.versions, of=whole))
+    if not exact and not reduced:
+        raise UsageError(f"{report.folder}: cannot be exported:\n" + "\n".join(refused.values()))
+    return exact + reduced
+
+
+def _smaller(whole: Scenario, broken: Broken) -> list[Scenario]:
+    """The scenario without what a few lines cannot have; that, without the other loops."""
+    rest = Surroundings(broker=whole.surroundings.broker, requests=whole.surroundings.requests)
+    if rest.broker is BrokerAddress.UNIX_SOCKET:
+        rest = rest.model_copy(update={"broker": BrokerAddress.IP})
+    plain = whole.model_copy(update={"surroundings": rest, "parks": ()})
+    found = [plain]
+    if broken.loop is not None and len(whole.loops) > 1:
+        found.append(plain.model_copy(update={"loops": (whole.loop(broken.loop),)}))
+    return found
+
+
+def _left_out(whole: Scenario, scenario: Scenario) -> list[str]:
+    """What the scenario has and a smaller one has not."""
+    found = ["parks"] if whole.parks != scenario.parks else []
+    found += [
+        f"surroundings.{name}"
+        for name in type(whole.surroundings).model_fields
+        if getattr(whole.surroundings, name) != getattr(scenario.surroundings, name)
+    ]
+    kept = {loop.name for loop in scenario.loops}
+    return found + [f"the loop {loop.name}" for loop in whole.loops if loop.name not in kept]
+
+
+_LATE = (
+    "clean_shutdown", "no_orphan_process", "no_leak_on_reload", "handover_is_safe", "foreign_child_ignored",
+    "workers_boot",
+)  # fmt: skip
+"""Claims that are about what the last fault does."""
+
+
+def _up_to(scenario: Scenario, judgement: Judgement) -> Scenario:
+    """The scenario without the faults that came after the claim broke."""
+    finding = judgement.finding
+    if finding.verdict is not Verdict.BROKEN or finding.claim in _LATE or not finding.evidence:
+        return scenario
+    window = next((event["window"] for event in finding.evidence if event.event == "window.close"), None)
+    return scenario if window is None else scenario.model_copy(update={"faults": scenario.faults[:window]})
+
+
+def require_empty(folder: Path) -> None:
+    """UsageError where a folder is there and has something in it."""
+    try:
+        if any(folder.iterdir()):
+            raise UsageError(f"{folder}: is not empty. Give a new folder.")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UsageError(f"{folder}: {error.strerror}. Give a new folder.") from None
+
+
+def write(made: Reproducer, folder: Path) -> None:
+    """Write the files to a new or empty folder; UsageError where it is neither, RunFolderError where that fails."""
+    require_empty(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in made.files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        (folder / "reproduce.sh").chmod(0o755)
+    except OSError as error:
+        raise RunFolderError(f"{folder}: cannot be written: {error.strerror}. Give another folder.") from None
+
+
+def _requirements(scenario: Scenario, versions: Mapping[str, str | None]) -> str:
+    names = source.packages(scenario)
+    lines = []
+    for name in names:
+        pinned = versions.get(name)
+        # From 26.1 on gunicorn's gevent worker needs what that extra brings.
+        extra = "[gevent]" if name == "gunicorn" and pinned and "gevent" in names and Version(pinned) >= _EXTRA else ""
+        lines.append(f"{name}{extra}=={pinned}" if pinned else name)
+    gevent = versions.get("gevent")
+    if "gevent" in names and gevent and Version(gevent) < Version("23"):
+        lines.append("setuptools<70")  # it imports pkg_resources
+    if "redis" in names:
+        lines.append(f"fakeredis=={version('fakeredis')}")
+    return "\n".join(lines) + "\n"
+
+
+_EXTRA = Version("26.1")
+
+_NOT_TRIED = "It was not tried when it was made."
+
+
+def _readme(
+    scenario: Scenario,
+    broken: Broken,
+    versions: Mapping[str, str | None],
+    left_out: Sequence[str],
+    *,
+    has_check: bool,
+) -> str:
+    claim = claims.REGISTRY[broken.claim]
+    loop = "" if broken.loop is None else f" (`{broken.loop}`)"
+    used = {name: versions.get(name) for name in ("python", *source.packages(scenario))}
+    meant = [f"`{loop.name}` {source.policy_in_words(loop)}" for loop in scenario.loops]
+    rest = f"\n- Left out of what was run, since it shows without: {', '.join(left_out)}." if left_out else ""
+    redis = (
+        "\nThe loops talk to the Redis of this machine at port `$REDIS_PORT`; without it, one is started for the try.\n"
+        if "redis" in source.packages(scenario)
+        else ""
+    )
+    return f"""# {claim.name}{loop}
+
+{claim.definition}
+
+`./reproduce.sh` starts this server and exits 1 while that is not so, 0 when it is, 2 when that could not be told.
+{_NOT_TRIED}
+
+- `gunicorn.conf.py`, `app.py`, `background.py`: the deployment. {"; ".join(meant)}.
+- `reproduce.sh`{" and `check.py`" if has_check else ""}: starts it and looks from outside.
+- Versions: {describe(used)}.{rest}
+{redis}"""

@@ -1,0 +1,590 @@
+"""The script that starts the server, does to it what the scenario does, and looks from outside whether a claim breaks.
+
+What takes files and numbers is looked at by the shell, what takes requests, messages or ticks by check.py.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from forkproof.patching import asked, calls
+from forkproof.reproducer.source import Watched, interpreter_options, packages
+from forkproof.scenario import Fault, Loop, LoopKind, LoopStart, Policy, Scenario
+
+LOOK = 2.0
+"""Seconds that one looks for who ticks: four turns of the slowest loop."""
+
+
+BOOT = 30
+"""Seconds that a server may take to boot, on a busy machine too."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What is to be shown: a claim, of a loop where it is about one, and the word for the way in which it broke."""
+
+    claim: str
+    loop: str | None = None
+    how: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.claim} ({self.loop})" if self.loop else self.claim
+
+
+class NoProgramError(Exception):
+    """Why no program of a few lines shows it, and what to do instead."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """check.py (empty where the shell does it), reproduce.sh, and what the deployment has to leave for them."""
+
+    check: str
+    script: str
+    watched: Watched
+
+
+@dataclass
+class Plan:
+    """What the check of one claim is, and what it needs.
+
+    It is in `python`, which prints what is wrong, or in `script`, shell that calls `bug`; it comes after the boot and
+    after each fault, or `at_end` alone, `looks` times. `before` is done before the last fault; `ignored` faults are in
+    `entry`, the command that becomes gunicorn.
+    """
+
+    python: Sequence[str] = ()
+    script: Sequence[str] = ()
+    watched: Watched = field(default_factory=Watched)
+    before: Sequence[str] = ()
+    at_end: bool = False
+    must_boot: bool = True
+    looks: int = 1
+    entry: str = ""
+    ignored: Sequence[str] = ()
+
+
+@dataclass
+class Step:
+    """One fault: the lines that do it, those that wait until the server has come through, and the workers then."""
+
+    do: Sequence[str]
+    heal: Sequence[str] = ()
+    workers: int = 1
+
+
+def program(scenario: Scenario, broken: Broken) -> Program:
+    """How a broken claim is shown; NoProgramError where it is not."""
+    if broken.claim not in PLANS:
+        raise NoProgramError(REFUSED[broken.claim])
+    plan = PLANS[broken.claim](scenario, broken)
+    steps = _steps(scenario, plan)
+    course = [] if steps and plan.at_end else ["check"]
+    for index, step in enumerate(steps):
+        last = index == len(steps) - 1
+        course += list(plan.before) if last else []
+        course += step.do
+        course += [] if last and plan.at_end else step.heal
+        course += [] if plan.at_end and not last else ["check"] * (plan.looks if last else 1)
+    requests = any(loop.start is LoopStart.FIRST_REQUEST or loop.body.is_shared for loop in scenario.loops)
+    python = list(plan.python)
+    if requests and "answers" not in "\n".join(python):
+        python = ["answers()", *python]
+    return Program(_check(scenario, python), _script(scenario, plan, course, bool(python)), plan.watched)
+
+
+def _check(scenario: Scenario, code: Sequence[str]) -> str:
+    if not code:
+        return ""
+    text = "\n".join(code)
+    found = [*(_ASK if "answers()" in text else []), *(_look(scenario) if "ticking" in text else []), *code]
+    text = "\n".join(found)
+    redis = ['client = redis.Redis(port=int(os.environ["REDIS_PORT"]))'] if "client." in text else []
+    found = ["master, *workers = sys.argv[1:]", *redis, *found]
+    text = "\n".join(found)
+    imports = [f"import {name}" for name in _MODULES if re.search(rf"\b{re.escape(name)}[.]", text)]
+    imports += ["", "import redis"] if redis else []
+    said = '"""Looks at the server: MASTER WORKER... are its pids. Prints what is wrong, if anything is."""'
+    return "\n".join([said, "", *imports, "", *found, ""])
+
+
+_MODULES = ("concurrent.futures", "json", "os", "pathlib", "sys", "time", "urllib.request")
+
+_ASK = [
+    "",
+    "def ask(number):",
+    "    try:",
+    '        return urllib.request.urlopen(os.environ["URL"], timeout=3).read().decode()',
+    "    except OSError:",
+    "        return None",
+    "",
+    "def answers():",
+    '    """What 16 requests come to, 8 at once: who answers, and None for no answer within 3 s."""',
+    "    with concurrent.futures.ThreadPoolExecutor(8) as pool:",
+    "        return set(pool.map(ask, range(16)))",
+    "",
+]
+
+
+def _look(scenario: Scenario) -> list[str]:
+    """What ticks, as [loop, birth, pid]; who hears messages ticks by them."""
+    hearing = [loop for loop in scenario.loops if loop.hears_redis]
+    waiting = [f"time.sleep({LOOK:g})"]
+    if hearing:
+        gap = _gap(hearing)
+        waiting = [f"for number in range({math.ceil(LOOK / gap)}):"]
+        waiting += [f"    {_send(loop, 'number')}" for loop in hearing] + [f"    time.sleep({gap:g})"]
+    return [
+        'files = pathlib.Path("ticks")',
+        "before = {file: file.stat().st_mtime_ns for file in files.iterdir()}",
+        *waiting,
+        "moved = [file for file in files.iterdir() if file.stat().st_mtime_ns != before.get(file)]",
+        'ticking = [file.name.split(".") for file in moved]',
+    ]
+
+
+def _send(loop: Loop, message: str) -> str:
+    return f'client.{"lpush" if loop.competes else "publish"}("{loop.name}", {message})'
+
+
+def _gap(loops: Sequence[Loop]) -> float:
+    """Seconds between two messages such that a healthy loop keeps up."""
+    return max([0.05, *(1.5 * loop.yields.seconds + 0.05 for loop in loops)])
+
+
+# --- reproduce.sh
+
+
+def _script(scenario: Scenario, plan: Plan, course: Sequence[str], has_check: bool) -> str:
+    options = interpreter_options(scenario)
+    words = ['"$PYTHON"', *options, "--module" if options else "-m", "gunicorn -c gunicorn.conf.py app:app"]
+    start = f"setsid {plan.entry}{' '.join(words)} 2>server.log &"
+    look = [
+        'found=$("$PYTHON" check.py "$master" $(ready)) || { tail -n 5 server.log; exit 2; }',
+        '[ -z "$found" ] || bug "$found"',
+    ]
+    check = [*(look if has_check else []), *plan.script]
+    count = scenario.server.workers
+    return "\n".join(
+        [
+            *_HEAD,
+            *(_REDIS if "redis" in packages(scenario) else []),
+            *_FUNCTIONS,
+            "check() {",
+            *_in(check),
+            "}",
+            "try() (",
+            "    rm -rf ticks handled gate server.log && mkdir ticks || exit 2",
+            *(["    mkfifo gate || exit 2"] if plan.entry else []),
+            f"    {start}",
+            "    master=$!",
+            "    trap 'kill -9 \"-$master\" 2>/dev/null' EXIT",
+            "    trap 'exit 2' INT TERM",
+            # What comes at the end needs a whole server; other bugs may be the reason that a worker is not there.
+            f"    wait_for {BOOT} there {count}" + (" || exit 2" if plan.at_end or plan.entry else ""),
+            *(['    [ -e "/proc/$master/exe" ] || { tail -n 5 server.log; exit 2; }'] if plan.must_boot else []),
+            "    URL=$(sed -n 's/.*Listening at: \\(http[^ ]*\\).*/\\1/p' server.log | head -n 1)",
+            "    export URL",
+            "    sleep 1",
+            *_in(course),
+            ")",
+            'for try in $(seq "${TRIES:-1}"); do',
+            "    try || exit $?",
+            "done",
+            'echo "the bug did not show"',
+            "",
+        ]
+    )
+
+
+def _in(lines: Sequence[str]) -> list[str]:
+    return [f"    {line}" if line else "" for line in lines]
+
+
+_HEAD = """#!/bin/sh
+# Exits 1 while the bug is there, 0 when it is not, 2 when that could not be told.
+# PYTHON names an interpreter that has requirements.txt installed; without it, one is made here in .venv.
+# TRIES: how many servers to start at most, one after another.
+cd "$(dirname "$0")" || exit 2
+if [ -z "$PYTHON" ]; then
+    PYTHON=.venv/bin/python
+    [ -x "$PYTHON" ] || python3 -m venv .venv || exit 2
+    "$PYTHON" -m pip install -q -r requirements.txt || exit 2
+fi
+clock() { # hundredths of a second
+    read -r now _ </proc/uptime
+    echo "${now%.*}${now#*.}"
+}
+wait_for() { # SECONDS COMMAND...: whether it succeeds within so many seconds
+    end=$(($(clock) + 100 * $1))
+    shift
+    until "$@"; do
+        [ "$(clock)" -lt "$end" ] || return 1
+        sleep 0.1
+    done
+}""".splitlines()
+
+_REDIS = """if [ -z "$REDIS_PORT" ]; then # one of our own
+    "$PYTHON" -c '
+from fakeredis import TcpFakeServer
+server = TcpFakeServer(("127.0.0.1", 0))
+print(server.server_address[1], flush=True)
+server.serve_forever()' >redis.port 2>redis.log &
+    redis=$!
+    trap 'kill "$redis"' EXIT
+    wait_for 10 test -s redis.port || exit 2
+    REDIS_PORT=$(cat redis.port)
+fi
+export REDIS_PORT""".splitlines()
+
+_FUNCTIONS = """ready() { # the pids of the workers that have booted and live
+    sed -n 's/.*ready: //p' server.log | while read -r pid; do [ ! -e "/proc/$pid/exe" ] || echo "$pid"; done
+}
+there() { [ "$(ready | wc -l)" -eq "$1" ]; }
+replaced() { there "$1" && ! ready | grep -qxF "$old"; }
+bug() {
+    echo "BUG: $*"
+    exit 1
+}""".splitlines()
+
+
+# --- what is done to the server
+
+
+def _steps(scenario: Scenario, plan: Plan) -> list[Step]:
+    steps: list[Step] = []
+    workers = scenario.server.workers
+    for fault in scenario.faults:
+        if fault.fault in plan.ignored:
+            continue
+        step = _step(fault, workers)
+        if step is None:
+            raise NoProgramError(
+                f"the fault {fault.fault!r} is more than a few lines can do; `forkproof run` the scenario without it, "
+                "and export that if it still breaks"
+            )
+        workers = step.workers
+        delay = [f"sleep {fault.after.delay:g}"] if fault.after.delay else []
+        steps.append(Step([*delay, *step.do], step.heal, workers))
+    return steps
+
+
+def _step(fault: Fault, n: int) -> Step | None:
+    signal = f'kill -{fault.fault.upper()} "$master"'
+    seconds = fault.options.get("seconds", 0.5)
+    times = int(fault.options.get("times", 1))
+    one = f"old=$(ready | sed -n {(fault.slot or 0) + 1}p)"
+    match fault.fault:
+        case "term" | "int" | "usr1":
+            return Step([signal], ["sleep 1"], n)
+        case "kill_arbiter":
+            return Step(['kill -9 "$master"'], [], n)
+        case "kill_worker":
+            return Step([one, 'kill -9 "$old"'], [f"wait_for {BOOT} replaced {n}"], n)
+        case "hup" if times == 1:
+            return Step(["old=$(ready)", signal], [f"wait_for {BOOT} replaced {n}"], n)
+        case "hup":
+            each = ["old=$(ready)", signal, f"wait_for {BOOT} replaced {n}", "sleep 0.5"]
+            return Step([f"for _ in $(seq {times}); do", *_in(each), "done"], [], n)
+        case "ttin" | "ttou":
+            n += 1 if fault.fault == "ttin" else -1
+            return Step([signal], [f"wait_for {BOOT} there {n}"], n)
+        case "usr2" if not fault.options.get("rollback"):
+            do = ["old=$(ready)", signal, f"wait_for {BOOT} there {2 * n}"]
+            return Step(do, ['kill -QUIT "$master"', f"wait_for {BOOT} replaced {n}"], n)
+        case "stop_arbiter" | "stop_worker":
+            do = ['old="$master"' if fault.fault == "stop_arbiter" else one]
+            do += ['kill -STOP "$old"', f"sleep {seconds:g}", 'kill -CONT "$old"']
+            return Step(do, [f"wait_for {BOOT} there {n}"], n)
+    return None
+
+
+# --- the claims
+
+
+def _loop(scenario: Scenario, broken: Broken) -> Loop:
+    assert broken.loop is not None
+    return scenario.loop(broken.loop)
+
+
+def _places(loop: Loop) -> str:
+    """The line that tells the pids in which a loop ticks; of a process its creator's, which is in its birth."""
+    pid = 'birth.split("-")[0]' if loop.kind.is_process else "pid"
+    return f'places = [{pid} for loop, birth, pid in ticking if loop == "{loop.name}"]'
+
+
+def _wrong(loop: Loop, there: str) -> str:
+    """The condition under which a loop runs where its policy does not want it, or not where it does."""
+    match loop.policy:
+        case Policy.ONCE_PER_WORKER:
+            return f"sorted({there}) != sorted(workers)"
+        case Policy.ARBITER_ONLY:
+            return f"{there} != [master]"
+        case Policy.INHERIT_ALLOWED:
+            return f"not {there}"
+        case _:
+            return f"len({there}) != 1"
+
+
+def _exactly_one_listener(scenario: Scenario, broken: Broken) -> Plan:
+    loop = _loop(scenario, broken)
+    told = f'print(f"{loop.name} runs in {{places}}; the master is {{master}}, the workers {{workers}}")'
+    return Plan([_places(loop), f"if {_wrong(loop, 'places')}:", f"    {told}"], watched=Watched(ticks=True))
+
+
+def _no_copied_thread(scenario: Scenario, broken: Broken) -> Plan:
+    loop = _loop(scenario, broken)
+    if loop.kind.is_process:
+        raise NoProgramError("a copied process is not told from the outside; export exactly_one_listener instead")
+    if broken.how.endswith("stands still"):
+        raise NoProgramError("a copied greenlet that never has a turn leaves nothing that can be seen from outside")
+    code = [
+        f"time.sleep({LOOK:g})",
+        f'for file in pathlib.Path("ticks").glob("{loop.name}.*"):',
+        '    _, birth, pid = file.name.split(".")',
+        '    if not birth.startswith(pid + "-"):',
+        f"        print(f\"{loop.name} was started in process {{birth.split('-')[0]}}, and ran in {{pid}} too\")",
+    ]
+    if loop.hears_redis:
+        code[:1] = [f"for number in range({math.ceil(LOOK / _gap([loop]))}):", f"    {_send(loop, 'number')}",
+                    f"    time.sleep({_gap([loop]):g})"]  # fmt: skip
+    return Plan(code, watched=Watched(ticks=True))
+
+
+def _no_dead_listener(scenario: Scenario, broken: Broken) -> Plan:
+    loop = _loop(scenario, broken)
+    unasked = (LoopKind.TIMER, LoopKind.NATIVE_THREAD)
+    if loop.kind.is_process or loop.kind in unasked or broken.how.startswith("silent"):
+        raise NoProgramError("there is no handle to ask in a worker; export exactly_one_listener instead")
+    code = [
+        "for pid, alive in map(json.loads, answers() - {None}):",
+        "    for birth, is_alive in alive.items():",
+        f'        if is_alive != (["{loop.name}", birth, str(pid)] in ticking):',
+        f'            print(f"{loop.name} in {{pid}}: is_alive() is {{is_alive}}, and it ticks in {{ticking}}")',
+    ]
+    return Plan(code, watched=Watched(ticks=True, handles=loop.name))
+
+
+def _every_message_handled_once(scenario: Scenario, broken: Broken) -> Plan:
+    loop = _loop(scenario, broken)
+    if loop.kind.is_process and loop.policy in (Policy.ONCE_PER_WORKER, Policy.ARBITER_ONLY):
+        raise NoProgramError("whose process handled a message is not told; export exactly_one_listener instead")
+    competing = loop.competes and loop.policy is Policy.ONCE_PER_WORKER
+    gap = _gap([loop])
+    many = f"range({max(10, round(LOOK / gap))})"
+    code = [
+        'pathlib.Path("handled").write_text("")',
+        f"for number in {many}:",
+        f"    {_send(loop, 'number')}",
+        f"    time.sleep({gap:g})",
+        "time.sleep(1)",
+        'done = [line.split() for line in open("handled")]',
+        f"for number in {many}:",
+        f'    pids = [pid for loop, message, pid in done if (loop, message) == ("{loop.name}", str(number))]',
+        f"    if {'len(pids) != 1' if competing else _wrong(loop, 'pids')}:",
+        '        print(f"message {number} was handled by {pids}; the workers are {workers}")',
+    ]
+    return Plan(code, watched=Watched(handled=True))
+
+
+def _subscriptions_match(scenario: Scenario, broken: Broken) -> Plan:
+    loop = _loop(scenario, broken)
+    if broken.how == "nothing arrives":
+        raise NoProgramError("what arrives shows better in every_message_handled_once: export that instead")
+    wrong = {
+        Policy.ONCE_PER_WORKER: "count != len(workers)",
+        Policy.INHERIT_ALLOWED: "not count",
+    }.get(loop.policy, "count != 1")
+    code = [
+        f'count = client.pubsub_numsub("{loop.name}")[0][1]',
+        f"if {wrong}:",
+        f'    print(f"Redis counts {{count}} subscriptions to {loop.name}; the workers are {{workers}}")',
+    ]
+    return Plan(code)
+
+
+def _no_starved_greenlet(scenario: Scenario, broken: Broken) -> Plan:
+    loop = _loop(scenario, broken)
+    code = [
+        f'for file in files.glob("{loop.name}.*"):',
+        '    _, birth, pid = file.name.split(".")',
+        '    if os.path.exists(f"/proc/{pid}/exe") and file not in moved:',
+        f'        print(f"{loop.name} stands still in process {{pid}}; what ticks is {{ticking}}")',
+    ]
+    return Plan(code, watched=Watched(ticks=True, created=True))
+
+
+def _server_answers(scenario: Scenario, broken: Broken) -> Plan:
+    code = [
+        "answered = answers()",
+        "for _ in range(9):",
+        "    if None not in answered and not set(workers) <= answered:",
+        "        answered |= answers()",
+        "if None in answered or not set(workers) <= answered or not workers:",
+        '    print(f"of the workers {workers} and None for no answer there came {answered}")',
+    ]
+    return Plan(code)
+
+
+def _arbiter_responsive(scenario: Scenario, broken: Broken) -> Plan:
+    bound = scenario.server.graceful_timeout + 1
+    code = [
+        "rm -f before && cp server.log before",
+        'kill -WINCH "$master"',
+        f"wait_for {bound} heard || bug 'the master did not act on a signal within {bound} s'",
+    ]
+    heard = "heard() { [ $(grep -c 'signal: winch' server.log) -gt $(grep -c 'signal: winch' before) ]; }"
+    return Plan(script=[heard, *code])
+
+
+def _workers_boot(scenario: Scenario, broken: Broken) -> Plan:
+    workers = (_steps(scenario, Plan()) or [Step([], workers=scenario.server.workers)])[-1].workers
+    code = [f'there {workers} || bug "$(ready | wc -l) of {workers} workers were ready after {BOOT} s"']
+    if not scenario.faults:
+        code.append(f"[ $(grep -c 'Booting worker' server.log) -le {workers} ] || bug 'a worker died and was replaced'")
+    return Plan(script=code, must_boot=False)
+
+
+def _clean_shutdown(scenario: Scenario, broken: Broken) -> Plan:
+    if not scenario.faults or scenario.faults[-1].fault not in ("term", "int"):
+        raise NoProgramError("nothing tells this server to stop; end the faults with 'term'")
+    bound = scenario.server.graceful_timeout
+    code = [
+        'gone() { ! kill -0 "-$master" 2>/dev/null; }',
+        f"wait_for {bound + 10} gone || bug 'not all of the server was gone {bound + 10} s after it was told to stop'",
+        f'[ $(($(clock) - begun)) -lt {100 * bound} ] || bug "it took all of graceful_timeout to stop"',
+    ]
+    return Plan(script=code, before=["begun=$(clock)"], at_end=True)
+
+
+def _no_orphan_process(scenario: Scenario, broken: Broken) -> Plan:
+    last = scenario.faults[-1] if scenario.faults else None
+    if last is None or last.fault not in ("kill_worker", "kill_arbiter"):
+        raise NoProgramError("it takes a kill -9 of a worker or of the master; end the faults with one")
+    of_master = last.fault == "kill_arbiter"
+    victim = "$master" if of_master else f"$(ready | sed -n {(last.slot or 0) + 1}p)"
+    bound = 3 + (max(1, math.ceil(scenario.server.timeout / 2)) if of_master else 0)
+    code = [
+        'gone() { for pid in $below; do [ ! -e "/proc/$pid/exe" ] || return 1; done; }',
+        f'wait_for {bound} gone || bug "{bound} s after their parent was killed, of its children $below some live"',
+    ]
+    return Plan(script=code, before=[f'below=$(cat "/proc/{victim}/task/"*/children)'], at_end=True)
+
+
+def _handover_is_safe(scenario: Scenario, broken: Broken) -> Plan:
+    loop = _loop(scenario, broken)
+    told = f'print(f"{loop.name} runs in {{places}}; the workers are {{workers}}")'
+    return Plan(
+        [_places(loop), "if len(places) != 1:", f"    {told}"], watched=Watched(ticks=True), at_end=True, looks=3
+    )
+
+
+def _no_leak_on_reload(scenario: Scenario, broken: Broken) -> Plan:
+    if [fault.fault for fault in scenario.faults] != ["hup"] or scenario.faults[0].options.get("times", 1) < 2:
+        raise NoProgramError("it takes one fault, 'hup' with two or more times")
+    times = int(scenario.faults[0].options["times"])
+    code = [
+        'fds=$(($(ls "/proc/$master/fd" | wc -l) - fds)) threads=$(($(ls "/proc/$master/task" | wc -l) - threads))',
+        f'[ "$fds" -lt {times} ] && [ "$threads" -lt {times} ] ||',
+        f'    bug "{times} reloads left $fds descriptors and $threads threads in the master"',
+    ]
+    before = ['fds=$(ls "/proc/$master/fd" | wc -l) threads=$(ls "/proc/$master/task" | wc -l)']
+    return Plan(script=code, before=before, at_end=True)
+
+
+def _no_socket_shared_across_fork(scenario: Scenario, broken: Broken) -> Plan:
+    code = [
+        'words = [line.split() for line in open("/proc/net/tcp")]',
+        'port = ":%04X" % int(os.environ["REDIS_PORT"])',
+        'redis = {f"socket:[{word[9]}]" for word in words if word[2].endswith(port)}',
+        "opened = {}",
+        "for pid in [master, *workers]:",
+        '    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():',
+        "        if fd.is_symlink():",
+        "            opened.setdefault(os.readlink(fd), []).append(pid)",
+        "for name in redis & opened.keys():",
+        "    if len(opened[name]) > 1:",
+        '        print(f"the connection {name} to Redis is open in {opened[name]}")',
+    ]
+    return Plan(code)
+
+
+def _quiet_runtime(scenario: Scenario, broken: Broken) -> Plan:
+    pattern = "Exception ignored|Exception in thread|Exception in callback| failed with |Parent changed"
+    if broken.how:
+        kind = broken.how.removesuffix(" in gevent").partition(": ")[0]
+        pattern = re.sub(r"^\w+ (?=failed with )", "", kind)
+    code = ["sleep 2", f'line=$(grep -m 1 -E "{pattern}" server.log) && bug "$line"', "true"]
+    return Plan(script=code)
+
+
+def _patch_is_what_was_asked(scenario: Scenario, broken: Broken) -> Plan:
+    if broken.how not in ("", "undone", "ignored"):
+        raise NoProgramError("only what is patched although a call refused it is looked for")
+    sequence = calls(scenario, "worker")
+    refused = [keyword for keyword in _ONE_NAME if asked(sequence, keyword).refused_by]
+    if not refused:
+        raise NoProgramError("no call of patch_all refuses a keyword")
+    said = ", ".join(f"{name}=False" for name in refused)
+    code = [f'line=$(grep -m 1 "patched: .*True" server.log) && bug "patch_all was told {said}: $line"', "true"]
+    return Plan(script=code, watched=Watched(patched=[_ONE_NAME[keyword] for keyword in refused]))
+
+
+_ONE_NAME = {
+    "socket": "socket.socket", "dns": "socket.getaddrinfo", "time": "time.sleep", "select": "select.select",
+    "thread": "_thread.start_new_thread", "os": "os.fork", "ssl": "ssl.SSLContext", "subprocess": "subprocess.Popen",
+    "signal": "signal.signal", "queue": "queue.SimpleQueue",
+}  # fmt: skip
+
+
+def _foreign_child_ignored(scenario: Scenario, broken: Broken) -> Plan:
+    if [fault.fault for fault in scenario.faults] != ["foreign_child_exit"]:
+        raise NoProgramError("it takes one fault, 'foreign_child_exit'")
+    if broken.how == "told":
+        raise NoProgramError("the master only wrote a line: see server.log in the run's folder")
+    code = int(scenario.faults[0].options.get("code", 0))
+    check = [
+        "old=$(ready)",
+        f"echo {code} >gate",
+        "sleep 3",
+        f'[ -e "/proc/$master/exe" ] || bug "the master ended after a child that is no worker exited with {code}"',
+        f'[ "$(ready)" = "$old" ] || bug "the workers are others since a child that is no worker exited with {code}"',
+    ]
+    # A child from before gunicorn, as an entry point's; it exits with what it reads.
+    entry = 'sh -c \'(read -r code <gate && exit "$code") & exec "$@"\' sh '
+    return Plan(script=check, entry=entry, ignored=("foreign_child_exit",))
+
+
+PLANS: dict[str, Callable[[Scenario, Broken], Plan]] = {
+    "exactly_one_listener": _exactly_one_listener,
+    "no_copied_thread": _no_copied_thread,
+    "no_dead_listener": _no_dead_listener,
+    "every_message_handled_once": _every_message_handled_once,
+    "subscriptions_match": _subscriptions_match,
+    "no_starved_greenlet": _no_starved_greenlet,
+    "server_answers": _server_answers,
+    "arbiter_responsive": _arbiter_responsive,
+    "workers_boot": _workers_boot,
+    "clean_shutdown": _clean_shutdown,
+    "no_orphan_process": _no_orphan_process,
+    "handover_is_safe": _handover_is_safe,
+    "no_leak_on_reload": _no_leak_on_reload,
+    "no_socket_shared_across_fork": _no_socket_shared_across_fork,
+    "quiet_runtime": _quiet_runtime,
+    "patch_is_what_was_asked": _patch_is_what_was_asked,
+    "foreign_child_ignored": _foreign_child_ignored,
+}
+"""By claim, what makes its check."""
+
+REFUSED = {
+    "no_lock_held_at_fork": "which lock a process waits for cannot be seen from outside; export server_answers or "
+    "exactly_one_listener, or write it by hand as findings/log-record-lost-at-fork does",
+    "no_half_imported_module": "it takes a fork at one moment of an import, which only a park hits; "
+    "write it by hand as findings/half-imported-module does",
+    "no_stale_original": "what a greenlet uses cannot be seen from outside; export the hang that it leads to, "
+    "server_answers or no_starved_greenlet",
+}
+"""By claim, why there is no check of it, and what to do instead."""

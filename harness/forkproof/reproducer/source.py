@@ -1,0 +1,470 @@
+"""The deployment of a scenario as a user would have written it: background.py, app.py and gunicorn.conf.py."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from forkproof.scenario import (
+    BrokerAddress,
+    ForkHooks,
+    Guard,
+    LogStream,
+    Loop,
+    LoopBody,
+    LoopKind,
+    LoopStart,
+    PatchSite,
+    Policy,
+    Scenario,
+    WorkerClass,
+    YieldCall,
+)
+
+HOOKS = {
+    LoopStart.ON_STARTING: "server",
+    LoopStart.WHEN_READY: "server",
+    LoopStart.PRE_FORK: "server, worker",
+    LoopStart.POST_FORK: "server, worker",
+    LoopStart.POST_WORKER_INIT: "worker",
+}
+"""gunicorn's hooks, with their arguments."""
+
+_CONTEXTS = {
+    LoopKind.PROCESS: "fork",
+    LoopKind.PROCESS_SPAWN: "spawn",
+    LoopKind.PROCESS_FORKSERVER: "forkserver",
+}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the program of a claim has to leave for the one that looks: files, or words in its answers."""
+
+    ticks: bool = False
+    """A file for each loop, birth and process in ticks/, touched in each turn."""
+    created: bool = False
+    """The same file when a loop is created, so that one which never has a turn is known."""
+    handled: bool = False
+    """A line for each message in the file `handled`."""
+    handles: str = ""
+    """The loop of which answers tell what `is_alive()` says of it."""
+    patched: Sequence[str] = ()
+    """The log tells of each ready process whether these names are patched."""
+
+
+@dataclass
+class Module:
+    """A module's imports and the lines after them."""
+
+    imports: set[str] = field(default_factory=set)
+    lines: list[str] = field(default_factory=list)
+    redis_host: str = "127.0.0.1"
+
+    def define(self, head: str, body: Iterable[str]) -> None:
+        """Add a function, with an empty line before it."""
+        self.lines += ["", head, *("    " + line for line in body)]
+
+    def text(self, first: Iterable[str] = ()) -> str:
+        """The module, with `first` before everything else; imports of one root stand together."""
+        standard = sorted(name for name in self.imports if not _is_foreign(name))
+        foreign = sorted(name for name in self.imports if _is_foreign(name))
+        parts = [list(first), [*standard, *foreign], self.lines]
+        return "\n".join("\n".join(part).strip("\n") + "\n" for part in parts if part)
+
+
+def _is_foreign(line: str) -> bool:
+    return line.split()[1].partition(".")[0] in ("gevent", "redis", "flask", "background")
+
+
+def why_not(scenario: Scenario) -> str:
+    """What of a scenario a program of a few lines cannot have, and what to do instead; empty where there is nothing."""
+    around = scenario.surroundings
+    found: list[tuple[object, str, str]] = [
+        (scenario.parks, "parks: a unit that stands at one point while the master forks is held there by forkproof",
+         "run it without parks, or write it by hand as findings/half-imported-module does"),
+        (around.log is not LogStream.FAST, f"surroundings.log: a {around.log.value} log stream", "run it with 'fast'"),
+        (around.early_imports, "surroundings.early_imports: what requests and loops use of it", "run it without them"),
+        (around.fork_hooks is not ForkHooks.NONE, "surroundings.fork_hooks: hooks of os.fork", "run it with 'none'"),
+        (around.foreign_children, "surroundings.foreign_children: children from before gunicorn", "run it with 0"),
+        (around.broker is BrokerAddress.UNIX_SOCKET, "surroundings.broker: Redis on a socket file", "run it with 'ip'"),
+        (around.hiredis, "surroundings.hiredis", "run it with false"),
+    ]  # fmt: skip
+    for index, loop in enumerate(scenario.loops):
+        found += [
+            (loop.guard is Guard.LEASE, f"loops.{index}.guard: a lease that is renewed", "run it with 'lock'"),
+            (loop.kind is LoopKind.SOCKETIO_TASK, f"loops.{index}.kind: a task of Flask-SocketIO",
+             "run it with 'thread' or 'greenlet', which is what such a task is"),
+        ]  # fmt: skip
+    for met, what, instead in found:
+        if met:
+            return f"{what} is more than a few lines can have; {instead}, and export that if it still breaks"
+    return ""
+
+
+def packages(scenario: Scenario) -> list[str]:
+    """The packages that the program imports."""
+    found = ["gunicorn"]
+    needs_gevent = any(loop.kind.needs_gevent or loop.yields.call is YieldCall.GEVENT_SLEEP for loop in scenario.loops)
+    if scenario.patches or scenario.server.worker_class.is_gevent or needs_gevent:
+        found += ["gevent", "greenlet"]
+    if scenario.server.worker_class is WorkerClass.GEVENTWEBSOCKET:
+        found.append("gevent-websocket")
+    if scenario.server.worker_class is WorkerClass.TORNADO:
+        found.append("tornado")
+    if any(loop.needs_redis for loop in scenario.loops):
+        found.append("redis")
+    if any(patch.site is PatchSite.APP_AFTER_IMPORTS for patch in scenario.patches):
+        found.append("flask")
+    return found
+
+
+# --- background.py
+
+
+def background(scenario: Scenario, watched: Watched) -> str:
+    """The loops, and the functions that start them."""
+    by_name = scenario.surroundings.broker is BrokerAddress.HOST_NAME
+    module = Module(redis_host="localhost" if by_name else "127.0.0.1")
+    if watched.ticks:
+        module.imports |= {"import os", "import pathlib"}
+        path = 'pathlib.Path(f"ticks/{loop}.{birth}.{os.getpid()}")'
+        module.define("def tick(loop, birth):", [f"{path}.touch()"])
+    if watched.handled:
+        module.imports.add("import os")
+        write = ['with open("handled", "a") as file:', "    print(loop, message.decode(), os.getpid(), file=file)"]
+        module.define("def handled(loop, message):", write)
+    if watched.handles:
+        module.lines += ["", "handles = {}"]
+    for loop in scenario.loops:
+        _add_loop(module, loop, watched, native=_native_sleep(scenario))
+    for start in dict.fromkeys(loop.start for loop in scenario.loops):
+        body = [line for loop in scenario.loops if loop.start is start for line in _start(module, loop, watched)]
+        module.define(f"def {starter(scenario, start)}():", body)
+    return module.text()
+
+
+def starter(scenario: Scenario, start: LoopStart) -> str:
+    """The function of background.py that starts what is started there."""
+    starts = {loop.start for loop in scenario.loops}
+    return "start" if len(starts) == 1 else f"start_in_{start.value}"
+
+
+def _native_sleep(scenario: Scenario) -> str:
+    return 'monkey.get_original("time", "sleep")' if "gevent" in packages(scenario) else "time.sleep"
+
+
+def _redis(module: Module) -> str:
+    module.imports |= {"import os", "import redis"}
+    return f'redis.Redis("{module.redis_host}", int(os.environ["REDIS_PORT"]))'
+
+
+def _add_loop(module: Module, loop: Loop, watched: Watched, native: str) -> None:
+    """Define the loop's function and what it shares."""
+    told = [f'tick("{loop.name}", birth)'] if watched.ticks else []
+    turn = [*told]
+    before: list[str] = []
+    head = "while True:" if loop.yields.every == 1 else "for turn in itertools.count(1):"
+    name = loop.name
+    match loop.body:
+        case LoopBody.LISTEN | LoopBody.GET_MESSAGE:
+            before = [
+                f"pubsub = {_redis(module)}.pubsub(ignore_subscribe_messages=True)",
+                f'pubsub.subscribe("{name}")',
+            ]
+            heard = [f'handled("{name}", message["data"])'] if watched.handled else []
+            if loop.body is LoopBody.LISTEN:
+                many = "turn, message in enumerate(pubsub.listen(), 1)"
+                head = "for message in pubsub.listen():" if loop.yields.every == 1 else f"for {many}:"
+                turn += heard or ([] if told else ["pass"])
+            else:
+                turn.insert(0, "message = pubsub.get_message(timeout=0.05)")
+                turn += ["if message is not None:", *(f"    {line}" for line in heard)] if heard else []
+        case LoopBody.BLPOP:
+            before = [f"client = {_redis(module)}"]
+            turn.insert(0, f'found = client.blpop("{name}", timeout=0.05)')
+            if watched.handled:
+                turn += ["if found is not None:", f'    handled("{name}", found[1])']
+        case LoopBody.QUEUE_GET:
+            module.imports.add("import queue")
+            module.lines += ["", f"{name}_queue = queue.Queue()"]
+            turn += ["try:", f"    {name}_queue.get(timeout=0.05)", "except queue.Empty:", "    pass"]
+        case LoopBody.LOCK:
+            module.imports |= {"import threading", "import time"}
+            module.lines += ["", f"{name}_lock = threading.Lock()"]
+            turn = [f"with {name}_lock:", *(f"    {line}" for line in turn), "    time.sleep(0.01)"]
+        case LoopBody.LOGGER:
+            module.imports |= {"import logging", "import os"}
+            module.lines += [
+                "",
+                f'{name}_log = logging.getLogger("{name}")',
+                f"{name}_log.addHandler(logging.StreamHandler(open(os.devnull, 'w')))".replace("'", '"'),
+                f"{name}_log.setLevel(logging.INFO)",
+                f"{name}_log.propagate = False",
+            ]
+            turn.append(f'{name}_log.info("a turn")')
+        case LoopBody.CPU:
+            turn.append("sum(range(20000))")
+        case LoopBody.SLEEP:
+            pass
+    if loop.guard is Guard.LOCK:
+        module.imports.add("import time")
+        before = [
+            f'lock = {_redis(module)}.lock("{name}:guard")',
+            "while not lock.acquire(blocking=False):",
+            "    time.sleep(0.05)",
+            *before,
+        ]
+    if loop.kind is LoopKind.RUN_IN_THREAD:
+        heard = [f'handled("{name}", message["data"])'] if watched.handled else []
+        module.define(f"def {name}({_birth_argument(watched, 'birth, ')}message):", [*told, *heard] or ["pass"])
+        return
+    if loop.kind is LoopKind.TIMER:
+        again = [f"set_{name}({_birth_argument(watched)})"]
+        if loop.yields.every > 1:
+            turn = [f"for turn in range({loop.yields.every}):", *(f"    {line}" for line in turn or ["pass"])]
+        module.define(f"def {name}({_birth_argument(watched)}):", [*before, *turn, *again])
+        return
+    pause = _pause(module, loop, native)
+    if pause and loop.yields.every > 1:
+        pause = [f"if turn % {loop.yields.every} == 0:", *(f"    {line}" for line in pause)]
+        if loop.body is not LoopBody.LISTEN:
+            module.imports.add("import itertools")
+    elif not pause:
+        head = "for message in pubsub.listen():" if loop.body is LoopBody.LISTEN else "while True:"
+    turn = [line for line in turn if line != "pass"] if pause else turn
+    body = [*before, head, *(f"    {line}" for line in [*turn, *pause] or ["pass"])]
+    module.define(f"def {name}({_birth_argument(watched)}):", body)
+
+
+def _birth_argument(watched: Watched, text: str = "birth") -> str:
+    return text if watched.ticks else ""
+
+
+def _pause(module: Module, loop: Loop, native: str) -> list[str]:
+    seconds = f"{loop.yields.seconds:g}"
+    match loop.yields.call:
+        case YieldCall.GEVENT_SLEEP:
+            module.imports.add("import gevent")
+            return [f"gevent.sleep({seconds})"]
+        case YieldCall.TIME_SLEEP:
+            module.imports.add("import time")
+            return [f"time.sleep({seconds})"]
+        case YieldCall.NATIVE_SLEEP:
+            module.imports.add("import time" if native.startswith("time") else "from gevent import monkey")
+            return [f"{native}({seconds})"]
+        case YieldCall.NONE:
+            return []
+
+
+def _start(module: Module, loop: Loop, watched: Watched) -> list[str]:
+    """What creates and starts the loop, and keeps its handle where that is asked for."""
+    lines: list[str] = []
+    arguments = ""
+    if watched.ticks:
+        lines.append('birth = f"{os.getpid()}-{os.urandom(3).hex()}"')
+        arguments = "birth"
+    if watched.created and not loop.kind.is_process:
+        lines.append(f'tick("{loop.name}", birth)')
+    args = f", args=({arguments},)" if arguments else ""
+    daemon = f", daemon={loop.daemon}"
+    call = f"{loop.name}, {arguments}".rstrip(", ")
+    unit = f"{loop.name}_unit"
+    keeps = watched.handles == loop.name
+    kept, alive = f"{unit} = " if keeps else "", f"{unit}.is_alive"
+    match loop.kind:
+        case LoopKind.THREAD:
+            module.imports.add("import threading")
+            made = f"threading.Thread(target={loop.name}{args}{daemon})"
+            lines += [f"{unit} = {made}", f"{unit}.start()"] if keeps else [f"{made}.start()"]
+        case LoopKind.TIMER:
+            module.imports.add("import threading")
+            timer = f"threading.Timer({loop.yields.seconds:g}, {loop.name}{', (birth,)' if arguments else ''})"
+            body = [f"timer = {timer}", f"timer.daemon = {loop.daemon}", "timer.start()"]
+            module.define(f"def set_{loop.name}({arguments}):", body)
+            lines.append(f"set_{loop.name}({arguments})")
+        case LoopKind.EXECUTOR:
+            module.imports.add("from concurrent.futures import ThreadPoolExecutor")
+            module.lines += ["", f"{loop.name}_pool = ThreadPoolExecutor(max_workers=1)"]
+            lines.append(f"{kept}{loop.name}_pool.submit({call})")
+            alive = f"lambda: not {unit}.done()"
+        case LoopKind.RUN_IN_THREAD:
+            handler = loop.name
+            if arguments:
+                module.imports.add("import functools")
+                handler = f"functools.partial({loop.name}, birth)"
+            lines += [
+                f"pubsub = {_redis(module)}.pubsub(ignore_subscribe_messages=True)",
+                f"pubsub.subscribe({loop.name}={handler})",
+                f"{kept}pubsub.run_in_thread(sleep_time={loop.yields.seconds:g}{daemon})",
+            ]
+        case LoopKind.GREENLET:
+            module.imports.add("import gevent")
+            lines.append(f"{kept}gevent.spawn({call})")
+            alive = f"lambda: not {unit}.dead"
+        case LoopKind.GEVENT_THREADPOOL:
+            module.imports.add("import gevent")
+            lines.append(f"{kept}gevent.get_hub().threadpool.spawn({call})")
+            alive = f"lambda: not {unit}.ready()"
+        case LoopKind.NATIVE_THREAD:
+            module.imports.add("from gevent import monkey")
+            given = "(birth,)" if arguments else "()"
+            lines.append(f'monkey.get_original("_thread", "start_new_thread")({loop.name}, {given})')
+        case _:
+            module.imports.add("import multiprocessing")
+            made = f'multiprocessing.get_context("{_CONTEXTS[loop.kind]}").Process(target={loop.name}{args}{daemon})'
+            lines += [f"{unit} = {made}", f"{unit}.start()"] if keeps else [f"{made}.start()"]
+    if keeps:
+        lines.append(f"handles[birth] = {alive}")
+    return lines
+
+
+# --- app.py and gunicorn.conf.py
+
+
+def app(scenario: Scenario, watched: Watched) -> str:
+    """The application: its patches, its loops, and requests that use what the loops share."""
+    module = Module({"import os"})
+    used = _uses(scenario)
+    first = _patches(scenario, PatchSite.APP_FIRST_LINE)
+    late = _patches(scenario, PatchSite.APP_AFTER_IMPORTS)
+    if late:
+        module.imports |= {"import logging", "import ssl", "import flask"}
+        module.imports |= {"import redis"} if "redis" in packages(scenario) else set()
+    in_thread = [patch for patch in scenario.patches if patch.site is PatchSite.IN_THREAD]
+    if in_thread:
+        module.imports.add("import threading")
+        late.append("from gevent import monkey")
+        for patch in in_thread:
+            keywords = f", kwargs={dict(patch.flags)}" if patch.flags else ""
+            late += [f"patching = threading.Thread(target=monkey.patch_all{keywords})"]
+            late += ["patching.start()", "patching.join()"]
+    module.lines += list(dict.fromkeys(late)) if not in_thread else _once(late)
+    starts = {loop.start for loop in scenario.loops}
+    at_import, at_request = LoopStart.APP_IMPORT in starts, LoopStart.FIRST_REQUEST in starts
+    body: list[str] = []
+    if at_request:
+        module.lines += ["", "started = []"]
+        body += ["if not started:", "    started.append(True)"]
+        body += ["    import background", f"    background.{starter(scenario, LoopStart.FIRST_REQUEST)}()"]
+    if used or watched.handles:
+        body += ["import background", *used] if not at_import else used
+    body.append('start_response("200 OK", [])')
+    if watched.handles:
+        module.imports.add("import json")
+        body.append("alive = {birth: is_alive() for birth, is_alive in background.handles.items()}")
+        body.append("return [json.dumps([os.getpid(), {birth: bool(now) for birth, now in alive.items()}]).encode()]")
+    else:
+        body.append('return [b"%d" % os.getpid()]')
+    module.define("def app(environ, start_response):", body)
+    if at_import:
+        module.lines += ["", "import background", f"background.{starter(scenario, LoopStart.APP_IMPORT)}()"]
+    return module.text(first)
+
+
+def _uses(scenario: Scenario) -> list[str]:
+    lines = []
+    for loop in scenario.loops:
+        if loop.body is LoopBody.LOCK:
+            lines += [f"with background.{loop.name}_lock:", "    pass"]
+        elif loop.body is LoopBody.QUEUE_GET:
+            lines.append(f"background.{loop.name}_queue.put(None)")
+        elif loop.body is LoopBody.LOGGER:
+            lines.append(f'background.{loop.name}_log.info("a request")')
+    return lines
+
+
+def _patches(scenario: Scenario, site: PatchSite) -> list[str]:
+    calls = [_call(patch.flags) for patch in scenario.patches if patch.site is site]
+    return ["from gevent import monkey", *calls] if calls else []
+
+
+def _call(flags: dict[str, bool]) -> str:
+    return f"monkey.patch_all({', '.join(f'{name}={value}' for name, value in flags.items())})"
+
+
+def _once(lines: list[str]) -> list[str]:
+    """Lines of which a repeated import is said once."""
+    return [line for index, line in enumerate(lines) if not (line.startswith("from ") and line in lines[:index])]
+
+
+def conf(scenario: Scenario, watched: Watched) -> str:
+    """gunicorn's configuration: settings, hooks, and what is patched and started there."""
+    server = scenario.server
+    module = Module()
+    first = _patches(scenario, PatchSite.CONFIG_FIRST_LINE)
+    late = _patches(scenario, PatchSite.CONFIG_AFTER_IMPORTS)
+    if late:
+        module.imports |= {f"import {name}" for name in ("logging", "queue", "socket", "ssl", "threading")}
+    websocket = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
+    worker_class = websocket if server.worker_class is WorkerClass.GEVENTWEBSOCKET else server.worker_class.value
+    settings: dict[str, object] = {
+        "bind": "127.0.0.1:0",
+        "workers": server.workers,
+        "worker_class": worker_class,
+        "threads": server.threads if server.threads > 1 else None,
+        "preload_app": server.preload or None,
+        "reload": server.reload or None,
+        "timeout": server.timeout if server.timeout != 30 else None,
+        "graceful_timeout": server.graceful_timeout,
+        "max_requests": server.max_requests or None,
+        "control_socket": "gunicorn.ctl" if server.control_socket else None,
+        "control_socket_disable": None if server.control_socket else True,
+    }
+    module.lines += [*late, *([""] if late else [])]
+    module.lines += [f"{name} = {_literal(value)}" for name, value in settings.items() if value is not None]
+    hooks: dict[LoopStart, list[str]] = {LoopStart.POST_WORKER_INIT: ['worker.log.info("ready: %s", worker.pid)']}
+    patches = [_call(patch.flags) for patch in scenario.patches if patch.site is PatchSite.POST_FORK]
+    if patches:
+        hooks[LoopStart.POST_FORK] = ["from gevent import monkey", *patches]
+    if watched.patched:
+        for hook, log in ((LoopStart.WHEN_READY, "server"), (LoopStart.POST_WORKER_INIT, "worker")):
+            hooks.setdefault(hook, []).extend(_tell_patched(watched.patched, log))
+    for loop_start in dict.fromkeys(loop.start for loop in scenario.loops):
+        start = ["import background", f"background.{starter(scenario, loop_start)}()"]
+        if loop_start in HOOKS:
+            hooks.setdefault(loop_start, []).extend(start)
+    for hook, arguments in HOOKS.items():
+        if hook in hooks:
+            module.define(f"def {hook.value}({arguments}):", hooks[hook])
+    starts = {loop.start for loop in scenario.loops}
+    if LoopStart.FORK_HOOK in starts:
+        module.imports.add("import os")
+        body = ["import background", f"background.{starter(scenario, LoopStart.FORK_HOOK)}()"]
+        module.define("def in_child():", body)
+        module.lines += ["", "os.register_at_fork(after_in_child=in_child)"]
+    if LoopStart.CONFIG_IMPORT in starts:
+        module.lines += ["", "import background", f"background.{starter(scenario, LoopStart.CONFIG_IMPORT)}()"]
+    return module.text(first)
+
+
+def _tell_patched(names: Collection[str], log: str) -> list[str]:
+    parts = [name.rpartition(".") for name in names]
+    told = ", ".join(f'"{module}.{name}": monkey.is_object_patched("{module}", "{name}")' for module, _, name in parts)
+    return ["from gevent import monkey", f'{log}.log.info("patched: %s", {{{told}}})']
+
+
+def _literal(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def interpreter_options(scenario: Scenario) -> list[str]:
+    """What stands between the interpreter and gunicorn where the interpreter's start patches."""
+    for patch in scenario.patches:
+        if patch.site is PatchSite.INTERPRETER_START:
+            return ["-m", "gevent.monkey", *(f"--no-{flag}" for flag, on in patch.flags.items() if not on)]
+    return []
+
+
+def policy_in_words(loop: Loop) -> str:
+    """Where a loop is meant to run."""
+    return _POLICIES[loop.policy]
+
+
+_POLICIES = {
+    Policy.ONCE_PER_SERVICE: "is to run in one process",
+    Policy.ONCE_PER_WORKER: "is to run in each worker",
+    Policy.ARBITER_ONLY: "is to run in the master alone",
+    Policy.INHERIT_ALLOWED: "is to run somewhere",
+    Policy.BEST_EFFORT: "may run anywhere",
+}

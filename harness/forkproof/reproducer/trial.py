@@ -1,0 +1,95 @@
+"""Tries a reproducer before it is handed out: in a folder of its own, on a target, several times."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from forkproof import broker, containment
+from forkproof.errors import CouldNotDecide
+from forkproof.launch import ENVIRONMENT
+from forkproof.reproducer import Reproducer, write
+from forkproof.target import Target
+
+BUG, NONE = 1, 0
+"""What reproduce.sh exits with."""
+
+_LONGEST = 300.0
+"""Seconds that one try may take: a check comes after each fault, and each waits for seconds."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often the bug showed."""
+
+    shown: int
+    tried: int
+
+    def __str__(self) -> str:
+        return f"in {self.shown} of {self.tried} tries"
+
+
+def first_that_shows(choices: Sequence[Reproducer], target: Target, tries: int) -> tuple[Reproducer, Rate]:
+    """The first program that does in some try what the run did, with its rate in it; CouldNotDecide where none does."""
+    said = []
+    for made in choices[:MOST]:
+        found = rate(made, target, tries)
+        if (found.shown > 0) == made.shows:
+            return made.with_rate(found.shown, found.tried), found
+        said.append(f"{made.broken}{', without ' + ', '.join(made.left_out) if made.left_out else ''}")
+    raise CouldNotDecide(
+        f"nothing is written, since no program did what the run did in {tries} tries: {'; '.join(said)}. It may be a "
+        f"race: try --tries {4 * tries}. Or it takes more than a few lines: see the run's own folder."
+    )
+
+
+MOST = 6
+"""How many programs are tried."""
+
+
+def rate(made: Reproducer, target: Target, tries: int) -> Rate:
+    """Run it so many times; CouldNotDecide where it cannot tell, as where the server does not boot."""
+    shown, said = 0, ""
+    with contextlib.ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forkproof-")))
+        environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+        environment |= {"PYTHON": target.executable, "TRIES": "1", "HOME": str(root)}
+        if made.needs_redis:
+            (root / "broker").mkdir()
+            redis = stack.enter_context(broker.start(broker.parse("embedded"), root / "broker"))
+            environment["REDIS_PORT"] = str(redis.port)
+        write(made, root / "try")
+        for _ in range(tries):
+            code, said = _run(root / "try", environment)
+            if code not in (BUG, NONE):
+                raise CouldNotDecide(f"{made.broken}: the program could not tell: it exited with {code}:\n{said}")
+            shown += code == BUG
+    return Rate(shown, tries)
+
+
+def _run(folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    try:
+        done = subprocess.run(
+            [*containment.namespace_prefix(), "./reproduce.sh"],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_LONGEST,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CouldNotDecide(f"the program did not end within {_LONGEST:g} s") from None
+    finally:
+        # Where the machine has no namespaces, or what is left has a session of its own.
+        for stat in containment.carrying(str(folder)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(stat.pid, signal.SIGKILL)
+    return done.returncode, done.stdout.decode(errors="replace")

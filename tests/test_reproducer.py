@@ -1,0 +1,303 @@
+"""Reproducers: what is written, what is refused, and that each shows its bug, and nothing where that is cured."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from planted import IN_GUNICORN, PLANTED, session_with_the_bug
+from test_cli import Run, run, tmp_path
+
+from forkproof.claims import REGISTRY
+from forkproof.errors import CouldNotDecide, UsageError
+from forkproof.expectation import Expectation
+from forkproof.faults import REGISTRY as FAULTS
+from forkproof.history import Event
+from forkproof.judge import Judgement, RunReport
+from forkproof.reproducer import (
+    LONGEST,
+    Broken,
+    NoProgramError,
+    Reproducer,
+    checks,
+    options,
+    reproducer,
+    require_empty,
+    trial,
+    write,
+)
+from forkproof.scenario import Scenario, from_dict
+from forkproof.target import inspect
+from forkproof.verdict import Finding, Verdict
+from forkproof_strategies import scenarios
+
+__all__ = ["run", "tmp_path"]
+VERSIONS = {"python": "3.11.7", "gunicorn": "27.0.1", "gevent": "26.9.0", "greenlet": "3.5.6", "redis": "8.1.0"}
+OF_SERVER = {
+    "server_answers", "arbiter_responsive", "workers_boot", "clean_shutdown", "no_orphan_process", "no_leak_on_reload",
+    "no_socket_shared_across_fork", "quiet_runtime", "patch_is_what_was_asked", "foreign_child_ignored",
+}  # fmt: skip
+PAGE = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
+TWICE = from_dict({"loops": [{"name": "a", "policy": "once_per_service"}], "server": {"workers": 2}})
+
+
+def of(claim: str, scenario: Scenario, how: str = "how") -> Reproducer:
+    return reproducer(scenario, Broken(claim, None if claim in OF_SERVER else scenario.loops[0].name, how), VERSIONS)
+
+
+def report(*findings: Finding, scenario: Scenario = TWICE) -> RunReport:
+    judged = [Judgement(finding, Expectation.MUST_BREAK, "") for finding in findings]
+    return RunReport(scenario, Path("run"), VERSIONS, judged)
+
+
+def finding(claim: str, verdict: Verdict = Verdict.BROKEN, loop: str | None = "a", *evidence: Event) -> Finding:
+    return Finding(claim, verdict, loop, "told", evidence, "double" if verdict is Verdict.BROKEN else "")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(scenarios(), st.sampled_from(sorted(REGISTRY)))
+def test_any_scenario_gives_a_sound_program_or_a_reason(scenario: Scenario, claim: str) -> None:
+    plain = scenario.model_copy(update={"parks": (), "surroundings": type(scenario.surroundings)()})
+    for one in (scenario, plain, plain.model_copy(update={"loops": scenario.loops[:1], "faults": ()})):
+        made = why = None
+        try:
+            made = of(claim, one)
+        except NoProgramError as error:
+            why = str(error)
+        if made is None:
+            assert len(str(why)) > 20
+            continue
+        assert made.lines_of_python <= LONGEST
+        for name, text in made.files.items():
+            assert "forkproof" not in text
+            if name.endswith(".py"):
+                ast.parse(text, name, feature_version=(3, 7))
+                assert not re.search(r"[ \t]$|\n\n\n", text, re.MULTILINE), text
+        assert subprocess.run(["sh", "-n"], input=made.files["reproduce.sh"], text=True).returncode == 0
+
+
+LOOPS: list[dict[str, object]] = [
+    {"body": "listen", "kind": "executor", "start": "config_import", "yields": {"every": 3}},
+    {"body": "lock", "kind": "greenlet", "start": "first_request"},
+    {"body": "get_message", "kind": "timer", "start": "when_ready", "yields": {"every": 2}},
+    {"body": "blpop", "kind": "gevent_threadpool", "start": "fork_hook", "guard": "lock"},
+    {"body": "queue_get", "kind": "native_thread", "start": "pre_fork", "yields": {"call": "native_sleep"}},
+    {"body": "logger", "kind": "process_spawn", "start": "post_fork", "yields": {"call": "gevent.sleep", "every": 5}},
+    {"body": "cpu", "kind": "thread", "start": "app_import", "yields": {"call": "none"}},
+    {"body": "listen", "kind": "run_in_thread", "start": "on_starting"},
+]
+
+
+@pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: f"{loop['body']}-{loop['kind']}")
+def test_a_program_names_what_it_imports(loop: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forkproof.reproducer.LONGEST", 100)
+    scenario = from_dict(
+        {
+            "loops": [{"name": "a", **loop}],
+            "patches": [{"site": "config_after_imports", "flags": {"thread": False}}, {"site": "in_thread"}],
+        }
+    )
+    made = of("exactly_one_listener", scenario)
+    for name in ("app.py", "background.py", "gunicorn.conf.py"):
+        tree = ast.parse(made.files[name])
+        defined = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        defined |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        defined |= {
+            argument.arg for node in ast.walk(tree) if isinstance(node, ast.arguments) for argument in node.args
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                defined |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert used <= defined | {"enumerate", "int", "open", "print", "range", "sum", "sorted", "len", "set"}, name
+    assert (
+        made.files["requirements.txt"].splitlines()[:4]
+        == [
+            "gunicorn[gevent]==27.0.1",
+            "gevent==26.9.0",
+            "greenlet==3.5.6",
+            "redis==8.1.0" if scenario.loops[0].needs_redis else None,
+        ][: 4 if scenario.loops[0].needs_redis else 3]
+    )
+    conf = made.files["gunicorn.conf.py"]
+    assert conf.index("import ssl") < conf.index("monkey.patch_all(thread=False)") < conf.index("bind =")
+
+
+def test_every_claim_is_shown_or_refused_on_the_page() -> None:
+    assert checks.PLANS.keys() | checks.REFUSED.keys() == REGISTRY.keys()
+    assert not checks.PLANS.keys() & checks.REFUSED.keys()
+    for claim, why in checks.REFUSED.items():
+        assert re.search(rf"^\| `{claim}` \|", PAGE, re.MULTILINE), claim
+        with pytest.raises(NoProgramError, match=re.escape(why)):
+            of(claim, TWICE)
+
+
+def test_every_fault_is_done_or_refused_on_the_page() -> None:
+    refused = []
+    for name, kind in FAULTS.items():
+        fault = {"fault": name} | ({"slot": 0} if kind.needs_slot else {})
+        loop = {"name": "a", "body": "listen", "kind": "process", "start": "config_import"}
+        server = {"workers": 2, "max_requests": 5 if name == "max_requests" else 0}
+        try:
+            of("server_answers", from_dict({"loops": [loop], "server": server, "faults": [fault]}))
+        except NoProgramError as error:
+            refused.append(name if f"the fault {name!r} " in str(error) else str(error))
+    [told] = re.findall(r"^Faults that are refused: (.*)\.$", PAGE, re.MULTILINE)
+    assert told == ", ".join(f"`{name}`" for name in refused)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("parks", [{"who": "a", "at": "lock"}]),
+        ("surroundings", {"log": "slow"}),
+        ("surroundings", {"fork_hooks": "lock"}),
+        ("surroundings", {"foreign_children": 1}),
+        ("surroundings", {"hiredis": True}),
+        ("surroundings", {"broker": "unix_socket"}),
+        ("surroundings", {"early_imports": [{"what": "lock"}]}),
+        ("loops", [{"name": "a", "guard": "lease"}]),
+        ("loops", [{"name": "a", "kind": "socketio_task"}]),
+    ],
+)
+def test_what_cannot_be_had_is_refused_with_what_to_do(field: str, value: object) -> None:
+    scenario = from_dict({"loops": [{"name": "a"}], field: value})
+    with pytest.raises(NoProgramError, match=rf"^{field}.* is more than a few lines can have; run it "):
+        of("server_answers", scenario)
+
+
+def test_what_is_left_out_is_told() -> None:
+    crowded = from_dict(
+        {
+            "loops": [{"name": "a", "policy": "once_per_service"}, {"name": "b", "guard": "lease"}],
+            "surroundings": {"log": "slow"},
+            "server": {"workers": 2},
+        }
+    )
+    [made] = options(report(finding("exactly_one_listener"), scenario=crowded))
+    assert list(made.left_out) == ["surroundings.log", "the loop b"]
+    assert "without: surroundings.log, the loop b." in made.files["README.md"]
+    [whole] = options(report(finding("exactly_one_listener")))
+    assert not whole.left_out
+    assert "Left out" not in whole.files["README.md"]
+
+
+def test_a_surprise_comes_first_and_a_control_when_asked_for() -> None:
+    double, dead = finding("exactly_one_listener"), finding("no_dead_listener")
+    found = report(double, dead)
+    found = replace(
+        found, judgements=[found.judgements[0], replace(found.judgements[1], expectation=Expectation.MUST_HOLD)]
+    )
+    assert [made.broken.claim for made in options(found)] == ["no_dead_listener", "exactly_one_listener"]
+    assert [made.broken.claim for made in options(found, "exactly_one_listener")] == ["exactly_one_listener"]
+    held = report(finding("exactly_one_listener", Verdict.HELD))
+    with pytest.raises(UsageError, match="no claim broke in this run"):
+        options(held)
+    [control] = options(held, "exactly_one_listener")
+    assert not control.shows
+    with pytest.raises(UsageError, match="workers_boot neither broke nor held in this run"):
+        options(held, "workers_boot")
+    with pytest.raises(UsageError, match=r"cannot be exported:\nno_stale_original: "):
+        options(report(finding("no_stale_original", Verdict.BROKEN, None)))
+
+
+def test_faults_after_the_first_bad_window_are_left_out() -> None:
+    kills = from_dict({**TWICE.to_dict(), "faults": [{"fault": "hup"}, {"fault": "kill_worker", "slot": 0}]})
+    for window, faults in ((0, 0), (1, 1), (2, 2)):
+        close = Event(9.0, 1, 1, "window.close", {"window": window, "turns": 9, "control": 9})
+        [made] = options(report(finding("exactly_one_listener", Verdict.BROKEN, "a", close), scenario=kills))
+        script = made.files["reproduce.sh"]
+        assert ("kill -HUP" in script) + ('kill -9 "$old"' in script) == faults
+
+
+def test_the_rate_decides_how_often_it_is_tried() -> None:
+    made = of("exactly_one_listener", TWICE)
+    assert '"${TRIES:-1}"' in made.files["reproduce.sh"]
+    assert "not tried" in made.files["README.md"]
+    rare = made.with_rate(1, 4)
+    assert '"${TRIES:-17}"' in rare.files["reproduce.sh"]  # 0.75 ** 17 < 0.01
+    assert "It showed in 1 of 4 tries" in rare.files["README.md"]
+    assert '"${TRIES:-1}"' in made.with_rate(4, 4).files["reproduce.sh"]
+    assert "did not show in 3 of 3 tries" in made.with_rate(0, 3).files["README.md"]
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    made = of("exactly_one_listener", TWICE)
+    write(made, tmp_path / "new")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == made.files.keys()
+    for wrong in (tmp_path / "new", tmp_path / "new" / "app.py"):
+        with pytest.raises(UsageError):
+            require_empty(wrong)
+        with pytest.raises(UsageError):
+            write(made, wrong)
+
+
+def test_a_program_that_cannot_tell_is_not_written(tmp_path: Path) -> None:
+    broken = replace(of("server_answers", TWICE), files={"reproduce.sh": "#!/bin/sh\necho no server\nexit 2\n"})
+    with pytest.raises(CouldNotDecide, match=r"exited with 2:\nno server"):
+        trial.rate(broken, inspect(sys.executable), 1)
+    python = inspect(sys.executable)
+    never, always = (
+        replace(broken, files={"reproduce.sh": f"#!/bin/sh\nexit {code}\n", "README.md": ""}) for code in (0, 1)
+    )
+    assert trial.rate(always, python, 2) == trial.Rate(2, 2)
+    made, found = trial.first_that_shows([never, always], python, 1)
+    assert (made.files["reproduce.sh"], str(found)) == (always.files["reproduce.sh"], "in 1 of 1 tries")
+    with pytest.raises(CouldNotDecide, match="no program did what the run did in 1 tries: server_answers"):
+        trial.first_that_shows([never], python, 1)
+
+
+@pytest.mark.fork
+@pytest.mark.parametrize("claim", checks.PLANS)
+def test_it_shows_the_planted_bug_and_not_the_control(claim: str, forkproof) -> None:  # type: ignore[no-untyped-def]
+    planted, how, control = PLANTED[claim]
+    versions = forkproof.session.target.to_dict()
+    loop = None if claim in OF_SERVER else planted.loops[0].name
+    bad = reproducer(planted, Broken(claim, loop, how), versions)
+    good = reproducer(control, Broken(claim, None if loop is None else control.loops[0].name), versions)
+    if claim in IN_GUNICORN:
+        with session_with_the_bug(forkproof.session, claim) as session:
+            assert trial.rate(bad, session.target, 1).shown == 1
+    else:
+        assert trial.rate(bad, forkproof.session.target, 1).shown == 1
+    assert trial.rate(good, forkproof.session.target, 1).shown == 0
+
+
+@pytest.mark.fork
+def test_export_of_a_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2-8c1f")
+    (tmp_path / "given.json").write_text(TWICE.to_json(), encoding="utf-8")
+    assert run("run", "given.json", "-q")[0] == 1
+    [folder] = (tmp_path / ".forkproof").iterdir()
+    code, out, err = run("export", folder, "out", "--tries", 1)
+    assert (code, err) == (0, "")
+    assert re.match(r"out: exactly_one_listener \(a\); \d+ lines of Python; it showed in 1 of 1 tries\n", out)
+    files = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").iterdir()}
+    assert files.keys() == {
+        "README.md",
+        "app.py",
+        "background.py",
+        "check.py",
+        "gunicorn.conf.py",
+        "reproduce.sh",
+        "requirements.txt",
+    }
+    for text in files.values():
+        assert not re.search(
+            rf"forkproof|hunter2|SECRET_TOKEN|{re.escape(str(tmp_path))}|{re.escape(sys.prefix)}", text
+        )
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable}
+    alone = subprocess.run(["./reproduce.sh"], cwd=tmp_path / "out", env=environment, capture_output=True, text=True)
+    assert alone.returncode == 1, alone.stderr
+    assert re.match(r"BUG: a runs in \['\d+', '\d+'\]; the master is", alone.stdout)
+    assert run("export", folder, "out")[0] == 2
+    code, _, err = run("export", folder, "held", "--claim", "no_lock_held_at_fork")
+    assert code == 2
+    assert "neither broke nor held" in err or "cannot be exported" in err
