@@ -57,6 +57,7 @@ _REQUEST_SECONDS = 10.0
 _OVERLAP_SECONDS = 3.0  # for workers that a reload has told to end
 _QUIET_SECONDS = 2.5  # in which nothing more arrives, so that nothing more is waited for
 _FROZEN_SECONDS = 300.0
+_LOOK_SECONDS = 0.2
 _BEATS = 3
 _REQUESTS, _MESSAGES = 10, 30
 
@@ -161,7 +162,7 @@ class Server:
             self.process.poll()
             if patience.spent:
                 return False
-            time.sleep(0.05)
+            time.sleep(_LOOK_SECONDS)
         return True
 
     def terminate(self) -> str:
@@ -215,6 +216,15 @@ def session(leader: int) -> list[int]:
     return found
 
 
+def below(pid: int) -> list[int]:
+    """The processes below one."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(word) for word in path.read_bytes().split()]
+    return found + [each for child in found for each in below(child)]
+
+
 class Patience:
     """So many seconds in which no process of the server waited for a CPU: a crowded machine does not make it late."""
 
@@ -238,7 +248,7 @@ class Patience:
     def _waits(self) -> dict[int, float]:
         """For each task, how long it has waited for a CPU so far (proc(5), schedstat)."""
         found = {}
-        for pid in [self._server.pid, *session(self._server.pid)]:
+        for pid in [self._server.pid, *below(self._server.pid)]:
             for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
                 with contextlib.suppress(OSError):
                     found[int(path.parent.name)] = int(path.read_bytes().split()[1]) / 1e9
@@ -285,7 +295,7 @@ def _until_quiet(server: Server, count: Callable[[], int]) -> None:
     """Wait until what is counted has not grown for a while."""
     seen, patience = count(), Patience(server, _QUIET_SECONDS)
     while not patience.spent:
-        time.sleep(0.05)
+        time.sleep(_LOOK_SECONDS)
         if count() != seen:
             seen, patience = count(), Patience(server, _QUIET_SECONDS)
 
@@ -293,7 +303,7 @@ def _until_quiet(server: Server, count: Callable[[], int]) -> None:
 def _pass(server: Server, seconds: float) -> None:
     patience = Patience(server, seconds)
     while not patience.spent:
-        time.sleep(0.05)
+        time.sleep(_LOOK_SECONDS)
 
 
 def beats(server: Server) -> Work:
@@ -367,7 +377,7 @@ def emitted(server: Server) -> Work:
         pubsub.subscribe("flask-socketio")
         patience = Patience(server, _QUIET_SECONDS)
         while not patience.spent:
-            message = pubsub.get_message(timeout=0.1)
+            message = pubsub.get_message(timeout=_LOOK_SECONDS)
             if message:
                 told = json.loads(message["data"])
                 if told.get("event") == "report":

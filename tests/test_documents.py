@@ -25,7 +25,7 @@ LINES = [
 @pytest.mark.parametrize(("page", "line"), LINES, ids=[f"{page}:{line}" for page, line in LINES])
 def test_a_command_can_be_typed(page: Path, line: str) -> None:
     command = line.split("&&")[-1]
-    words = shlex.split(command.replace("RUN", "run").replace("SCENARIO.json", "scenario.json"))[1:]
+    words = shlex.split(command.replace("RUN", "run").replace("PID", "1").replace("SCENARIO.json", "scenario.json"))[1:]
     assert _parser().parse_args(words).run
     for word in words:
         if word.startswith("examples/"):

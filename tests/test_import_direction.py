@@ -78,6 +78,7 @@ ALLOWED = {
     "forkproof.proc": set[str](),
     "forkproof.crowd": {"forkproof.proc"},
     "forkproof.outside": {"forkproof.proc", "forkproof.containment"},
+    "forkproof.inspection": {"forkproof.proc", "forkproof.containment", "forkproof.resp", "forkproof.errors"},
     "forkproof.faults": {"forkproof.faults"},
     "forkproof.scenario": {"forkproof.faults", "forkproof.files", "forkproof.errors"},
     "forkproof.target": {"forkproof.scenario", "forkproof.errors"},

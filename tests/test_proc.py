@@ -71,6 +71,29 @@ def test_a_task_that_waits_on_a_socket(
     assert task.native_id not in proc.waits(os.getpid())
 
 
+@pytest.mark.parametrize(
+    ("code", "calls"),
+    [
+        ("import socket; one, other = socket.socketpair(); print(one.fileno()); one.recv(1)", {"recvfrom"}),
+        ("import threading; print(-1); lock = threading.Lock(); lock.acquire(); lock.acquire()", {"futex"}),
+        ("import time; print(-1); time.sleep(60)", {"clock_nanosleep", "select", "pselect6"}),  # by Python's version
+    ],
+)
+def test_the_call_that_a_task_is_in(code: str, calls: set[str]) -> None:
+    command = [sys.executable, "-I", "-u", "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        try:
+            assert child.stdout is not None
+            descriptor = int(child.stdout.readline())
+            until(lambda: proc.activity(child.pid, child.pid).call in calls)
+            task = proc.activity(child.pid, child.pid)
+        finally:
+            child.kill()
+    assert task.call in calls
+    assert (task.name, task.state) == (Path(sys.executable).name[:15], "S")
+    assert task.descriptor == (None if descriptor < 0 else descriptor)
+
+
 def test_an_epoll_set_that_a_fork_shares_is_read_by_inode(pair: tuple[socket.socket, socket.socket]) -> None:
     """The numbers in the set are those of the process that filled it: here there is no such descriptor."""
     with select.epoll() as epoll:

@@ -137,6 +137,13 @@ def _parser() -> argparse.ArgumentParser:
     _lanes_options(lanes)
     lanes.set_defaults(run=_lanes)
 
+    inspect = commands.add_parser("inspect", help="look at a gunicorn that runs; changes nothing")
+    inspect.add_argument("pid", type=_positive, metavar="PID", help="its master")
+    inspect.add_argument("--redis", metavar="URL", help="a Redis of its own, asked which connections are subscribed")
+    inspect.add_argument("--seconds", type=_seconds, default=1.0, metavar="S", help="how long to look (default 1)")
+    inspect.add_argument("--json", type=_file, metavar="FILE", help="write what is seen as JSON; - for standard output")
+    inspect.set_defaults(run=_inspect)
+
     doctor = commands.add_parser("doctor", help="say what this machine and target allow")
     doctor.add_argument("--target", metavar="T", help="the Python to test, or a lane")
     _lanes_options(doctor)
@@ -440,6 +447,16 @@ def _lanes(arguments: argparse.Namespace) -> int:
     skipped = sum(one["state"] == "skipped" for one in told)
     # Who names a lane wants it; who names none takes what can be had.
     return 3 if arguments.action == "build" and skipped > (0 if arguments.names else len(told) - 1) else 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from forkproof.inspection import inspect
+    from forkproof.reports import inspection, terminal
+
+    found = inspect(arguments.pid, seconds=arguments.seconds, redis=arguments.redis)
+    terminal.console(stderr=_to_stdout(arguments.json)).print(inspection.inspection(found))
+    _write_json(arguments.json, found.to_dict())
+    return found.exit_code
 
 
 def _to_stdout(path: Path | None) -> bool:

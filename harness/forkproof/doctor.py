@@ -31,7 +31,7 @@ class Answer:
 
 def examine(target_name: str | None, broker_name: str) -> list[Answer]:
     """Look at everything; nothing is raised for what is missing."""
-    return [*_machine(), _containment(), _sight(), *_target(target_name), _broker(broker_name)]
+    return [*_machine(), _containment(), _sight(), _inspection(), *_target(target_name), _broker(broker_name)]
 
 
 def _machine() -> Iterator[Answer]:
@@ -61,6 +61,18 @@ def _sight() -> Answer:
         finally:
             child.kill()
     return Answer("sight", True, "what a process waits on is seen from outside")
+
+
+def _inspection() -> Answer:
+    """Whether what servers wait on that we did not start can be seen: yama may keep it to ancestors and root."""
+    try:
+        scope = int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text())
+    except OSError:  # no yama
+        scope = 0
+    if scope == 0 or os.geteuid() == 0:
+        return Answer("inspect", True, "what this user's servers wait on is seen")
+    told = f"what a server waits on is hidden (kernel.yama.ptrace_scope is {scope}): run `forkproof inspect` as root"
+    return Answer("inspect", False, told, needed=False)
 
 
 def _target(name: str | None) -> Iterator[Answer]:

@@ -26,21 +26,30 @@ from typing import Any
 _BY_DESCRIPTOR = "descriptor"
 _POLL, _SELECT, _EPOLL = "poll", "select", "epoll"
 
-_CALLS = {
+_NAMES = {
     "x86_64": {
-        0: _BY_DESCRIPTOR, 1: _BY_DESCRIPTOR, 19: _BY_DESCRIPTOR, 20: _BY_DESCRIPTOR,  # read, write, readv, writev
-        42: _BY_DESCRIPTOR, 43: _BY_DESCRIPTOR, 288: _BY_DESCRIPTOR,  # connect, accept, accept4
-        44: _BY_DESCRIPTOR, 45: _BY_DESCRIPTOR, 46: _BY_DESCRIPTOR, 47: _BY_DESCRIPTOR,  # sendto to recvmsg
-        7: _POLL, 271: _POLL, 23: _SELECT, 270: _SELECT, 232: _EPOLL, 281: _EPOLL, 441: _EPOLL,
+        0: "read", 1: "write", 7: "poll", 19: "readv", 20: "writev", 23: "select", 34: "pause", 35: "nanosleep",
+        42: "connect", 43: "accept", 44: "sendto", 45: "recvfrom", 46: "sendmsg", 47: "recvmsg", 61: "wait4",
+        128: "rt_sigtimedwait", 130: "rt_sigsuspend", 202: "futex", 230: "clock_nanosleep", 232: "epoll_wait",
+        247: "waitid", 270: "pselect6", 271: "ppoll", 281: "epoll_pwait", 288: "accept4", 441: "epoll_pwait2",
     },
     "aarch64": {
-        63: _BY_DESCRIPTOR, 64: _BY_DESCRIPTOR, 65: _BY_DESCRIPTOR, 66: _BY_DESCRIPTOR,
-        203: _BY_DESCRIPTOR, 202: _BY_DESCRIPTOR, 242: _BY_DESCRIPTOR,
-        206: _BY_DESCRIPTOR, 207: _BY_DESCRIPTOR, 211: _BY_DESCRIPTOR, 212: _BY_DESCRIPTOR,
-        73: _POLL, 72: _SELECT, 22: _EPOLL, 441: _EPOLL,
+        22: "epoll_pwait", 63: "read", 64: "write", 65: "readv", 66: "writev", 72: "pselect6", 73: "ppoll",
+        95: "waitid", 98: "futex", 101: "nanosleep", 115: "clock_nanosleep", 133: "rt_sigsuspend",
+        137: "rt_sigtimedwait", 202: "accept", 203: "connect", 206: "sendto", 207: "recvfrom", 211: "sendmsg",
+        212: "recvmsg", 242: "accept4", 260: "wait4", 441: "epoll_pwait2",
     },
 }  # fmt: skip
-"""System calls that block on descriptors, by their numbers: which argument names these."""
+"""System calls that block, by their numbers."""
+
+_ARGUMENTS = {
+    **dict.fromkeys(("read", "write", "readv", "writev", "connect", "accept", "accept4"), _BY_DESCRIPTOR),
+    **dict.fromkeys(("sendto", "recvfrom", "sendmsg", "recvmsg"), _BY_DESCRIPTOR),
+    **dict.fromkeys(("poll", "ppoll"), _POLL),
+    **dict.fromkeys(("select", "pselect6"), _SELECT),
+    **dict.fromkeys(("epoll_wait", "epoll_pwait", "epoll_pwait2"), _EPOLL),
+}
+"""Those that block on descriptors: how their arguments name these."""
 
 _POLLFD = struct.Struct("=ihh")
 _POLLED_MAX = 1024
@@ -161,6 +170,51 @@ def _blocked(pid: int, task: str) -> str:
     return "lock" if endless and words[0].decode() == _FUTEX.get(os.uname().machine) else "other"
 
 
+@dataclass(frozen=True)
+class Activity:
+    """What a task does now: its name and state as the kernel has them, and the system call that it is blocked in.
+
+    `call` is "running" outside of any, empty where one may not look; `descriptor` is its first argument where that
+    is one; `wchan` is where in the kernel it waits, empty where it does not or the kernel does not tell.
+    """
+
+    name: str
+    state: str
+    wchan: str
+    call: str
+    descriptor: int | None
+
+
+def activity(pid: int, tid: int) -> Activity:
+    """What task `tid` of `pid` does now; FileNotFoundError or ProcessLookupError where it is gone."""
+    folder = f"/proc/{pid}/task/{tid}"
+    name = _read(f"{folder}/comm").decode(errors="replace").rstrip("\n")
+    state = _read(f"{folder}/stat").rpartition(b")")[2].split()[0].decode()
+    call, descriptor = _call(folder)
+    return Activity(name, state, _wchan(folder), call, descriptor)
+
+
+def _call(folder: str) -> tuple[str, int | None]:
+    try:
+        words = _read(f"{folder}/syscall").split()
+    except PermissionError:
+        return "", None
+    if len(words) < 9:
+        return "running", None
+    number = int(words[0])
+    name = _NAMES.get(os.uname().machine, {}).get(number, f"system call {number}")
+    first = int(words[1], 16)
+    return name, first if _calls().get(number) in (_BY_DESCRIPTOR, _EPOLL) else None
+
+
+def _wchan(folder: str) -> str:
+    try:
+        wchan = _read(f"{folder}/wchan").decode(errors="replace")
+    except PermissionError:
+        return ""
+    return "" if wchan == "0" else wchan
+
+
 def _task_waits(pid: int, tid: int) -> set[int]:
     path = f"/proc/{pid}/task/{tid}/syscall"
     before = _read(path)
@@ -186,7 +240,8 @@ def _task_waits(pid: int, tid: int) -> set[int]:
 
 @functools.cache
 def _calls() -> dict[int, str]:
-    return _CALLS.get(os.uname().machine, {})
+    names = _NAMES.get(os.uname().machine, {})
+    return {number: _ARGUMENTS[name] for number, name in names.items() if name in _ARGUMENTS}
 
 
 @functools.cache
@@ -249,8 +304,17 @@ def describe(where: Mapping[int, tuple[int, int]]) -> dict[int, Socket]:
         else:
             if one is not None:
                 found[inode] = one
-    for pid in set(refused.values()):
-        found |= _from_tables({inode for inode, one in refused.items() if one == pid}, pid)
+    return found | listed(refused)
+
+
+def listed(where: Mapping[int, int]) -> dict[int, Socket]:
+    """The same, given by inode with a process that has it, as the kernel's tables have it: nothing is borrowed.
+
+    The peer of a unix socket is not among it.
+    """
+    found: dict[int, Socket] = {}
+    for pid in set(where.values()):
+        found |= _from_tables({inode for inode, one in where.items() if one == pid}, pid)
     return found
 
 
