@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -165,15 +165,22 @@ class Server:
             time.sleep(_LOOK_SECONDS)
         return True
 
+    def kill(self, pids: Sequence[int]) -> None:
+        """SIGKILL, to those that are there."""
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def terminate(self) -> str:
         """Send TERM: all ends in time, or the workers do not and are killed as gunicorn would, or the master stays."""
-        workers = [pid for pid in {*self.workers(), *self.former} if _parent(pid) == self.pid]
+        # A reload waits for workers that do not end, up to a graceful_timeout, which is longer here.
+        self.kill([pid for pid in self.former if _parent(pid) == self.pid])
+        self.ready()
+        workers = self.workers()
         self.process.send_signal(signal.SIGTERM)
         if self.gone([self.pid, *workers], GRACEFUL_SECONDS):
             return "in time"
-        for pid in workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self.kill(workers)
         return "workers killed" if self.gone([self.pid], GRACEFUL_SECONDS) else "master stays"
 
     def left(self) -> bool:
@@ -186,9 +193,7 @@ class Server:
             self.process.kill()
         self.process.wait()
         while found := session(self.pid):
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self.kill(found)
             time.sleep(0.02)
 
 
@@ -218,11 +223,16 @@ def session(leader: int) -> list[int]:
 
 def below(pid: int) -> list[int]:
     """The processes below one."""
-    found = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += [int(word) for word in path.read_bytes().split()]
+    found = [int(word) for _, text in _of_tasks(pid, "children") for word in text.split()]
     return found + [each for child in found for each in below(child)]
+
+
+def _of_tasks(pid: int, name: str) -> Iterator[tuple[int, str]]:
+    """A file of each task of a process, as far as they have not ended."""
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                yield int(task), Path(f"/proc/{pid}/task/{task}/{name}").read_text()
 
 
 class Patience:
@@ -249,9 +259,8 @@ class Patience:
         """For each task, how long it has waited for a CPU so far (proc(5), schedstat)."""
         found = {}
         for pid in [self._server.pid, *below(self._server.pid)]:
-            for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-                with contextlib.suppress(OSError):
-                    found[int(path.parent.name)] = int(path.read_bytes().split()[1]) / 1e9
+            for tid, text in _of_tasks(pid, "schedstat"):
+                found[tid] = int(text.split()[1]) / 1e9
         return found
 
 
@@ -506,9 +515,9 @@ def run(app: str, deployment: str) -> Run:
         found = Run()
         for phase in PHASES:
             if phase == "replaced":
-                for pid in server.workers()[:1]:
-                    server.retire([pid])
-                    os.kill(pid, signal.SIGKILL)
+                first = server.workers()[:1]
+                server.retire(first)
+                server.kill(first)
             elif phase == "reloaded":
                 server.retire(server.workers())
                 server.process.send_signal(signal.SIGHUP)
@@ -604,7 +613,8 @@ _HEADER = """\
 # do so, "master stays": it does not end even then), and whether processes ran on without the master. For a loop,
 # named by its body: whether it works after the replacement wherever it did before, where it works in each phase, and
 # how often one unit of work was done; a loop that works by the clock does one unit in each process in which it works.
-# A "former worker" was told to end by the HUP.
+# A "former worker" was told to end by the HUP. What the HUP left is killed before TERM is sent. All bounds count only
+# time in which no process of the server waits for a CPU, graceful_timeout too.
 """
 
 

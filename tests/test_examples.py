@@ -1,7 +1,8 @@
-"""The apps of `examples/apps`, and how what they do is counted and compared."""
+"""The apps of `examples/apps`, and a sample of what `examples/truth.toml` says of them against live servers."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # afte
 import truth
 from truth import Run, Seen
 
+NEEDS = {"apscheduler": "apscheduler", "opentelemetry": "opentelemetry.sdk"}
+WRITTEN = truth.read()
 BOTH = {"worker 0", "worker 1"}
 
 
@@ -22,9 +25,12 @@ def test_an_app_is_what_a_user_would_write(app: str) -> None:
     assert "forkproof" not in (folder / "app.py").read_text(encoding="utf-8")
 
 
-def test_each_app_has_loops_whose_work_is_counted() -> None:
-    assert {path.name for path in truth.APPS.iterdir()} == set(truth.LOOPS)
-    assert len(truth.deployments()) == 5
+def test_there_is_a_truth_for_each_app_loop_and_deployment() -> None:
+    assert {path.name for path in truth.APPS.iterdir()} == set(truth.LOOPS) == set(WRITTEN)
+    for app, by_deployment in WRITTEN.items():
+        assert sorted(by_deployment) == truth.deployments()
+        for one in by_deployment.values():
+            assert list(one["loops"]) == list(truth.LOOPS[app])
 
 
 def run(**changes: object) -> Run:
@@ -57,3 +63,20 @@ def test_a_run_that_differs_is_told() -> None:
         "gthread.loops.listen.boot.times.2: was 3/3, is 0/1",
         "gthread.loops.listen.boot.times.1: was 0/1, is 1/1",
     ]
+
+
+@pytest.mark.fork
+@pytest.mark.parametrize(
+    ("app", "deployment"),
+    [
+        ("queue-listener", "gthread_preload"),
+        ("executor", "gevent"),
+        ("apscheduler", "gevent_preload_patched"),
+        ("opentelemetry", "gthread_preload"),
+    ],
+)
+def test_a_server_does_what_the_truth_says(app: str, deployment: str) -> None:
+    package = NEEDS.get(app)
+    if package and importlib.util.find_spec(package.partition(".")[0]) is None:
+        pytest.skip(f"{package} is not installed: pip install '.[examples]'")
+    assert not truth.differences(WRITTEN[app][deployment], truth.table(app, [truth.run(app, deployment)]))
