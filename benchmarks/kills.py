@@ -33,12 +33,14 @@ from pathlib import Path
 from forkproof import containment
 from forkproof.control import Budget, Control, Gauge
 
-RUNS = 6
+RUNS = 3
 """Up to so many runs have begun when it ends; counted, since a busy machine takes its time to start."""
 DELAY = 1.5
 """Up to so many seconds later: a boot, a window, a fault, a shutdown."""
 SETTLE = 20.0
 """Seconds of an idle machine that what is left has to go, counted in turns of a control process."""
+GOES_ON = 3.0
+"""Such seconds in which a command that has lost one of its processes may go on with its work, until it is ended too."""
 SIGNALS = ("KILL", "TERM", "INT", "HUP")
 WAYS = (*SIGNALS, "terminal", "supervisor", "namespace", "nursery", "redis", "keeper", "control")
 PLACES = (Path(tempfile.gettempdir()), Path("/dev/shm"), Path.home())
@@ -72,18 +74,17 @@ def one_round(gauge: Gauge, way: str, runs: int, delay: float, seed: int) -> Rou
             _drain(terminal, passed(delay))
             result.landed = end(process, way, folder, terminal)
             if way != "terminal":
-                # Where another process was ended, the command itself may go on with what is left of its work.
-                _drain(terminal, settled(gauge), process)
+                _drain(terminal, spent(gauge, SETTLE if way in SIGNALS else GOES_ON), process)
                 if way in SIGNALS and result.landed and process.poll() is None:
                     result.left.append(f"the command still runs {SETTLE:g} s later")
                 os.close(terminal)
-            over = settled(gauge)
+            over = spent(gauge, SETTLE)
             while process.poll() is None and not over():
                 time.sleep(0.01)
             if process.poll() is None:
                 result.left.append(f"the command still runs {SETTLE:g} s after its terminal was closed")
                 process.kill()
-        result.left += search(folder, _ports(out), settled(gauge))
+        result.left += search(folder, _ports(out), spent(gauge, SETTLE))
     return result
 
 
@@ -101,9 +102,9 @@ def passed(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() >= until
 
 
-def settled(gauge: Gauge) -> Callable[[], bool]:
-    """Whether what is left has had its time to go, from now on."""
-    budget = Budget(gauge, SETTLE)
+def spent(gauge: Gauge, seconds: float) -> Callable[[], bool]:
+    """Whether so many seconds of an idle machine have passed from now on."""
+    budget = Budget(gauge, seconds)
     return lambda: budget.expired
 
 
