@@ -12,6 +12,7 @@ from histories import (
     gone,
     hook,
     judged,
+    key,
     log,
     process,
     request,
@@ -259,6 +260,17 @@ def test_the_log_tells_of_a_kill() -> None:
     assert found.verdict is Verdict.BROKEN
     assert found.evidence[0].event == "log"
     assert judged(STOP, TERM, server(), TERMED, log(4.9, line), STOPPED).verdict is Verdict.HELD
+
+
+@pytest.mark.parametrize(
+    ("waits", "t", "told"),
+    [(["lock"], 6.5, True), (["other"], 6.5, False), (["lock", "lock"], 6.5, False), (["lock"], 4.5, False)],
+)
+def test_a_worker_that_hangs_once_python_has_ended_in_it(waits: list[str], t: float, told: bool) -> None:
+    deaf = seen(t, "deaf", target=key(WORKER), waits=waits)
+    found = judged(STOP, TERM, server(), TERMED, deaf, exited(110, 8.0, -9), STOPPED)
+    assert found.verdict is Verdict.BROKEN
+    assert ("C code waited for a lock" in found.explanation) is told
 
 
 @pytest.mark.parametrize(("granted", "verdict"), [(0.4, Verdict.UNKNOWN), (0.5, Verdict.BROKEN)])

@@ -6,6 +6,8 @@ import asyncio
 import json
 import mmap
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -419,6 +421,16 @@ def test_what_has_not_ended_half_way_to_its_kill_is_asked_where_it_stands(rig: R
     rig.living, rig.arbiter_ended, rig.steps = [], True, []
     asyncio.run(rig._stop(False))
     assert rig.steps == []
+
+
+def test_who_cannot_tell_where_it_stands_is_looked_at_from_outside(rig: Rig) -> None:
+    rig.launch["stack_signal"] = signal.SIGRTMIN + 5
+    with subprocess.Popen(["sleep", "60"]) as process:
+        asleep = _Process(f"{process.pid}-1", process.pid, 1, 1.0, os.getpid())
+        asyncio.run(Supervisor.collect_stacks(rig, [asleep]))
+        process.kill()
+    assert [(event["target"], event["waits"]) for event in rig.events("deaf")] == [(asleep.key, ["other"])]
+    assert not rig.events("stack")
 
 
 def test_what_outlives_its_parent_is_told(rig: Rig) -> None:

@@ -152,6 +152,9 @@ EVENTS: Mapping[str, _Fields] = {
     "limit": _has({"limit": _WHOLE}, what=_TEXT, found=_maybe(_WHOLE)),
     # A process that hung: the frames of its threads, and what they wait on.
     "stack": _has({"threads": _list(_TEXTS), "waits": _TEXTS}, target=_TEXT, file=_STACK_FILE),
+    "deaf": _has(
+        target=_TEXT, waits=_TEXTS
+    ),  # one that hung and could not tell: Python has ended in it, or never begun
     "log": _has({"stream": _TEXT}, line=_TEXT),  # what the server printed
     "exit": _has(child=_WHOLE, status=_SIGNED),  # as os.waitstatus_to_exitcode; the supervisor reaped it
     "left": _has(processes=_PROCESSES),  # alive when the bound of a stop had passed

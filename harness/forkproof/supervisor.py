@@ -738,14 +738,18 @@ class Supervisor:
             raise OSError(f"{type(error).__name__}: {error}") from error
 
     async def collect_stacks(self, processes: list[_Process]) -> None:
-        """Ask processes for their native stacks; those that cannot hear the signal are left alone."""
+        """Ask processes for their native stacks; of those that cannot hear the signal, what they are in is told."""
         asked: list[tuple[_Process, Path, int]] = []
         waits: dict[str, list[str]] = {}
         for process in processes:
+            if process.gone:
+                continue
             path = self.folder / "stacks" / f"{process.key}.txt"
-            if not process.gone and _catches(process.pid, self.launch["stack_signal"]):
+            waits[process.key] = proc.blocked(process.pid)
+            if not _catches(process.pid, self.launch["stack_signal"]):
+                self.record("deaf", target=process.key, waits=waits[process.key])
+            else:
                 size = _length(path)
-                waits[process.key] = proc.blocked(process.pid)
                 with contextlib.suppress(OSError):
                     os.kill(process.pid, self.launch["stack_signal"])
                     asked.append((process, path, size))

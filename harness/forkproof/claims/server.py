@@ -205,12 +205,19 @@ def _killed(say: Say, scenario: Scenario, history: History, term: Event) -> Find
         if event.t > term.t and event["child"] in workers and event["status"] == -signal.SIGKILL:
             told = f"{who(history, workers[event['child']])} was killed {event.t - term.t:.2f}s after TERM"
             told += f": graceful_timeout ({scenario.server.graceful_timeout}s) was used up"
-            return _too_late(say, scenario, history, term, event.t, told, [event, term])
+            deaf = _locked_at_its_end(history, workers[event["child"]], term)
+            told += "; Python had ended in it, and C code waited for a lock" if deaf else ""
+            return _too_late(say, scenario, history, term, event.t, told, [event, term, *deaf])
     for event in history.of("log"):
         if event.t > term.t and "was sent SIGKILL" in event["line"] and not tells_of_fault(history, event):
             told = f"a worker was killed after TERM: {quoted(event)}"
             return _too_late(say, scenario, history, term, event.t, told, [event, term])
     return None
+
+
+def _locked_at_its_end(history: History, key: str, term: Event) -> list[Event]:
+    late = (event for event in history.of("deaf") if event.t > term.t)
+    return [event for event in late if event["target"] == key and event["waits"] == ["lock"]]
 
 
 def _too_late(
