@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from schema import validate
 from test_cli import Run, run, tmp_path
 from test_target import site
 
@@ -47,6 +48,7 @@ def test_a_healthy_deployment(run: Run, tmp_path: Path) -> None:
     assert re.search(r"^exactly_one_listener +listen +held +must hold +0/1", out, re.MULTILINE)
     assert out.rstrip().endswith("held  (1 launched)")
     report = json.loads((tmp_path / "report.json").read_bytes())
+    validate(report, "run")
     assert report["verdict"] == "held"
     assert report["loops"][0]["defined_at"]
     folder = Path(report["run"])
@@ -78,7 +80,9 @@ def test_why(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("run", write(tmp_path, CASE_ZERO), *options)
     assert code == 1
     assert re.search(r"^  cause \(\d+ changes, \d+ runs", out, re.MULTILINE)
-    [claim] = json.loads((tmp_path / "report.json").read_bytes())["claims"]
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    validate(report, "run")
+    [claim] = report["claims"]
     assert claim["cause"]
     assert {trial["verdict"] for trial in claim["cause"]} <= {"held", "broken", "unknown", "not_applicable"}
     [kept] = (tmp_path / ".forkproof").iterdir()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from planted import GENTLE, HOG, VICTIM
+from schema import validate
 from test_containment import ours, until
 
 from forkproof.explore import Explorer
@@ -53,5 +54,7 @@ def test_ctrl_c_ends_it_and_reports(short_folder: Path) -> None:
     assert process.returncode in (1, 3)
     assert "Traceback" not in said
     assert "interrupted" in said
-    assert json.loads(report.read_text())["interrupted"] is True
+    plain = json.loads(report.read_text())
+    validate(plain, "campaign")
+    assert plain["interrupted"] is True
     assert until(lambda: not ours(str(short_folder))), ours(str(short_folder))
