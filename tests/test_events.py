@@ -10,7 +10,10 @@ import forkproof
 from forkproof import events
 
 HARNESS = Path(forkproof.__file__).parent
-WRITERS = [HARNESS / "supervisor.py", HARNESS / "outside.py", *(HARNESS / "payload").rglob("*.py")]
+WRITERS = [
+    *(HARNESS / name for name in ("supervisor.py", "watcher.py", "outside.py")),
+    *(HARNESS / "payload").rglob("*.py"),
+]
 
 
 def written() -> Iterator[str]:

@@ -104,9 +104,12 @@ ALLOWED = {
         "forkproof.containment", "forkproof.control", "forkproof.resp", "forkproof.faults", "forkproof.outside",
         "forkproof.proc", "forkproof.files", "forkproof.crowd",
     },
-    "forkproof.nursery": {"forkproof.containment", "forkproof.supervisor"},
     "forkproof.reproducer.source": {"forkproof.scenario"},
     "forkproof.reproducer.checks": {"forkproof.patching", "forkproof.reproducer.source", "forkproof.scenario"},
+    "forkproof.watcher": {"forkproof.control", "forkproof.proc", "forkproof.supervisor"},
+    "forkproof.observed": {"forkproof.claims", "forkproof.history", "forkproof.scenario", "forkproof.verdict"},
+    "forkproof.cures": {"forkproof.observed", "forkproof.verdict"},
+    "forkproof.nursery": {"forkproof.containment", "forkproof.supervisor", "forkproof.watcher"},
     "forkproof_strategies": {"forkproof_strategies", "forkproof.scenario", "forkproof.faults"},
 }  # fmt: skip
 
@@ -119,7 +122,9 @@ def test_a_module_imports_what_comes_before_it(name: str) -> None:
 
 
 def test_judging_starts_nothing() -> None:
-    for module in ("forkproof.claims", "forkproof.verdict", "forkproof.history", "forkproof.expectation"):
+    for module in (
+        "forkproof.claims", "forkproof.verdict", "forkproof.history", "forkproof.expectation", "forkproof.observed",
+    ):  # fmt: skip
         for name, path in below(module).items():
             assert not {imported.partition(".")[0] for imported in imports(path)} & PROCESSES, name
 
@@ -136,6 +141,7 @@ def test_judging_launches_nothing() -> None:
     "name",
     [
         "forkproof.supervisor",
+        "forkproof.watcher",
         "forkproof.nursery",
         "forkproof.containment",
         "forkproof.control",

@@ -22,6 +22,7 @@ from forkproof.errors import ForkproofError, LaneError, RunFolderError, UsageErr
 
 if TYPE_CHECKING:
     from forkproof.cause import Cause, Claimed
+    from forkproof.check import Deployment
     from forkproof.judge import RunReport
     from forkproof.lanes import Lanes, Shelf
     from forkproof.session import Session
@@ -43,7 +44,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # what a server says may be unsayable in this locale
             stream.reconfigure(errors="backslashreplace")
     try:
-        arguments = _parser().parse_args(argv)
+        words = list(sys.argv[1:] if argv is None else argv)
+        for_gunicorn: list[str] = []
+        if words[:1] == ["check"] and "--" in words:
+            words, for_gunicorn = words[: words.index("--")], words[words.index("--") + 1 :]
+        arguments = _parser().parse_args(words)
+        arguments.options = for_gunicorn
         _require_linux()
         code = arguments.run(arguments)
         if sys.stdout is not None:
@@ -126,6 +132,8 @@ def _parser() -> argparse.ArgumentParser:
     timeline.add_argument("--svg", type=_file, metavar="FILE", help="the same picture as SVG; - for standard output")
     timeline.set_defaults(run=_timeline)
 
+    _check_parser(commands)
+
     claims = commands.add_parser("claims", help="list the claims, or explain one")
     claims.add_argument("name", nargs="?", metavar="NAME")
     claims.set_defaults(run=_claims)
@@ -151,6 +159,34 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", type=_file, metavar="FILE")
     doctor.set_defaults(run=_doctor)
     return parser
+
+
+def _check_parser(commands: argparse._SubParsersAction[_Parser]) -> None:
+    check = commands.add_parser(
+        "check", help="start your own app, unchanged, and tell where each background loop really runs",
+        usage="forkproof check MODULE:APP [-c CONF] [options] [-- GUNICORN OPTIONS]",
+    )  # fmt: skip
+    check.add_argument("app", nargs="?", metavar="MODULE:APP", help="as for gunicorn; or wsgi_app of the configuration")
+    check.add_argument("-c", "--config", metavar="CONF", help="as for gunicorn")
+    check.add_argument(
+        "--policy", action="append", default=[], metavar="LOOP=POLICY", help="where a loop is meant to run"
+    )
+    check.add_argument("--target", metavar="T", help="the Python of the app (default: of the active environment)")
+    check.add_argument("--chdir", type=Path, default=Path(), metavar="DIR", help="the folder to start it in")
+    check.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="set in the app's environment")
+    check.add_argument("--keep-bind", action="store_true", help="bind where the configuration says")
+    check.add_argument("--health", default="/", metavar="PATH", help="what is requested of each worker (default /)")
+    check.add_argument("--request", action="append", default=[], metavar="PATH", help="request it to cause work")
+    check.add_argument("--event", action="append", default=[], metavar="CMD", help="run it in a shell to cause work")
+    check.add_argument("--faults", metavar="NAMES", help="of kill_worker, hup, term; default all of them")
+    check.add_argument("--quick", action="store_true", help="boot and TERM alone")
+    check.add_argument("--boot", type=_seconds, default=60.0, metavar="S", help="seconds that a boot may take (60)")
+    check.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
+    check.add_argument("--json", type=_file, metavar="FILE", help="write the report as JSON; - for standard output")
+    check.add_argument("--junit", type=_file, metavar="FILE", help="write the report as JUnit XML")
+    check.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
+    check.add_argument("-v", "--verbose", action="count", default=0, help="print what held, too")
+    check.set_defaults(run=_check, options=())
 
 
 def _repeated(parser: argparse.ArgumentParser) -> None:
@@ -330,6 +366,58 @@ def _with_causes(report: RunReport, causes: Mapping[Claimed, Cause]) -> dict[str
         if judgement.key in causes:
             claim |= causes[judgement.key].to_dict()
     return plain
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from forkproof.check import open_checker
+    from forkproof.reports import checked, junit, terminal
+
+    what = _deployment(arguments)
+    with open_checker(arguments.target, arguments.out) as checker:
+        report = checker.check(what)
+    console = terminal.console(stderr=_to_stdout(arguments.json))
+    if arguments.quiet:
+        console.print(terminal.verdict_text(report.verdict))
+    else:
+        console.print(checked.check(report, verbosity=arguments.verbose))
+    _write_json(arguments.json, report.to_dict())
+    if arguments.junit:
+        _write(lambda: junit.write(arguments.junit, "check", checked.cases(report)), arguments.junit)
+    return report.exit_code
+
+
+def _deployment(arguments: argparse.Namespace) -> Deployment:
+    from forkproof import check
+
+    faults: tuple[str, ...] = check.FAULTS
+    if arguments.faults is not None:
+        faults = tuple(name for name in arguments.faults.split(",") if name)
+        for name in faults:
+            if name not in check.FAULTS:
+                raise UsageError(f"--faults {name}: there is no such fault here; there are: {', '.join(check.FAULTS)}")
+    elif arguments.quick:
+        faults = check.QUICK
+    return check.Deployment(
+        app=arguments.app,
+        config=arguments.config,
+        folder=arguments.chdir,
+        options=tuple(arguments.options),
+        environment=dict(_pair("--env", text) for text in arguments.env),
+        keep_bind=arguments.keep_bind,
+        health=arguments.health,
+        requests=tuple(arguments.request),
+        events=tuple(arguments.event),
+        faults=faults,
+        boot_seconds=arguments.boot,
+        policies=check.policies(dict(_pair("--policy", text) for text in arguments.policy), arguments.chdir),
+    )
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.rpartition("=") if option == "--policy" else text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"{option} {text}: give NAME=VALUE")
+    return name, value
 
 
 def _explore(arguments: argparse.Namespace) -> int:

@@ -76,6 +76,22 @@ _PROCESSES = _list(_object(_has({"command": _TEXT}, pid=_WHOLE, start=_WHOLE)))
 _BESIDE = _list(_object(_has(thread=_maybe(_TEXT), at=_maybe(_TEXT))))
 _ANSWER = _list(_object(_has({"copied": _FLAG}, loop=_TEXT, birth=_TEXT, alive=_maybe(_FLAG))))
 _THREADS = _list(_object(_has()))
+_UNITS = _list(
+    _object(
+        _has(
+            {"main": _FLAG, "inherited": _FLAG},
+            birth=_TEXT,
+            alive=_FLAG,
+            running=_FLAG,
+            tid=_maybe(_WHOLE),
+            print=_maybe(_TEXT),
+            at=_TEXTS,
+            job=_maybe(_TEXT),
+            sizes=_WHOLES,
+        )
+    )
+)
+"""`alive` is what its owner sees, `running` whether anything runs it here, `sizes` how much is in each queue of it."""
 
 EVENTS: Mapping[str, _Fields] = {
     # The probe's. A process's first; then what it is.
@@ -92,7 +108,20 @@ EVENTS: Mapping[str, _Fields] = {
     # `user` is `request` or a loop; `native` [[path, `lock`, `queue`, `socket`]].
     "early.used": _has(name=_TEXT, user=_TEXT, greenlet=_FLAG, native=_PAIRS),
     # `defined_at` is the file:line of its body; `birth` its birth id.
-    "loop.created": _has({"defined_at": _TEXT}, **_LOOP, kind=_TEXT, site=_maybe(_TEXT)),
+    # Of an app that is watched also `thread` and `daemon`; `user` is where its own code started it, `at` the frames.
+    "loop.created": _has(
+        {
+            "defined_at": _maybe(_TEXT),
+            "thread": _maybe(_TEXT),
+            "daemon": _maybe(_FLAG),
+            "user": _maybe(_TEXT),
+            "starter": _maybe(_TEXT),
+            "at": _TEXTS,
+        },
+        **_LOOP,
+        kind=_TEXT,
+        site=_maybe(_TEXT),
+    ),
     # Its first turn in this process; `thread` is a class.
     "loop.begin": _has({"tid": _WHOLE, "thread": _maybe(_TEXT)}, **_LOOP, cell=_WHOLE),
     "loop.subscribed": _has(**_LOOP),  # Redis has confirmed
@@ -108,7 +137,32 @@ EVENTS: Mapping[str, _Fields] = {
     # A worker's first use of what is parked.
     "park.use": _has(**_PARK),
     "park.used": _has(**_PARK, error=_maybe(_TEXT)),
+    # Of an app that is watched: what its gunicorn is set to, once the first worker is forked.
+    "server": _has(
+        {"config": _maybe(_TEXT), "reload": _FLAG, "threads": _WHOLE},
+        workers=_WHOLE,
+        worker_class=_TEXT,
+        preload=_FLAG,
+        timeout=_WHOLE,
+        graceful_timeout=_WHOLE,
+        address=_EXTRA,
+    ),
+    "child": _has(birth=_TEXT, child=_WHOLE),  # the process that a loop of this birth is
+    # One look: where the main thread stands, whether that is in the hub's loop, and each loop's thread or greenlet.
+    "look": _has(
+        at=_TEXTS,
+        inside=_maybe(_FLAG),
+        iteration=_maybe(_WHOLE),
+        units=_UNITS,
+        others=_list(_object(_has())),
+    ),
+    "watch.failed": _has(error=_TEXT),  # a defect of ours, that did the app no harm
     # The supervisor's, from here on.
+    "look.asked": _has(number=_WHOLE, asked=_TEXTS, deaf=_TEXTS),  # `deaf` have not answered
+    # `tasks` {`pid-start`: {task: how often it has given up the processor by itself}}.
+    "tasks": _has(tasks=_dict(_TEXT, _dict(_TEXT, _WHOLE))),
+    "booted": _has(seconds=_NUMBER),  # every slot of a watched app has answered
+    "caused": _has(command=_TEXT, code=_maybe(_SIGNED)),  # a command of the user's that makes work
     "launch": _has({"command": _TEXTS, "namespace": _FLAG}, arbiter=_WHOLE),
     # `control` turns; `granted` seconds of an idle machine; `ticks` {`pid-start`: {cell: count}}, `gone` [`pid-start`].
     "sample": _has(

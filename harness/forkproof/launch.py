@@ -72,7 +72,7 @@ class Shared:
 def new_folder(out: Path, scenario: Scenario) -> Path:
     """Make the folder of a new run and write its scenario; RunFolderError carries the scenario where it cannot."""
     folder = out.absolute() / f"{scenario.digest}-{secrets.token_hex(3)}"
-    _require_short(folder)
+    require_short(folder)
     try:
         folder.mkdir(parents=True, mode=0o700)
         (folder / "scenario.json").write_text(scenario.to_json(), encoding="utf-8")
@@ -83,7 +83,8 @@ def new_folder(out: Path, scenario: Scenario) -> Path:
     return folder
 
 
-def _require_short(folder: Path) -> None:
+def require_short(folder: Path) -> None:
+    """UsageError where a folder's path leaves no room for a server's sockets."""
     if len(os.fsencode(folder)) > _LONGEST:
         raise UsageError(
             f"{folder}: is longer than {_LONGEST} bytes, which leaves no room for the server's sockets: "
@@ -94,7 +95,7 @@ def _require_short(folder: Path) -> None:
 def campaign_folder(out: Path) -> Path:
     """A folder for what one command's runs share; RunFolderError where it cannot be made, or no run's could be."""
     folder = out.absolute() / f"campaign-{secrets.token_hex(3)}"
-    _require_short(folder.with_name("0" * _NAME))
+    require_short(folder.with_name("0" * _NAME))
     try:
         folder.mkdir(parents=True, mode=0o700)
     except OSError as error:
@@ -134,7 +135,7 @@ def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = No
                 own = stack.enter_context(around.broker.another(folder / "broker"))
                 around = replace(around, broker=own)
             prepare(scenario, around, folder)
-            _supervise(folder, around.nursery, stop)
+            supervise(folder, around.nursery, stop)
     except OSError as error:
         if error.errno in (*NO_ROOM, errno.EACCES):
             raise RunFolderError(_lost(folder, error, scenario)) from None
@@ -216,7 +217,7 @@ def environment(folder: Path, scenario: Scenario) -> dict[str, str]:
     }
 
 
-def _supervise(folder: Path, nursery: Nursery, stop: threading.Event | None) -> None:
+def supervise(folder: Path, nursery: Nursery, stop: threading.Event | None = None) -> None:
     """Run the supervisor, which ends when we do."""
     with (folder / "supervisor.log").open("wb") as log:
         code = nursery.run(folder, log.fileno(), stop)

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from forkproof import containment, supervisor
+from forkproof import containment, supervisor, watcher
 
 _LONGEST_PATH = 4096
 _BEGUN = b"+"
@@ -90,7 +90,8 @@ def _begin(folder: str, line: socket.socket, log: int, namespace: str) -> NoRetu
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 os._exit(status if status >= 0 else 128 - status)
             containment.begin_namespace()
-        supervisor.main(folder, line.fileno(), host)
+        kind = watcher.Watcher if os.path.exists(os.path.join(folder, watcher.PLAN)) else supervisor.Supervisor
+        supervisor.main(folder, line.fileno(), host, kind)
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1

@@ -148,6 +148,17 @@ def _require_waiting_times() -> None:
 _FUTEX = {"x86_64": "202", "aarch64": "98"}
 
 
+def switches(pid: int) -> dict[int, int]:
+    """How often each task of `pid` has given up the processor by itself: one that waits and wakes counts on."""
+    found: dict[int, int] = {}
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for name in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                status = _read(f"/proc/{pid}/task/{name}/status")
+                found[int(name)] = int(status.partition(b"\nvoluntary_ctxt_switches:")[2].split(None, 1)[0])
+    return found
+
+
 def blocked(pid: int) -> list[str]:
     """What each task of `pid` is in: `lock`, `other`, or `unknown` where one may not look; empty where it is gone.
 
@@ -339,11 +350,11 @@ def _borrowed(inode: int, pid: int, descriptor: int) -> Socket | None:
         family = _FAMILIES.get(one.family)
         if os.fstat(copy).st_ino != inode or family is None or one.type != socket.SOCK_STREAM:
             return None
-        local = _words(one.getsockname())
+        local = address_of(one.getsockname())
         if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return Socket(inode, family, "listening", local, "")
         try:
-            peer = _words(one.getpeername())
+            peer = address_of(one.getpeername())
         except OSError:
             return Socket(inode, family, "other", local, "")
         # TCP has a peer as well while it is being connected to, and after it has gone.
@@ -356,7 +367,7 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _words(address: Any) -> str:
+def address_of(address: Any) -> str:
     """An address of the socket module, as it is written for people."""
     if isinstance(address, tuple):
         return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
@@ -421,7 +432,7 @@ def _address(text: bytes) -> str:
     host, _, port = text.partition(b":")
     raw = bytes.fromhex(host.decode())
     words = struct.pack(f"={len(raw) // 4}I", *struct.unpack(f">{len(raw) // 4}I", raw))
-    return _words((socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, words), int(port, 16)))
+    return address_of((socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, words), int(port, 16)))
 
 
 def _read(path: str) -> bytes:

@@ -1233,8 +1233,8 @@ async def _http_get(host: str, port: int, path: str) -> tuple[int, bytes]:
     return int(status[0]), body
 
 
-async def _supervise(folder: Path, lifeline: int, host: int) -> None:
-    supervisor = Supervisor(folder, host)
+async def _supervise(folder: Path, lifeline: int, host: int, kind: type[Supervisor]) -> None:
+    supervisor = kind(folder, host)
     loop = asyncio.get_running_loop()
     course = asyncio.create_task(supervisor.run())
 
@@ -1256,14 +1256,14 @@ async def _supervise(folder: Path, lifeline: int, host: int) -> None:
                 raise
 
 
-def main(folder: str, lifeline: int, host: int) -> None:
-    """Run the scenario in `folder`; `lifeline` is a descriptor whose end of file means that nobody waits any more.
+def main(folder: str, lifeline: int, host: int, kind: type[Supervisor] = Supervisor) -> None:
+    """Run what `folder` says; `lifeline` is a descriptor whose end of file means that nobody waits any more.
 
     `host` is one of the /proc of the namespace that Redis is in.
     """
     containment.become_subreaper()
     try:
-        asyncio.run(_supervise(Path(folder), lifeline, host))
+        asyncio.run(_supervise(Path(folder), lifeline, host, kind))
     except asyncio.CancelledError:
         sys.exit(1)
     except OSError as error:

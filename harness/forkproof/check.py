@@ -1,0 +1,421 @@
+"""`forkproof check`: starts the user's own app with the user's own configuration, unchanged, and judges what it did.
+
+Nothing is written but below the folder of the run: gunicorn's pid file and control socket go there too, no bytecode is
+written, and the address is one of ours unless `keep_bind`.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from forkproof import files, launch, target
+from forkproof.control import Control
+from forkproof.cures import cure
+from forkproof.errors import CouldNotDecide, MissingPackage, RunFolderError, UsageError
+from forkproof.history import History
+from forkproof.judge import SCHEMA, Judgement, server_log, since
+from forkproof.nursery import Nursery
+from forkproof.observed import Loop, Observed, State
+from forkproof.scenario import Policy
+from forkproof.storage import Pruner
+from forkproof.target import Target
+from forkproof.verdict import Finding, Verdict, merge
+from forkproof.watcher import PLAN
+
+LOOK_SIGNAL = launch.STACK_SIGNAL - 1
+FAULTS = ("kill_worker", "hup", "term")
+QUICK = ("term",)
+_TURNS, _LOOKS = 60, 5
+"""Of the control process, 20 ms each, and looks in a window."""
+_IMPORT_SECONDS = 60.0
+_CONFIG = "gunicorn.conf.py"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is to be checked, and how: the words after `forkproof check`."""
+
+    app: str | None
+    config: str | None = None
+    folder: Path = Path()
+    options: tuple[str, ...] = ()
+    """More words for gunicorn's command line."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What is added to our own environment."""
+    keep_bind: bool = False
+    health: str = "/"
+    requests: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    faults: tuple[str, ...] = FAULTS
+    boot_seconds: float = 60.0
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+
+    @property
+    def config_file(self) -> Path | None:
+        """The configuration file that gunicorn will read."""
+        path = self.folder / (self.config or _CONFIG).removeprefix("file:")
+        return path if path.is_file() else None
+
+
+def policies(given: Mapping[str, str], folder: Path) -> dict[str, Policy]:
+    """The policies of the command line, then those of `[tool.forkproof.policies]` in the app's `pyproject.toml`."""
+    path = folder / "pyproject.toml"
+    found = dict(given)
+    if path.is_file():
+        try:
+            table = tomllib.loads(files.read(path).decode())
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path}: cannot be read: {error}") from None
+        for name, value in table.get("tool", {}).get("forkproof", {}).get("policies", {}).items():
+            found.setdefault(name, value)
+    known = {policy.value: policy for policy in Policy}
+    for name, value in found.items():
+        if value not in known:
+            raise UsageError(f"{name}={value}: there is no such policy; there are: {', '.join(known)}")
+    return {name: known[value] for name, value in found.items()}
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """One run of the user's app, judged."""
+
+    folder: Path
+    versions: Mapping[str, str | None]
+    observed: Observed
+    judgements: Sequence[Judgement]
+    cures: Mapping[tuple[str, str | None], str]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all claims."""
+        return merge(judgement.finding.verdict for judgement in self.judgements)
+
+    @property
+    def exit_code(self) -> int:
+        """0 held, 1 broken, 3 undecided or nothing applicable."""
+        return {Verdict.HELD: 0, Verdict.BROKEN: 1}.get(self.verdict, 3)
+
+    @property
+    def broken(self) -> list[Judgement]:
+        """What is wrong."""
+        return [judgement for judgement in self.judgements if judgement.finding.verdict is Verdict.BROKEN]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON report, schema 1."""
+        verdict = self.verdict
+        claims = []
+        for judgement in self.judgements:
+            cured = self.cures.get(judgement.key)
+            claims.append({**judgement.to_dict(), "id": identity(judgement.finding), "cure": cured})
+        return {
+            "schema": SCHEMA,
+            "verdict": "unknown" if verdict is Verdict.NOT_APPLICABLE else verdict.value,
+            "target": dict(self.versions),
+            "server": dict(self.observed.server.fields) if self.observed.server else None,
+            "claims": claims,
+            "loops": [self._loop(loop) for loop in self.observed.loops],
+            "run": str(self.folder),
+        }
+
+    def _loop(self, loop: Loop) -> dict[str, Any]:
+        windows = self.observed.history.windows
+        return {
+            "name": loop.name,
+            "defined_at": loop.defined_at,
+            "kind": loop.kind,
+            "policy": loop.policy.value if loop.policy else None,
+            "started": loop.started,
+            "processes": [
+                _row(state, window.after)
+                for index, window in enumerate(windows)
+                for state in self.observed.states(loop, index)
+            ],
+        }
+
+
+def _row(state: State, after: str) -> dict[str, Any]:
+    place = state.process.place
+    return {
+        "after": after, "role": place.role, "slot": place.slot, "pid": state.process.pid, "alive": state.units > 0,
+        "units": state.units, "ticks": state.moves, "copied": state.copied > 0, "starved": bool(state.starved),
+        "believed_alive": bool(state.lies), "stuck": bool(state.piled),
+    }  # fmt: skip
+
+
+def identity(finding: Finding) -> str:
+    """What names a failure from one run to the next: no pid, no time, no line number."""
+    loop = (finding.loop or "").partition("@")[0]
+    return ":".join(word for word in (finding.claim, loop, finding.how) if word)
+
+
+@dataclass(frozen=True)
+class Checker:
+    """Checks apps on one target; what the runs of one command share."""
+
+    target: Target
+    out: Path
+    control: Control
+    nursery: Nursery
+    pruner: Pruner
+
+    def check(self, what: Deployment) -> CheckReport:
+        """Run it once and judge it.
+
+        UsageError where the app's own error keeps it from booting, CouldNotDecide where the machine does.
+        """
+        self.pruner.ran()
+        folder = self._folder(what)
+        try:
+            self._prepare(what, folder)
+            launch.supervise(folder, self.nursery)
+        except OSError as error:
+            raise RunFolderError(f"{folder}: the run folder cannot be written: {error.strerror}. {_ROOM}") from None
+        report = judge(folder)
+        if not report.observed.history.windows:
+            _refuse(what, self.target, report)
+        return report
+
+    def _folder(self, what: Deployment) -> Path:
+        words = [str(what.app), str(what.config), str(what.folder.absolute()), *what.options]
+        digest = hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
+        folder = self.out.absolute() / f"{digest}-{secrets.token_hex(3)}"
+        launch.require_short(folder)
+        try:
+            folder.mkdir(parents=True, mode=0o700)
+            for name in ("history", "ticks", "stacks", "work", "home", "tmp"):
+                (folder / name).mkdir(mode=0o700)
+        except OSError as error:
+            raise RunFolderError(f"{folder}: cannot be made: {error.strerror}. {_ROOM}") from None
+        return folder
+
+    def _prepare(self, what: Deployment, folder: Path) -> None:
+        environment = environ(what)
+        plan = {
+            "app": what.app, "config": what.config, "cwd": str(what.folder.absolute()), "options": what.options,
+            "environment": environment, "health": what.health, "requests": what.requests, "events": what.events,
+            "faults": what.faults, "turns": _TURNS, "looks": _LOOKS, "look_signal": int(LOOK_SIGNAL),
+            "back": max(launch.BOUNDS["boot"], min(what.boot_seconds, 20.0)),
+            "policies": {name: policy.value for name, policy in what.policies.items()},
+            "where": settings(what),
+        }  # fmt: skip
+        server = {
+            "workers": 1, "timeout": 30, "graceful_timeout": 30, "max_requests": 0, "worker_class": "sync",
+            "preload": False,
+        }  # fmt: skip
+        _write(folder / "scenario.json", {"check": what.app, "server": server, "loops": [], "faults": []})
+        _write(folder / PLAN, plan)
+        _write(
+            folder / "launch.json",
+            {
+                "target": self.target.to_dict(),
+                "command": command(what, self.target, folder),
+                "foreign": [],
+                "environment": environment,
+                "control": str(self.control.path.absolute()),
+                "stack_signal": int(launch.STACK_SIGNAL),
+                "bounds": {**launch.BOUNDS, "boot": what.boot_seconds, "answer": 5.0},
+            },
+        )
+
+
+def _write(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+_ROOM = "Make room, or give another --out."
+
+
+def environ(what: Deployment) -> dict[str, str]:
+    """The app's environment: ours, with what was asked for. No bytecode is to be left in the app's folder."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("FORKPROOF_")}
+    return {**ours, **what.environment, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def command(what: Deployment, found: Target, folder: Path) -> list[str]:
+    """The server's command line: the user's, with the address and the files of ours."""
+    script = Path(found.executable).with_name("gunicorn")
+    words = [found.executable, str(launch.PAYLOAD / "begin.py"), str(folder)]
+    words += [str(int(LOOK_SIGNAL)), str(int(launch.STACK_SIGNAL)), str(script) if _is_python(script) else "-m"]
+    words += ["-c", what.config] if what.config is not None else []
+    words += what.options
+    words += [] if what.keep_bind else ["-b", "127.0.0.1:0"]
+    if Version(found.versions["gunicorn"]) >= Version("25.1"):
+        words += ["--control-socket", str(folder / "home" / "ctl")]
+    words += ["-p", str(folder / "home" / "pid")]
+    return [*words, what.app] if what.app is not None else words
+
+
+def _is_python(script: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return b"import" in files.beginning(script, 1000)
+    return False
+
+
+def settings(what: Deployment) -> dict[str, str]:
+    """Where in the user's files the settings that matter stand, as `file:line`."""
+    found: dict[str, str] = {}
+    module = (what.app or "").partition(":")[0].replace(".", "/")
+    paths = [what.config_file, what.folder / f"{module}.py", what.folder / module / "__init__.py"]
+    for path in paths:
+        if path is None or not path.is_file():
+            continue
+        with contextlib.suppress(OSError, SyntaxError, ValueError):
+            for node in ast.walk(ast.parse(files.read(path))):
+                name = _names(node)
+                if name is not None:
+                    found.setdefault(name, f"{_short(path, what.folder)}:{getattr(node, 'lineno', 0)}")
+    return found
+
+
+def _names(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        name = node.targets[0].id
+        return name if name in ("preload_app", "worker_class", "workers", "graceful_timeout") else None
+    if isinstance(node, ast.Call):
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        return name if name == "patch_all" else None
+    return None
+
+
+def _short(path: Path, folder: Path) -> str:
+    with contextlib.suppress(ValueError):
+        return str(path.absolute().relative_to(folder.absolute()))
+    return str(path)
+
+
+def judge(folder: Path) -> CheckReport:
+    """Judge the run in a folder, and write its `verdict.json`; launches nothing."""
+    plan = json.loads(files.read(folder / PLAN))
+    started = json.loads(files.read(folder / "launch.json"))
+    history = History.read(folder / "history")
+    policies = {name: Policy(value) for name, value in plan["policies"].items()}
+    observed = Observed(history, policies, plan["where"])
+    judgements = [
+        Judgement(
+            finding, None, "", rate=(int(finding.verdict is Verdict.BROKEN), 1),
+            since=since(history, finding) if finding.verdict is Verdict.BROKEN else "",
+        )
+        for finding in observed.findings()
+    ]  # fmt: skip
+    cures = {
+        judgement.key: cure(judgement.finding, observed, Path(plan["cwd"]))
+        for judgement in judgements
+        if judgement.finding.verdict is Verdict.BROKEN
+    }
+    report = CheckReport(folder, started["target"], observed, judgements, cures)
+    files.write(folder / "verdict.json", json.dumps(report.to_dict(), indent=1) + "\n")
+    return report
+
+
+# --- an app that does not boot
+
+
+_ERROR = re.compile(
+    r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|NotFound|Configured)\b.*|^Error: .*"
+)
+_AT = re.compile(r'  File "(.*)", line (\d+), in ')
+_BUSY = re.compile(r"Connection in use: \(?(.*?)\)?$|\[Errno 98\]|Address already in use")
+
+
+def _refuse(what: Deployment, found: Target, report: CheckReport) -> None:
+    """Say why an app did not boot where that is the app's own doing; a deployment that breaks it is a verdict."""
+    said = server_log(report.folder, 60)
+    told = _last_error(said, what)
+    if not report.observed.history.of("server") or told:
+        alone = _alone(what, found)
+        if alone:
+            own = _last_error(alone, what) or alone.strip().splitlines()[-1]
+            raise UsageError(f"{what.app}: cannot be imported, by gunicorn or without it: {own}{_next(alone)}")
+        if _BUSY.search(said):
+            raise UsageError(
+                f"{what.app}: an address that it needs is in use: {told}. Stop what has it, or set another."
+            )
+        if not report.observed.history.of("server") and "Traceback" not in said:
+            last = said.strip().splitlines()[-1:] or ["it said nothing"]
+            if not [event for event in report.observed.history.of("bound") if event["what"] == "boot"]:
+                raise UsageError(f"gunicorn did not start: {told or last[0]}. See {report.folder}/server.log.")
+
+
+def _alone(what: Deployment, found: Target) -> str:
+    """What importing the app says without gunicorn, threads or patches of the deployment; empty where it works."""
+    if what.app is None:
+        return ""
+    code = "import sys; sys.path.insert(0, ''); from gunicorn.util import import_app; import_app(sys.argv[1])"
+    code += "; sys.stdout.flush(); import os; os._exit(0)"
+    try:
+        done = subprocess.run(
+            [found.executable, "-c", code, what.app], cwd=what.folder, env=environ(what), stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, errors="replace", timeout=_IMPORT_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"it takes longer than {_IMPORT_SECONDS:.0f} s"
+    return (done.stderr.strip() or f"it exits with {done.returncode}") if done.returncode else ""
+
+
+def _last_error(text: str, what: Deployment) -> str:
+    """The last exception in a text, with the app's own line that raised it."""
+    lines = text.splitlines()
+    found = [number for number, line in enumerate(lines) if _ERROR.match(line)]
+    if not found:
+        return ""
+    folder = str(what.folder.absolute())
+    places = [match for line in lines[: found[-1]] if (match := _AT.match(line)) and match[1].startswith(folder)]
+    at = f" ({_short(Path(places[-1][1]), what.folder)}:{places[-1][2]})" if places else ""
+    return lines[found[-1]] + at
+
+
+def _next(said: str) -> str:
+    missing = re.search(r"No module named '([^']+)'", said)
+    if missing:
+        return f". Install it in the target, or run where {missing[1]!r} can be imported."
+    if "os.environ" in said or "environ[" in said:
+        name = re.search(r"KeyError: '([^']+)'", said)
+        return f". Give it with --env {name[1]}=VALUE." if name else ""
+    return ""
+
+
+@contextlib.contextmanager
+def open_checker(target_name: str | None, out: Path) -> Iterator[Checker]:
+    """A checker with its control process running; both end with it."""
+    found = target.find(target_name or active())
+    if "gunicorn" not in found.versions:
+        raise MissingPackage(
+            f"{found.executable}: has no gunicorn, which the app is to run under. Activate the app's environment, or "
+            "give it with --target."
+        )
+    if not found.has_fork_hooks:
+        raise CouldNotDecide(f"{found.executable}: is Python {found.python}; check needs 3.7 or later in the target.")
+    folder = launch.campaign_folder(out)
+    try:
+        with Control(folder) as control, Nursery(folder, launch.namespace()) as nursery:
+            yield Checker(found, out, control, nursery, Pruner(out))
+    finally:
+        launch.remove_folder(folder)
+
+
+def active() -> str:
+    """The Python of the active environment; forkproof's own where none is."""
+    for name in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        python = Path(os.environ.get(name, "/nowhere")) / "bin" / "python"
+        if python.exists():
+            return str(python)
+    return sys.executable

@@ -1,0 +1,80 @@
+"""What helps against a failure of the user's app, in the words of the user's own files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from forkproof.observed import Loop, Observed
+from forkproof.verdict import Finding
+
+_POST = (
+    "Start it in the hook `post_worker_init` (once in each worker), or in a process of its own beside gunicorn "
+    "(once per service)"
+)
+
+
+def cure(finding: Finding, observed: Observed, folder: Path) -> str:
+    """Cause and cure of a failure; empty where nothing is known."""
+    loop = next((loop for loop in observed.loops if loop.name == finding.loop), None)
+    text = _of_loop(finding, loop, observed) if loop is not None else _of_server(finding, observed)
+    return text.replace(f"{folder}/", "")
+
+
+def _of_loop(finding: Finding, loop: Loop, observed: Observed) -> str:
+    told = f"`{loop.name}`, {loop.defined_at}, is started by {loop.started}"
+    forked = _before_fork(loop, observed)
+    if finding.claim == "no_copied_thread":
+        return (
+            f"{told}, before the workers are forked{_because(observed)}: threads are greenlets then, and a fork copies "
+            f"greenlets. {_POST}, or say --policy '{loop.name}=inherit_allowed' if copies are meant."
+        )
+    if finding.claim == "no_dead_listener" and finding.how in ("believed alive", "dead in worker"):
+        return (
+            f"{told}, before the workers are forked{_because(observed)}: a native thread does not survive a fork, what "
+            f"it works on does. {_POST}; or start it again in the child with os.register_at_fork."
+        )
+    if finding.claim == "no_dead_listener":
+        return f"{told}. Catch the error in its body and go on, or have it started again."
+    if finding.claim == "no_starved_greenlet" and finding.how == "starved":
+        where = " in the master, which waits natively and" if forked else " in a process whose main thread"
+        return f"{told}: it is a greenlet{where} does not run gevent's loop. {_POST}."
+    if finding.claim == "no_starved_greenlet":
+        return (
+            f"{told}, and waits on a queue that does not wake it: one that was made before gevent patched, or by "
+            f"gevent for another thread{_because(observed)}. Patch first, and everything."
+        )
+    if finding.claim == "exactly_one_listener":
+        return f"{told}{_because(observed) if forked else ''}. {_POST}."
+    if finding.claim == "handover_is_safe":
+        return f"{told}, which does not happen again for a worker that replaces another. {_POST}."
+    return ""
+
+
+def _of_server(finding: Finding, observed: Observed) -> str:
+    if finding.claim == "clean_shutdown":
+        return (
+            "Make its threads daemons, or end them in the hook `worker_exit` (a worker's) or `on_exit` (the master's)."
+        )
+    if finding.claim == "no_socket_shared_across_fork":
+        return (
+            f"The connection was opened before the workers were forked{_because(observed)}. Connect after the fork: in "
+            "`post_fork` or `post_worker_init`, or when it is first used."
+        )
+    return ""
+
+
+def _before_fork(loop: Loop, observed: Observed) -> bool:
+    return any(
+        (process := observed.history.processes.get(event.process)) is not None and process.place.role == "arbiter"
+        for event in loop.births.values()
+    )
+
+
+def _because(observed: Observed) -> str:
+    """The settings that make it so, with where they stand."""
+    words = []
+    if observed.server is not None and observed.server["preload"]:
+        words.append(f"preload_app ({observed.where.get('preload_app', 'command line')})")
+    if "patch_all" in observed.where:
+        words.append(f"patch_all ({observed.where['patch_all']})")
+    return f", with {' and '.join(words)}" if words else ""

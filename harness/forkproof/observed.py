@@ -1,0 +1,495 @@
+"""What a run of the user's own app shows: which loops there are, where each lives, and what is wrong with them.
+
+A function of a history, as claims are; it starts nothing. Policies are the user's: without one a loop's count is a fact
+and no failure. What no policy allows is a failure by itself.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from forkproof.claims.base import clock, listing, number, quoted, who
+from forkproof.claims.connections import no_socket_shared_across_fork
+from forkproof.claims.logs import quiet_runtime
+from forkproof.history import Event, History, Place, Process, Window
+from forkproof.scenario import Loop as ScenarioLoop
+from forkproof.scenario import Policy, Scenario, Server
+from forkproof.verdict import Finding, Verdict
+
+_PLAIN = Scenario(loops=(ScenarioLoop(name="app"),), server=Server())
+"""What claims that look at a server alone are given for a scenario."""
+
+_STILL = 3
+"""Looks in a row in which something must stand still before it is said to."""
+_ROUNDS = 5.0
+"""Rounds of gevent's loop in a second; one that nobody runs makes fewer, one that is idle has control instead."""
+_IN_CHILD = ("process", "fork")
+_RUNNERS = ("executor",)
+
+
+@dataclass(frozen=True)
+class State:
+    """How a loop fares in one process during one window.
+
+    `units` are its threads, greenlets or processes that run there; `moves` how often these were seen to move.
+    """
+
+    process: Process
+    units: int
+    moves: int
+    copied: int = 0
+    lies: tuple[Event, ...] = ()
+    """Looks at the end of the window in which it counts as alive and nothing runs it."""
+    starved: str = ""
+    piled: str = ""
+
+    @property
+    def word(self) -> str:
+        """In a table."""
+        words = [f"runs x{self.units}" if self.units > 1 else "runs"] if self.units else []
+        for bad, word in (
+            (self.copied, "copied"),
+            (self.starved, "starved"),
+            (self.lies, "dead"),
+            (self.piled, "stuck"),
+        ):
+            if bad:
+                words = [word]
+        return " ".join(words) or "-"
+
+
+@dataclass
+class Loop:
+    """One background loop of the app, under all births that it had."""
+
+    name: str
+    kind: str
+    defined_at: str
+    births: dict[str, Event] = field(default_factory=dict)
+    policy: Policy | None = None
+
+    @property
+    def first(self) -> Event:
+        """Its first creation."""
+        return next(iter(self.births.values()))
+
+    @property
+    def started(self) -> str:
+        """Where it is started, for people."""
+        first = self.first
+        at = f" at {first['user']}" if first.get("user") else ""
+        return f"{first['site'] or 'unknown'}{at}"
+
+    def matches(self, pattern: str) -> bool:
+        """Whether a user's name or glob means it: its body's name, its thread's, or file:line."""
+        threads = {str(event.get("thread")) for event in self.births.values() if event.get("thread")}
+        names = {self.name, self.name.rpartition(".")[2], self.defined_at, self.defined_at.rpartition("/")[2], *threads}
+        return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+
+
+class Observed:
+    """A run of an app, understood."""
+
+    def __init__(self, history: History, policies: Mapping[str, Policy], where: Mapping[str, str]) -> None:
+        """`where` says where in the user's files a setting stands: {"preload_app": "gunicorn.conf.py:2"}."""
+        self.history = history
+        self.where = where
+        self.policies = policies
+        self.server: Event | None = next(iter(history.of("server")[-1:]), None)
+        self.loops = self._loops()
+        self.unmatched = [
+            pattern for pattern in policies if pattern != "*" and not any(loop.matches(pattern) for loop in self.loops)
+        ]
+
+    # What there is
+
+    def _loops(self) -> list[Loop]:
+        found: dict[tuple[str, str, str], Loop] = {}
+        jobs = self._jobs
+        for event in self.history.of("loop.created"):
+            name, kind, at = event["loop"], event["kind"], event.get("defined_at") or event.get("user") or "?"
+            if event["birth"] in jobs:
+                at, _, name = jobs[event["birth"]].rpartition(" in ")
+                kind = "job"
+            elif not self._lasts(event):
+                continue
+            loop = found.setdefault((name, kind, at), Loop(name, kind, at))
+            loop.births[event["birth"]] = event
+        loops = list(found.values())
+        names = Counter(loop.name for loop in loops)
+        for loop in loops:
+            if names[loop.name] > 1:
+                loop.name = f"{loop.name}@{loop.defined_at.rpartition('/')[2]}"
+            for pattern, policy in self.policies.items():
+                if loop.policy is None and loop.matches(pattern):
+                    loop.policy = policy
+        return loops
+
+    @cached_property
+    def _jobs(self) -> dict[str, str]:
+        """The job that a thread of an executor was in at every look of some window: a loop by itself."""
+        found = {}
+        for looks in self._looks.values():
+            for inside in looks.values():
+                rows: dict[str, list[str | None]] = {}
+                for look in inside:
+                    for unit in look["units"]:
+                        rows.setdefault(unit["birth"], []).append(unit.get("job") if unit["running"] else None)
+                for birth, words in rows.items():
+                    if len(words) >= _STILL and words[0] and len(set(words)) == 1:
+                        found[birth] = words[0]
+        return found
+
+    def _lasts(self, event: Event) -> bool:
+        """Whether it was seen alive, died, or is a process: what ends between two looks is no loop."""
+        birth = event["birth"]
+        if event["kind"] in _IN_CHILD:
+            return any(self._child_alive(birth, index) for index in range(len(self.history.windows)))
+        if any(end["birth"] == birth and end["error"] for end in self.history.of("loop.end")):
+            return True
+        return any(
+            unit["birth"] == birth and (unit["running"] or unit["alive"])
+            for looks in self._looks.values()
+            for inside in looks.values()
+            for look in inside[-1:]
+            for unit in look["units"]
+        )
+
+    @cached_property
+    def _looks(self) -> dict[str, dict[int, list[Event]]]:
+        """The looks of each process in each window."""
+        found: dict[str, dict[int, list[Event]]] = {}
+        for index, window in enumerate(self.history.windows):
+            for look in self.history.between("look", window.opened, window.closed):
+                found.setdefault(look.process, {}).setdefault(index, []).append(look)
+        return found
+
+    def _child_alive(self, birth: str, index: int) -> bool:
+        """Whether the process that a loop is lived at the end of a window."""
+        window = self.history.windows[index]
+        pids = {event["child"] for event in self.history.of("child") if event["birth"] == birth}
+        last = self.history.between("tasks", window.opened, window.closed)[-1:]
+        return any(int(key.partition("-")[0]) in pids for event in last for key in event["tasks"])
+
+    # How it fares
+
+    def states(self, loop: Loop, index: int) -> list[State]:
+        """Where a loop is, in one window."""
+        window = self.history.windows[index]
+        if loop.kind in _IN_CHILD:
+            return self._of_children(loop, index)
+        found = []
+        for process in self.history.processes.values():
+            looks = self._looks.get(process.key, {}).get(index, [])
+            if looks and process.alive_at(window.closed):
+                state = self._state(loop, process, looks)
+                if state.units or state.lies or state.piled:
+                    found.append(state)
+        return sorted(found, key=lambda state: _order(state.process.place))
+
+    def _of_children(self, loop: Loop, index: int) -> list[State]:
+        found: Counter[str] = Counter()
+        for birth, event in loop.births.items():
+            if self._child_alive(birth, index):
+                found[event.process] += 1
+        states = []
+        for key, units in found.items():
+            parent = self.history.processes[key]
+            slot = parent.place.slot if parent.place.role != "arbiter" else None
+            child = Process(key, parent.pid, parent.ppid, Place("child", slot), parent.first, None)
+            states.append(State(child, units, 0))
+        return states
+
+    def _state(self, loop: Loop, process: Process, looks: Sequence[Event]) -> State:
+        rows = [(look, [unit for unit in look["units"] if unit["birth"] in loop.births]) for look in looks]
+        last = rows[-1][1]
+        running = [unit for unit in last if unit["running"]]
+        copied = sum(loop.births[unit["birth"]].process != process.key for unit in running)
+        lying = [look for look, units in rows if any(unit["alive"] and not unit["running"] for unit in units)]
+        lies = tuple(lying[-2:]) if len(lying) >= 2 and lying[-1] is rows[-1][0] else ()
+        moves = sum(self._moves(process, looks, unit) for unit in running)
+        starved = self._starved(looks) if any(unit["print"] is not None for unit in running) else ""
+        return State(process, len(running), moves, copied, lies, starved, self._piled(loop, process, rows))
+
+    def _moves(self, process: Process, looks: Sequence[Event], unit: Mapping[str, Any]) -> int:
+        if unit["print"] is not None:
+            prints = [one["print"] for look in looks for one in look["units"] if one["birth"] == unit["birth"]]
+            return sum(one != other for one, other in itertools.pairwise(prints))
+        told = [
+            event["tasks"].get(process.key, {}).get(str(unit["tid"]))
+            for event in self.history.between("tasks", looks[0].t - 1, looks[-1].t)
+        ]
+        counts = [count for count in told if count is not None]
+        return counts[-1] - counts[0] if counts else 0
+
+    def _starved(self, looks: Sequence[Event]) -> str:
+        """Where the main thread stands while gevent's loop is not run; empty where it is."""
+        known = [look for look in looks if look["inside"] is not None]
+        if len(known) < _STILL or any(look["inside"] for look in known):
+            return ""
+        rounds = (known[-1]["iteration"] or 0) - (known[0]["iteration"] or 0)
+        if rounds >= _ROUNDS * (known[-1].t - known[0].t):
+            return ""
+        return str(known[-1]["at"][0]) if known[-1]["at"] else "native code"
+
+    def _piled(self, loop: Loop, process: Process, rows: Sequence[tuple[Event, Sequence[Mapping[str, Any]]]]) -> str:
+        """What says that a queue of the loop fills here while nobody takes."""
+        if len(rows) < _STILL:
+            return ""
+        for birth in loop.births:
+            units = [unit for _, found in rows for unit in found if unit["birth"] == birth]
+            if len(units) < _STILL or not units[-1]["sizes"]:
+                continue
+            sizes = [max(unit["sizes"], default=0) for unit in units]
+            waits = all(unit["running"] for unit in units[-_STILL:])
+            if sizes[-1] == 0 or min(sizes[-_STILL:]) < sizes[-1] or any(unit["job"] for unit in units):
+                continue
+            if waits and len({(tuple(unit["at"]), unit["print"]) for unit in units[-_STILL:]}) == 1:
+                if not self._moves(process, [look for look, _ in rows[-_STILL:]], units[-1]):
+                    return f"{number(sizes[-1], 'thing')} wait in its queue, and it takes none"
+            elif not any(unit["running"] for unit in units) and sizes[-1] > sizes[0]:
+                return f"its queue has grown from {sizes[0]} to {sizes[-1]}, and nobody is there who takes"
+        return ""
+
+    # What is wrong
+
+    def findings(self) -> list[Finding]:
+        """Every claim that such a run can tell of, the loops' first."""
+        found = [*self._boots()]
+        if not self.history.windows:
+            return found
+        for loop in self.loops:
+            found += [self._placement(loop), self._copies(loop), self._dead(loop), self._hungry(loop), self._back(loop)]
+        found += [self._answers(), self._stop(), self._shared(), self._quiet()]
+        return found
+
+    def _windows(self) -> Iterable[tuple[int, Window]]:
+        return enumerate(self.history.windows)
+
+    def _boots(self) -> list[Finding]:
+        claim = "workers_boot"
+        bad = [event for event in self.history.of("bound") if event["what"] == "boot"]
+        if not self.history.of("booted") and not self.history.windows:
+            last = self.history.of("log")[-20:]
+            return [Finding(claim, Verdict.BROKEN, None, "the app did not boot", tuple(last), how="never")]
+        unhealed = [e for e in self.history.of("fault.healed") if not e["healed"]]
+        if unhealed:
+            told = f"after {unhealed[0]['fault']} not every worker was there and answered again"
+            return [Finding(claim, Verdict.BROKEN, None, told, (*unhealed, *bad), how="not back")]
+        crashed = self._crashes()
+        if crashed:
+            return crashed
+        told = "every worker booted and answered"
+        return [Finding(claim, Verdict.HELD, None, told, tuple(self.history.of("booted")))]
+
+    def _crashes(self) -> list[Finding]:
+        """Workers that ended where nobody had them end."""
+        found = []
+        for _, window in self._windows():
+            for process in self.history.processes.values():
+                gone = process.gone
+                if process.place.role == "worker" and gone is not None and window.opened < gone < window.closed:
+                    lines = self.history.between("log", gone - 1, gone + 0.5)
+                    told = f"{who(self.history, process.key)} ended by itself at {clock(self.history, gone)}"
+                    last = f", after {quoted(lines[-1])}" if lines else ""
+                    found.append(Finding("workers_boot", Verdict.BROKEN, None, told + last, tuple(lines[-5:]), "crash"))
+        return found[:1]
+
+    def _placement(self, loop: Loop) -> Finding:
+        claim = "exactly_one_listener"
+        if loop.policy is None:
+            places = [f"{state.process.place} ({state.word})" for state in self.states(loop, 0)]
+            told = f"no policy says where it is meant to be; it is in {listing(places) if places else 'no process'}"
+            return Finding(claim, Verdict.NOT_APPLICABLE, loop.name, told)
+        if loop.policy is Policy.BEST_EFFORT:
+            return Finding(claim, Verdict.NOT_APPLICABLE, loop.name, "the policy best_effort is counted, never judged")
+        for index, window in self._windows():
+            wrong, how = self._misplaced(loop, index, window)
+            if wrong:
+                told = f"after {window.after}: {wrong}; the policy is {loop.policy.value}"
+                return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), how)
+        windows = number(len(self.history.windows), "window")
+        told = f"it was where {loop.policy.value} says in each of {windows}"
+        return Finding(claim, Verdict.HELD, loop.name, told, self._evidence(loop, 0))
+
+    def _misplaced(self, loop: Loop, index: int, window: Window) -> tuple[str, str]:
+        states = [state for state in self.states(loop, index) if state.units]
+        useful = [state for state in states if not state.starved and not state.piled]
+        counts = Counter(str(state.process.place) for state in states)
+        for state in states:
+            if loop.kind not in _RUNNERS:
+                counts[str(state.process.place)] += state.units - 1
+        total = sum(counts.values())
+        where = listing(f"{place}{f' x{count}' if count > 1 else ''}" for place, count in counts.items())
+        if not useful:
+            return f"it runs in no process{f' ({where} stand still)' if states else ''}", "zero"
+        if loop.policy is Policy.ONCE_PER_SERVICE and total > 1:
+            return f"it runs {total} times: in {where}", "double"
+        if loop.policy is Policy.ARBITER_ONLY:
+            outside = [s for s in states if s.process.place.slot is not None or s.process.place.role == "worker"]
+            if outside or total > 1:
+                return f"it runs in {where}", "double"
+        if loop.policy is Policy.ONCE_PER_WORKER:
+            wanted = set(window.slots or ())
+            missing = sorted(wanted - {state.process.place.slot for state in useful})
+            extra = [s for s in states if s.process.place.slot is None]
+            if missing:
+                return f"it does not run in {listing(f'worker {slot}' for slot in missing)}", "zero"
+            if extra or total > len(wanted):
+                return f"it runs {total} times for {number(len(wanted), 'worker')}: in {where}", "double"
+        return "", ""
+
+    def _copies(self, loop: Loop) -> Finding:
+        claim = "no_copied_thread"
+        if loop.policy in (Policy.INHERIT_ALLOWED, Policy.BEST_EFFORT):
+            told = f"the policy {loop.policy.value} allows copies"
+            return Finding(claim, Verdict.NOT_APPLICABLE, loop.name, told)
+        for index, window in self._windows():
+            copies = [state for state in self.states(loop, index) if state.copied]
+            if copies:
+                places = listing(who(self.history, state.process.key) for state in copies)
+                creators = listing({who(self.history, event.process) for event in loop.births.values()}, 2)
+                told = f"created in {creators}, and also alive in {places}: copied by a fork (after {window.after})"
+                return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), "copied")
+        return Finding(claim, Verdict.HELD, loop.name, "it lives nowhere but where it was created")
+
+    def _dead(self, loop: Loop) -> Finding:
+        claim = "no_dead_listener"
+        died = [e for e in self.history.of("loop.end") if e["birth"] in loop.births and e["error"]]
+        died = [event for event in died if event.t < self._term]
+        if died:
+            told = f"it died in {who(self.history, died[0].process)} of {died[0]['error']}"
+            at = died[0].get("at")
+            told += f", raised at {at[-1]}" if at else ""
+            return Finding(claim, Verdict.BROKEN, loop.name, told, tuple(died), "died")
+        for index, window in self._windows():
+            for state in self.states(loop, index):
+                place = who(self.history, state.process.key)
+                if state.lies:
+                    told = f"in {place} its owner sees it alive, and nothing runs it there (after {window.after})"
+                    return Finding(claim, Verdict.BROKEN, loop.name, told, state.lies, "believed alive")
+                if state.piled and not state.units:
+                    told = f"in {place} {state.piled} (after {window.after})"
+                    return Finding(
+                        claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), "dead in worker"
+                    )
+        return Finding(claim, Verdict.HELD, loop.name, "nothing takes it for alive where nothing runs it")
+
+    def _hungry(self, loop: Loop) -> Finding:
+        claim = "no_starved_greenlet"
+        for index, window in self._windows():
+            for state in self.states(loop, index):
+                place = who(self.history, state.process.key)
+                if state.starved and state.units:
+                    told = f"in {place} gevent's loop is not run, so it has no turns: the main thread stands in "
+                    told += f"{state.starved} (after {window.after})"
+                    return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), "starved")
+                if state.piled and state.units:
+                    told = f"in {place} {state.piled} (after {window.after})"
+                    return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), "stuck")
+        return Finding(claim, Verdict.HELD, loop.name, "wherever it is, it can have its turns")
+
+    def _back(self, loop: Loop) -> Finding:
+        claim = "handover_is_safe"
+        before = {state.process.place for state in self.states(loop, 0) if state.units and _in_worker(state)}
+        windows = list(self._windows())
+        if len(windows) < 2:
+            return Finding(claim, Verdict.NOT_APPLICABLE, loop.name, "no worker was replaced")
+        slots = self.history.windows[0].slots or ()
+        everywhere = {place.slot for place in before} >= set(slots)
+        for index, window in windows[1:]:
+            after = {state.process.place for state in self.states(loop, index) if state.units and _in_worker(state)}
+            missing = sorted(str(place) for place in before - after)
+            if missing and everywhere and loop.policy is not Policy.BEST_EFFORT:
+                told = f"it ran in every worker, and after {window.after} it does not come back in {listing(missing)}"
+                return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), "not back")
+        return Finding(claim, Verdict.HELD, loop.name, "it is again where it was once workers were replaced")
+
+    def _evidence(self, loop: Loop, index: int) -> tuple[Event, ...]:
+        looks = [
+            look
+            for found in self._looks.values()
+            for look in found.get(index, [])[-1:]
+            if any(unit["birth"] in loop.births for unit in look["units"])
+        ]
+        return (*list(loop.births.values())[:4], *looks[:6])
+
+    # The server
+
+    @cached_property
+    def _term(self) -> float:
+        ended = [event.t for event in self.history.of("fault.ok") if event["fault"] == "term"]
+        return min([*ended, *(event.t for event in self.history.of("killed"))], default=float("inf"))
+
+    def _answers(self) -> Finding:
+        claim = "server_answers"
+        silent, asked = [], 0
+        for _, window in self._windows():
+            numbers = {e["request"] for e in self.history.between("request.invoke", window.opened, window.closed)}
+            asked += len(numbers)
+            silent += [e for e in self.history.of("request.info", "request.fail") if e["request"] in numbers]
+        if silent:
+            told = f"{len(silent)} of {number(asked, 'request')} got no answer: {silent[0]['error']}"
+            return Finding(claim, Verdict.BROKEN, None, told, tuple(silent[:6]), "no answer")
+        if not asked:
+            return Finding(claim, Verdict.NOT_APPLICABLE, None, "no request was sent")
+        return Finding(claim, Verdict.HELD, None, f"each of {number(asked, 'request')} was answered")
+
+    def _stop(self) -> Finding:
+        claim = "clean_shutdown"
+        term = [event for event in self.history.of("fault.ok") if event["fault"] == "term"]
+        if not term:
+            return Finding(claim, Verdict.NOT_APPLICABLE, None, "it was not told to stop")
+        left = self.history.of("left")
+        stopped = self.history.of("stopped")
+        keeps = self._what_keeps()
+        if left:
+            names = listing(self._name(one["pid"], one["start"]) for one in left[0]["processes"])
+            told = f"after TERM {names} did not end{keeps}"
+            return Finding(claim, Verdict.BROKEN, None, told, (*term, *left), "left")
+        if not stopped:
+            return Finding(claim, Verdict.UNKNOWN, None, "nobody saw it stop", tuple(term))
+        bound = self.server["graceful_timeout"] if self.server else 30
+        if stopped[0]["seconds"] >= bound:
+            told = f"it took {stopped[0]['seconds']:.1f} s to stop, all of graceful_timeout ({bound} s){keeps}"
+            return Finding(claim, Verdict.BROKEN, None, told, (*term, *stopped), "killed")
+        return Finding(
+            claim, Verdict.HELD, None, f"it was gone {stopped[0]['seconds']:.1f} s after TERM", tuple(stopped)
+        )
+
+    def _name(self, pid: int, start: int) -> str:
+        key = f"{pid}-{start}"
+        return who(self.history, key) if key in self.history.processes else f"a process of it (pid {pid})"
+
+    def _what_keeps(self) -> str:
+        """The loops that still ran when it should have stopped."""
+        looks = [look for look in self.history.of("look") if look.t > self._term]
+        living = [
+            f"{loop.name} in {who(self.history, look.process)}"
+            for look in looks
+            for unit in look["units"]
+            for loop in self.loops
+            if unit["running"] and unit["birth"] in loop.births and loop.births[unit["birth"]].get("daemon") is False
+        ]
+        return f"; not a daemon, and still running: {listing(dict.fromkeys(living))}" if living else ""
+
+    def _shared(self) -> Finding:
+        return no_socket_shared_across_fork(_PLAIN, self.history)[0]
+
+    def _quiet(self) -> Finding:
+        before = History([event for event in self.history.events if event.t < self._term], self.history.damage)
+        return quiet_runtime(_PLAIN, before)[0]
+
+
+def _in_worker(state: State) -> bool:
+    return state.process.place.slot is not None
+
+
+def _order(place: Place) -> tuple[int, int]:
+    return ("arbiter", "worker", "child").index(place.role), -1 if place.slot is None else place.slot

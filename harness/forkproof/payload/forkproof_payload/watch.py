@@ -1,0 +1,721 @@
+"""Watches an app that knows nothing of it: which background loops it creates, and how each fares in each process.
+
+Creation is wrapped (`threading.Thread.start`, `multiprocessing` processes, forks); greenlets are found when one looks,
+since gevent itself keeps where each was spawned. A look is asked for by a signal: the handler runs in the main thread
+between two bytecodes, reads, writes one event and returns. It takes no lock, starts no thread, switches no greenlet,
+asks no object anything that runs code of the app.
+
+Does not see: threads that C code starts; loops that begin and end between two looks; a process that was started as a
+new program (spawn, forkserver, subprocess) from inside: the supervisor sees that one from outside.
+"""
+
+import collections
+import faulthandler
+import functools
+import gc
+import os
+import signal
+import sys
+import threading
+import weakref
+
+from forkproof_payload import originals, probe
+
+_OURS = os.path.dirname(os.path.abspath(__file__))
+_BEGIN = os.path.join(os.path.dirname(_OURS), "begin.py")
+_LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+_MOST_FRAMES = 60
+_TOLD_FRAMES = 8
+_MOST_BIRTHS = 300
+"""Loops of one process that are told of: an app may start a thread with each request."""
+_MOST_QUEUES = 8
+_HOOKS = (
+    "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int",
+    "worker_abort", "pre_exec", "pre_request", "post_request", "child_exit", "worker_exit", "nworkers_changed",
+    "on_exit", "ssl_context",
+)  # fmt: skip
+
+_current_frames = sys._current_frames
+_getpid = os.getpid
+_get_ident = threading.get_ident
+
+
+class _Unit(object):
+    """A thread, greenlet or process, as it was created."""
+
+    def __init__(self, thing, name, kind, defined_at, origin, queues=()):
+        self.birth = "".join("{:02x}".format(byte) for byte in bytearray(os.urandom(8)))
+        self.thing = weakref.ref(thing)
+        self.kind = kind
+        self.pid = _getpid()
+        self.queues = queues
+        probe.event(
+            "loop.created", loop=name, birth=self.birth, kind=kind, site=origin.site, defined_at=defined_at,
+            thread=getattr(thing, "name", None) if kind != "greenlet" else None,
+            daemon=getattr(thing, "daemon", None) if kind != "greenlet" else None,
+            user=origin.user, starter=origin.starter, at=origin.frames[:_TOLD_FRAMES],
+        )  # fmt: skip
+
+
+_units = {}
+"""By id of the object; one that was there at a fork is in the child's too."""
+_slots = {}
+_last = {"reload": None, "next": ("child", None), "server": None, "births": 0, "patched": None, "forker": None}
+
+
+def begin(look, stacks):
+    """Watch this process, and those that it forks."""
+    _last["stacks"] = stacks
+    probe.event("role", role="arbiter", slot=None)
+    _wrap(threading.Thread, "start", _starting)
+    if hasattr(threading, "excepthook"):
+        _chain_excepthook()
+    sys.meta_path.insert(0, _Finder())
+    os.register_at_fork(before=_before_fork, after_in_child=_in_child)
+    signal.signal(look, _look)
+    _let_dump()
+
+
+def _let_dump():
+    path = os.path.join(probe._folder, "stacks", probe.key() + ".txt")
+    faulthandler.register(_last["stacks"], file=_StackFile(path), all_threads=True, chain=False)
+
+
+class _StackFile(object):
+    def __init__(self, path):
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def fileno(self):
+        return self._descriptor
+
+    def flush(self):
+        pass
+
+
+def _wrap(owner, name, before, after=None):
+    """Have `before(self)` called before a method, and `after(self, unit)` after it."""
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def method(self, *args, **kwargs):
+        unit = _quietly(before, self)
+        result = original(self, *args, **kwargs)
+        if after is not None and unit is not None:
+            _quietly(after, self, unit)
+        return result
+
+    setattr(owner, name, method)
+
+
+def _quietly(function, *args):
+    """What a function of ours comes to; that it failed is told, and does no harm."""
+    try:
+        return function(*args)
+    except Exception as error:
+        where = error.__traceback__
+        while where.tb_next is not None:
+            where = where.tb_next
+        probe.event("watch.failed", error="{!r} in {}:{}".format(error, function.__name__, where.tb_lineno))
+        return None
+
+
+class _Finder(object):
+    """Wraps `multiprocessing.process` once the app imports it."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "multiprocessing.process":
+            return None
+        sys.meta_path.remove(self)
+        from importlib.util import find_spec
+
+        spec = find_spec(name)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            _quietly(_wrap, module.BaseProcess, "start", _process_starting, _process_started)
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+# --- where a loop comes from
+
+
+class _Origin(object):
+    """Who started a loop: `site` for people, `user` the innermost place in the app's own files, `starter` outside of
+    Python's library and gevent."""
+
+    def __init__(self, frames, site):
+        self.frames = ["{}:{} in {}".format(*frame) for frame in frames]
+        self.site = site
+        self.user = next(("{}:{}".format(*frame[:2]) for frame in frames if _is_users(frame[0])), None)
+        self.starter = next((frame[0] for frame in frames if not _is_plumbing(frame[0])), None)
+
+
+def _walk(frame):
+    """The frames from this one outwards, ours left out."""
+    found = []
+    while frame is not None and len(found) < _MOST_FRAMES:
+        if not _is_ours(frame.f_code.co_filename):
+            found.append(frame)
+        frame = frame.f_back
+    return found
+
+
+def _plain(frames):
+    return [(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_name) for frame in frames]
+
+
+def _is_ours(path):
+    return path.startswith(_OURS) or path == _BEGIN
+
+
+def _is_library(path):
+    return path.startswith(("<frozen", _LIBRARY)) and "-packages" not in path
+
+
+def _package(name):
+    module = sys.modules.get(name)
+    path = getattr(module, "__file__", None)
+    return os.path.dirname(path) + os.sep if path else None
+
+
+def _in_package(path, *names):
+    return any(folder is not None and path.startswith(folder) for folder in map(_package, names))
+
+
+def _is_plumbing(path):
+    """Whether a frame only passes on: Python's library, gevent."""
+    # What gevent's Cython modules report is relative to where they were built.
+    return _is_library(path) or _in_package(path, "gevent", "greenlet") or path.startswith("src/gevent")
+
+
+def _is_users(path):
+    return (
+        "-packages" not in path and not path.startswith("<") and not _is_plumbing(path) and not _is_ours(path)
+        and not _in_package(path, "gunicorn") and not path.endswith("/bin/gunicorn")
+    )  # fmt: skip
+
+
+def _origin(frame):
+    frames = _walk(frame)
+    return _Origin(_plain(frames), _quietly(_site, frames) or "unknown")
+
+
+def _site(frames):
+    """Which of gunicorn's hooks, which request or which import these frames belong to."""
+    for number, frame in enumerate(frames):
+        code = frame.f_code
+        if code.co_name == "<module>" and not _is_library(code.co_filename):
+            if code.co_filename.endswith("/bin/gunicorn") or _in_package(code.co_filename, "gunicorn"):
+                continue
+            outer = [one.f_code for one in frames[number:]]
+            if any(one.co_name in ("handle_request", "run_application") for one in outer):
+                return "request ({})".format(_short(code.co_filename))
+            return "import of {}".format(_outermost_import(frames))
+        if _in_package(code.co_filename, "gunicorn") and number:
+            caller = frames[number - 1].f_code
+            hook = _hook(frame, caller)
+            if hook is not None:
+                return hook
+            if code.co_name in ("handle_request", "handle_http", "handle_http2", "process_request"):
+                return "request"
+            if code.co_name == "spawn_worker" and frames[0].f_code is not code and number:
+                return "hook of os.fork" if not _in_package(caller.co_filename, "gunicorn") else None
+        elif code.co_name == "run_application" and code.co_filename.endswith("pywsgi.py"):
+            return "request"
+    outermost = frames[-1].f_code if frames else None
+    if outermost is not None and outermost.co_name in ("_bootstrap", "run"):
+        inner = [one.f_code for one in frames if not _is_plumbing(one.f_code.co_filename)]
+        if inner:
+            return "loop {}".format(_code_name(inner[-1]))
+    return None
+
+
+def _outermost_import(frames):
+    """The app's own file whose import this is, the one that asked first last: the config file, or the app."""
+    files = [frame.f_code.co_filename for frame in frames if frame.f_code.co_name == "<module>"]
+    users = [path for path in files if _is_users(path)]
+    return _short((users or files)[0])
+
+
+def _short(path):
+    here = os.getcwd() + os.sep
+    return path[len(here) :] if path.startswith(here) else path
+
+
+def _hook(frame, caller):
+    """The name of the hook that gunicorn's frame has called, `hook NAME`."""
+    owner = _locals(frame).get("self")
+    config = getattr(owner, "cfg", None)
+    settings = getattr(config, "settings", None)
+    if not isinstance(settings, dict):
+        return None
+    for name in _HOOKS:
+        setting = settings.get(name)
+        value = setting.get() if setting is not None else None
+        if getattr(value, "__code__", None) is caller:
+            return "hook {}".format(name)
+    return None
+
+
+_ASKS_ITSELF = frozenset(["locals", "vars", "dir", "eval", "exec", "f_locals"])
+
+
+def _locals(frame):
+    """A function's variables, leaving nothing behind: before 3.13 a frame keeps what it was asked for.
+
+    Not those of a module, or of a function that asks for them itself: those it may keep.
+    """
+    code = frame.f_code
+    if not code.co_flags & 1 or not _ASKS_ITSELF.isdisjoint(code.co_names):
+        return {}
+    asked = frame.f_locals
+    found = dict(asked)
+    if isinstance(asked, dict):
+        asked.clear()
+    return found
+
+
+# --- what a loop is
+
+
+def _unwrapped(function):
+    """The function that runs in the end, and the object that it is bound to."""
+    owner = None
+    for _ in range(10):
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif hasattr(function, "__func__"):
+            owner = function.__self__
+            function = function.__func__
+        elif isinstance(getattr(function, "__dict__", None), dict) and "__wrapped__" in function.__dict__:
+            function = function.__dict__["__wrapped__"]
+        else:
+            break
+    if not hasattr(function, "__code__"):
+        call = getattr(type(function), "__call__", None)  # noqa: B004
+        if hasattr(call, "__code__"):
+            return call, function
+    return function, owner
+
+
+def _named(function):
+    """(qualified name, `file:line`, file) of a body."""
+    code = getattr(function, "__code__", None)
+    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None) or type(function).__name__
+    if code is None:
+        return name, None, None
+    return name, "{}:{}".format(code.co_filename, code.co_firstlineno), code.co_filename
+
+
+def _code_name(code):
+    return getattr(code, "co_qualname", code.co_name)
+
+
+def _is_servers(path, origin):
+    """Whether a loop is gunicorn's or gevent's own."""
+    if path is not None and (_in_package(path, "gunicorn", "gevent") or path.startswith("src/gevent")):
+        return True
+    starter = origin.starter
+    return (path is None or _is_plumbing(path)) and starter is not None and (
+        _in_package(starter, "gunicorn", "geventwebsocket", "tornado") or starter.endswith("/bin/gunicorn")
+    )  # fmt: skip
+
+
+def _add(thing, function, kind, frame, values=(), origin=None):
+    """Note that something is created; None for what is gunicorn's or gevent's own."""
+    body, owner = _unwrapped(function)
+    name, defined_at, path = _named(body)
+    origin = origin or _origin(frame)
+    if _is_servers(path, origin) or _last["births"] >= _MOST_BIRTHS:
+        return None
+    _last["births"] += 1
+    if kind == "thread" and path is not None and path.endswith("concurrent/futures/thread.py"):
+        kind, name, defined_at = "executor", getattr(thing, "name", name).rpartition("_")[0] or name, origin.user
+    unit = _Unit(thing, name, kind, defined_at, origin, _queues(body, owner, values))
+    _units[id(thing)] = unit
+    return unit
+
+
+def _starting(thread):
+    if thread._started.is_set():
+        return None  # it will be refused
+    function = getattr(thread, "_target", None)
+    kind = "thread"
+    if isinstance(thread, threading.Timer):
+        function, kind = thread.function, "timer"
+    elif function is None:
+        function = functools.partial(type(thread).run, thread)
+    values = list(getattr(thread, "_args", None) or ()) + list((getattr(thread, "_kwargs", None) or {}).values())
+    values += [value for name, value in vars(thread).items() if not name.startswith(("_target", "_args", "_kwargs"))]
+    return _add(thread, function, kind, sys._getframe(), values)
+
+
+def _process_starting(process):
+    function = getattr(process, "_target", None)
+    if function is None:
+        function = functools.partial(type(process).run, process)
+    unit = _add(process, function, "process", sys._getframe())
+    _last["starting"] = unit
+    return unit
+
+
+def _process_started(process, unit):
+    _last["starting"] = None
+    probe.event("child", birth=unit.birth, child=process.pid)
+
+
+def _queues(body, owner, values):
+    """Weak references to the queues that a loop has: its arguments, its object's attributes, globals that it names."""
+    candidates = list(values)
+    for one in [owner] + list(values):
+        attributes = getattr(one, "__dict__", None)
+        if isinstance(attributes, dict) and not isinstance(one, (type, type(os))):
+            candidates += list(attributes.values())[:50]
+    code = getattr(body, "__code__", None)
+    if code is not None:
+        names = getattr(body, "__globals__", {})
+        candidates += [names[name] for name in code.co_names if name in names]
+        for cell in getattr(body, "__closure__", None) or ():
+            try:
+                candidates.append(cell.cell_contents)
+            except ValueError:
+                pass  # it is empty
+    found = []
+    for one in candidates:
+        if _size(one) is not None and not any(one is reference() for reference in found):
+            try:
+                found.append(weakref.ref(one))
+            except TypeError:
+                pass
+    return found[:_MOST_QUEUES]
+
+
+def _size(thing):
+    """How much is in a queue, without taking its lock; None for what is none."""
+    kind = type(thing)
+    if isinstance(thing, collections.deque):
+        return len(thing)
+    if kind.__module__ == "_queue" or (kind.__module__ or "").startswith("gevent.") and hasattr(kind, "qsize"):
+        return thing.qsize()
+    if hasattr(kind, "qsize") and hasattr(kind, "get"):
+        inner = getattr(thing, "__dict__", {}).get("queue", getattr(thing, "__dict__", {}).get("_queue"))
+        return len(inner) if isinstance(inner, (list, collections.deque)) else None
+    return None
+
+
+def _chain_excepthook():
+    original = threading.excepthook
+
+    def excepthook(args, *more):
+        unit = _units.get(id(args.thread)) if args.thread is not None else None
+        if unit is not None:
+            error = "{}: {}".format(args.exc_type.__name__, args.exc_value)
+            at = []
+            trace = args.exc_traceback
+            while trace is not None:
+                at.append("{}:{}".format(trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+                trace = trace.tb_next
+            probe.event("loop.end", loop=args.thread.name, birth=unit.birth, error=error[:500], at=at[-_TOLD_FRAMES:])
+        original(args, *more)
+
+    threading.excepthook = excepthook
+
+
+# --- forks
+
+
+def _before_fork():
+    _quietly(_prepare_fork)
+
+
+def _prepare_fork():
+    _find_greenlets()
+    frame = sys._getframe()
+    frames = _walk(frame)
+    _last["forker"] = frames[0] if frames else None
+    _last["next"] = ("child", None)
+    for number, one in enumerate(frames):
+        if one.f_code.co_name == "spawn_worker" and _in_package(one.f_code.co_filename, "gunicorn"):
+            # Only gevent's own stands between gunicorn and the system's fork: not a hook that forks.
+            if all(_is_plumbing(inner.f_code.co_filename) for inner in frames[:number]):
+                names = _locals(one)
+                _tell_server(names["self"])
+                _last["next"] = ("worker", _slot(names["self"], names["worker"], frames))
+            return
+
+
+def _tell_server(arbiter):
+    config = arbiter.cfg
+    if _last["server"] is None:
+        probe.event("role", role="arbiter", slot=None)
+    told = {
+        "workers": arbiter.num_workers, "worker_class": str(config.worker_class_str), "threads": config.threads,
+        "preload": bool(config.preload_app), "timeout": config.timeout, "reload": bool(config.reload),
+        "graceful_timeout": config.graceful_timeout, "config": str(config.config) if config.config else None,
+    }  # fmt: skip
+    addresses = [listener.sock.getsockname() for listener in arbiter.LISTENERS]
+    told["address"] = list(addresses[0]) if addresses and isinstance(addresses[0], tuple) else [str(addresses[:1])]
+    if told != _last["server"]:
+        _last["server"] = told
+        probe.event("server", **told)
+
+
+def _slot(arbiter, worker, frames):
+    """A slot that no worker has; a reload begins anew."""
+    reloading = next((id(frame) for frame in frames if frame.f_code.co_name == "reload"), None)
+    if reloading is not None and reloading != _last["reload"]:
+        _slots.clear()
+    _last["reload"] = reloading
+    living = set(map(id, arbiter.WORKERS.values()))
+    for gone in [one for one in _slots if one not in living]:
+        del _slots[gone]
+    taken = set(_slots.values())
+    slot = next(number for number in range(len(taken) + 1) if number not in taken)
+    _slots[id(worker)] = slot
+    return slot
+
+
+def _in_child():
+    _quietly(_become_child)
+
+
+def _become_child():
+    role, slot = _last["next"]
+    _last["births"] = 0
+    probe.event("role", role=role, slot=slot)
+    _let_dump()
+    if role == "worker":
+        return
+    unit, _last["starting"] = _last.get("starting"), None
+    if unit is not None:
+        probe.event("child", birth=unit.birth, child=_getpid())
+    elif _last["forker"] is not None:
+        frames = _walk(_last["forker"])
+        origin = _origin(_last["forker"])
+        inner = next((one.f_code for one in frames if not _is_plumbing(one.f_code.co_filename)), None)
+        through = any(one.f_code.co_filename.endswith("/subprocess.py") for one in frames)
+        if inner is not None and not through and not _in_package(inner.co_filename, "gunicorn"):
+            at = "{}:{}".format(inner.co_filename, inner.co_firstlineno)
+            unit = _Unit(_Forked(), _code_name(inner), "fork", at, origin)
+            probe.event("child", birth=unit.birth, child=_getpid())
+    _last["forker"] = None
+
+
+class _Forked(object):
+    """Stands for a process that the app forked by itself."""
+
+
+# --- greenlets
+
+
+def _all_greenlets():
+    if "gevent.greenlet" not in sys.modules:
+        return []
+    base = sys.modules["greenlet"].greenlet
+    kinds = {}
+    found = []
+    for one in gc.get_objects():
+        kind = type(one)
+        wanted = kinds.get(kind)
+        if wanted is None:
+            wanted = kinds[kind] = issubclass(kind, base)
+        if wanted:
+            found.append(one)
+    return found
+
+
+def _root(one):
+    while one.parent is not None:
+        one = one.parent
+    return one
+
+
+def _find_greenlets():
+    """Every greenlet that may be a loop, with what was noted of it; new ones are noted."""
+    found = []
+    everyone = _all_greenlets()
+    if not everyone:
+        return found
+    hub_class = sys.modules["gevent.hub"].Hub
+    kind = sys.modules["gevent.greenlet"].Greenlet
+    for one in everyone:
+        if isinstance(one, hub_class) or one.parent is None or one.dead:
+            continue
+        if not isinstance(one, kind):
+            continue
+        body = getattr(one, "_run", None)
+        thread = getattr(body, "__self__", None)
+        if isinstance(thread, threading.Thread):
+            found.append((one, _units.get(id(thread))))
+            continue
+        unit = _units.get(id(one))
+        if unit is None or unit.thing() is not one:
+            unit = None
+            if body is not None:
+                stack = getattr(one, "spawning_stack", None)
+                frames = []
+                while stack is not None and len(frames) < _MOST_FRAMES:
+                    frames.append(stack)
+                    stack = stack.f_back
+                frames = [frame for frame in frames if not _is_ours(frame.f_code.co_filename)]
+                origin = _Origin(_plain(frames), _quietly(_spawn_site, frames) or "unknown")
+                values = list(one.args) + list((one.kwargs or {}).values())
+                unit = _add(one, body, "greenlet", None, values, origin)
+                if unit is None:
+                    _units[id(one)] = unit = _Own(one)
+        found.append((one, unit))
+    return [(one, unit) for one, unit in found if unit is not None and not isinstance(unit, _Own)]
+
+
+class _Own(object):
+    """Stands for a greenlet of the server's own."""
+
+    def __init__(self, thing):
+        self.thing = weakref.ref(thing)
+
+
+def _spawn_site(frames):
+    """As `_site`, of what gevent keeps: it has no variables, so hooks are told by their names."""
+    for number, frame in enumerate(frames):
+        code = frame.f_code
+        if code.co_name == "<module>" and not _is_library(code.co_filename) and not _in_package(
+            code.co_filename, "gunicorn"
+        ):
+            return "import of {}".format(_outermost_import(frames))
+        if _in_package(code.co_filename, "gunicorn") and number:
+            caller = frames[number - 1].f_code
+            if code.co_name in ("handle_request", "handle"):
+                return "request"
+            if caller.co_name in _HOOKS:
+                return "hook {}".format(caller.co_name)
+        elif code.co_name == "run_application" and code.co_filename.endswith("pywsgi.py"):
+            return "request"
+    return None
+
+
+# --- looks
+
+
+def _look(number, frame):
+    _quietly(_tell, frame)
+
+
+def _tell(frame):
+    patched = originals.states()
+    if patched != _last["patched"] or _last.get("patched_pid") != _getpid():
+        _last["patched"], _last["patched_pid"] = patched, _getpid()
+        probe.event("patched", when="look", keywords=originals.keywords(), names=patched)
+    greenlets = _find_greenlets()
+    current = None
+    hub = {"inside": None, "iteration": None}
+    if "gevent.hub" in sys.modules:
+        current = sys.modules["greenlet"].getcurrent()
+        root = _root(current)
+        hub_class = sys.modules["gevent.hub"].Hub
+        for one in _hubs(hub_class):
+            if _root(one) is root:
+                hub = {"inside": current is one, "iteration": getattr(one.loop, "iteration", None)}
+    natives = _current_frames()
+    backed, told = {}, []
+    for one, unit in greenlets:
+        at = frame if one is current else one.gr_frame
+        row = _row(unit, not one.dead, not one.dead, None, _walk(at), _print(at))
+        row["main"] = _root(one) is _root(current) if current is not None else True
+        if unit.kind == "greenlet":
+            told.append(row)
+        else:
+            backed[unit.birth] = row
+    idents = set()
+    for unit in list(_units.values()):
+        thread = unit.thing()
+        if not isinstance(thread, threading.Thread):
+            continue
+        alive = _is_alive(thread)
+        row = backed.get(unit.birth)
+        if row is None:
+            inherited = unit.pid != _getpid()
+            running = not inherited and thread.ident in natives
+            stack = _walk(natives.get(thread.ident)) if running else []
+            tid = getattr(thread, "native_id", None) if running else None
+            row = _row(unit, alive, running, tid, stack, None)
+            if running:
+                idents.add(thread.ident)
+        else:
+            row["alive"] = alive
+        if row["alive"] or row["running"] or row["sizes"]:
+            told.append(row)
+    probe.event(
+        "look", at=["{}:{} in {}".format(*one) for one in _plain(_walk(frame)[:_TOLD_FRAMES])],
+        inside=hub["inside"], iteration=hub["iteration"], units=told,
+        others=_others(natives, idents),
+    )  # fmt: skip
+
+
+def _hubs(hub_class):
+    local = sys.modules.get("gevent._hub_local")
+    one = getattr(local, "get_hub_if_exists", lambda: None)()
+    return [one] if isinstance(one, hub_class) else []
+
+
+def _row(unit, alive, running, tid, stack, print_):
+    sizes = [_size(queue()) for queue in unit.queues if queue() is not None]
+    job = None
+    for inner, outer in zip(stack, stack[1:]):  # noqa: B905
+        if outer.f_code.co_name == "run" and outer.f_code.co_filename.endswith("concurrent/futures/thread.py"):
+            code = inner.f_code
+            job = "{}:{} in {}".format(code.co_filename, code.co_firstlineno, _code_name(code))
+    at = ["{}:{} in {}".format(*one) for one in _plain(stack[:_TOLD_FRAMES])]
+    return {
+        "birth": unit.birth, "alive": bool(alive), "running": bool(running), "tid": tid, "print": print_, "at": at,
+        "job": job, "sizes": [size for size in sizes if size is not None], "inherited": unit.pid != _getpid(),
+    }  # fmt: skip
+
+
+def _others(natives, idents):
+    """Native threads that nobody has noted: what each is in."""
+    found = []
+    me = _get_ident()
+    known = {thread.ident for thread in list(threading._active.values())}
+    for ident, frame in natives.items():
+        if ident not in idents and ident not in known and ident != me and ident != threading.main_thread().ident:
+            found.append({"thread": str(ident), "at": "; ".join(
+                "{}:{} in {}".format(*one) for one in _plain(_walk(frame))[-_TOLD_FRAMES:]
+            )})  # fmt: skip
+    return found
+
+
+def _is_alive(thread):
+    """What `thread.is_alive()` answers, without what it does besides."""
+    started = getattr(thread, "_started", None)
+    if started is None or not started.is_set():
+        return False
+    handle = getattr(thread, "_handle", None)
+    if handle is not None and hasattr(handle, "is_done"):  # from 3.13
+        return not handle.is_done()
+    if getattr(thread, "_is_stopped", True):
+        return False
+    lock = getattr(thread, "_tstate_lock", None)
+    return lock is None or lock.locked()
+
+
+def _print(frame):
+    """What differs when a greenlet has moved: where it stands, what its variables are, when its timers fire."""
+    parts = []
+    while frame is not None and len(parts) < 40:
+        if not _is_ours(frame.f_code.co_filename):
+            values = []
+            for value in _locals(frame).values():
+                if isinstance(value, (int, float)) or (isinstance(value, (str, bytes)) and len(value) < 100):
+                    values.append(value)
+                else:
+                    values.append(id(value))
+                    if type(value).__module__.startswith("gevent"):
+                        values.append(getattr(value, "at", None))
+            parts.append((frame.f_code.co_filename, frame.f_lasti, tuple(values)))
+        frame = frame.f_back
+    return "{:x}".format(hash(tuple(parts)) & 0xFFFFFFFFFFFF)

@@ -1,0 +1,113 @@
+"""What a person reads of `forkproof check`: loops by processes, then each failure with cause and cure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from forkproof.check import CheckReport, identity
+from forkproof.judge import server_log
+from forkproof.observed import Loop, Observed
+from forkproof.reports.junit import Case
+from forkproof.reports.terminal import escape, verdict_text
+from forkproof.target import describe
+from forkproof.verdict import Finding, Verdict
+
+
+def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
+    """The whole report."""
+    observed = report.observed
+    parts: list[RenderableType] = [f"target: {describe(report.versions)}"]
+    if observed.server is not None:
+        parts.append(escape(_deployment(observed)))
+    parts += ["", loops_table(observed), ""] if observed.loops else ["", "no background loop was found"]
+    for loop in observed.loops:
+        parts.append(escape(f"{loop.name}: {_brief(loop.defined_at)}, started by {_brief(loop.started)}"))
+    for pattern in observed.unmatched:
+        parts.append(f"[yellow]--policy {escape(pattern)}: no loop is called so[/]")
+    for judgement in report.judgements:
+        finding = judgement.finding
+        if finding.verdict in (Verdict.BROKEN, Verdict.UNKNOWN):
+            parts += ["", failure(finding, report.cures.get(judgement.key, ""))]
+        elif verbosity > 0:
+            words = finding.verdict.value.replace("_", " ")
+            about = f" ({finding.loop})" if finding.loop else ""
+            parts.append(escape(f"{finding.claim}{about}: {words}: {finding.explanation}"))
+    if verbosity > 0 or any(found.finding.claim == "workers_boot" for found in report.broken):
+        parts += ["", "the server's last words:", escape(server_log(report.folder))]
+    parts += ["", f"{verdict_text(report.verdict)}  (evidence: {escape(str(report.folder))})"]
+    return Group(*parts)
+
+
+def _deployment(observed: Observed) -> str:
+    server = observed.server
+    assert server is not None
+    words = f"{server['workers']} {server['worker_class']} worker{'s' if server['workers'] != 1 else ''}"
+    return f"server: {words}{', preload' if server['preload'] else ''}"
+
+
+def loops_table(observed: Observed) -> Table:
+    """One row for each loop, one column for each process after the boot, and what each fault changed."""
+    table = Table(box=None, pad_edge=False)
+    windows = observed.history.windows
+    states = {id(loop): [_cells(observed, loop, index) for index in range(len(windows))] for loop in observed.loops}
+    places = ["arbiter", *(f"worker {slot}" for slot in (windows[0].slots or () if windows else ()))]
+    for found in states.values():
+        for cells in found[:1]:
+            places += [place for place in cells if place not in places]
+    for title in ("loop", "kind", *places, *(f"after {one.after}" for one in windows[1:])):
+        table.add_column(title, overflow="fold")
+    for loop in observed.loops:
+        first, *later = states[id(loop)] or [{}]
+        table.add_row(
+            escape(loop.name), loop.kind,
+            *(first.get(place, "-") for place in places),
+            *(_difference(first, cells) for cells in later),
+        )  # fmt: skip
+    return table
+
+
+def _brief(text: str) -> str:
+    """A path without the folders that say nothing."""
+    head, marker, tail = text.rpartition("-packages/")
+    return tail if marker and " " not in head else text.rpartition("/")[2] if " " not in text else _last_words(text)
+
+
+def _last_words(text: str) -> str:
+    return " ".join(word.rpartition("/")[2] if "/" in word else word for word in text.split(" "))
+
+
+def _cells(observed: Observed, loop: Loop, index: int) -> dict[str, str]:
+    return {str(state.process.place): state.word for state in observed.states(loop, index)}
+
+
+def _difference(before: dict[str, str], after: dict[str, str]) -> str:
+    changed = [place for place in {**before, **after} if before.get(place, "-") != after.get(place, "-")]
+    return ", ".join(f"{place}: {after.get(place, '-')}" for place in changed) or "same"
+
+
+def failure(finding: Finding, cured: str) -> str:
+    """What broke, why, and what helps."""
+    colour = "bold red" if finding.verdict is Verdict.BROKEN else "yellow"
+    loop = f" ({escape(finding.loop)})" if finding.loop else ""
+    lines = [f"[{colour}]{finding.claim}{loop} {finding.verdict.value.upper()}[/]: {escape(finding.explanation)}"]
+    if cured:
+        lines.append(f"  {escape(cured)}")
+    if finding.verdict is Verdict.BROKEN:
+        lines.append(f"  id: {escape(identity(finding))}")
+    return "\n".join(lines)
+
+
+def cases(report: CheckReport) -> Sequence[Case]:
+    """JUnit: a broken claim fails, an undecided one is skipped."""
+    outcomes = {Verdict.HELD: "passed", Verdict.BROKEN: "failure"}
+    return [
+        (
+            judgement.finding.claim + (f"[{judgement.finding.loop}]" if judgement.finding.loop else ""),
+            outcomes.get(judgement.finding.verdict, "skipped"),
+            f"{judgement.finding.explanation}\n{report.cures.get(judgement.key, '')}\n{report.folder}",
+        )
+        for judgement in report.judgements
+    ]

@@ -1,0 +1,377 @@
+"""A supervisor of the user's own app: it boots it, asks it, does to it what was asked for, and ends it.
+
+Nothing of the app answers for it: which worker took a request is told by who has the socket, how a loop fares by looks
+that each process is asked for with a signal, and by /proc. Standard library only, as the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from forkproof import proc
+from forkproof.control import Budget
+from forkproof.supervisor import Supervisor, _catches, _Process
+
+PLAN = "check.json"
+"""In the folder of a run whose app is the user's own: what is to be done."""
+AT_ONCE = 16
+"""Connections that are held open until each slot has one."""
+LONGEST_STOP = 60.0
+"""Seconds of graceful_timeout that are waited for at most."""
+_HELD = 1.0
+_POLL = 0.005
+_LOOK_BOUND = 0.6
+_HANGS = 2.5
+"""Seconds after TERM when one looks what keeps those that still live."""
+
+
+class Watcher(Supervisor):
+    """Drives one run of the user's own app; see the module."""
+
+    def __init__(self, folder: Path, host: int) -> None:
+        super().__init__(folder, host)
+        self.plan: dict[str, Any] = json.loads((folder / PLAN).read_bytes())
+        self._looks = 0
+        self._seen: set[str] = set()
+        self._ready = False
+        self._inodes: set[int] = set()
+
+    # Watching
+
+    def _note(self, key: str, event: dict[str, Any]) -> None:
+        super()._note(key, event)
+        if event["event"] == "look":
+            self._seen.add(key)
+        elif event["event"] == "server":
+            self.scenario["server"] |= {name: event[name] for name in ("workers", "timeout", "graceful_timeout")}
+            self.scenario["server"]["graceful_timeout"] = min(event["graceful_timeout"], LONGEST_STOP)
+            self.life = replace(self.life, workers=event["workers"], slots=tuple(range(event["workers"])))
+            address = event["address"]
+            self.address = (str(address[0]), int(address[1])) if len(address) > 1 else None
+            self._ready = True
+            if int(event["pid"]) != self.arbiter_pid:  # it has gone into the background
+                self.arbiter_pid, self.arbiter_ended = int(event["pid"]), False
+                pidfd = os.pidfd_open(self.arbiter_pid)
+                asyncio.get_running_loop().add_reader(pidfd, self._arbiter_gone, pidfd)
+
+    def _arbiter_gone(self, pidfd: int) -> None:
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
+        self.arbiter_ended = True
+
+    async def look(self) -> None:
+        """Ask every process that listens for a look, and look at all of them from outside."""
+        living = self._living()
+        number = self.plan["look_signal"]
+        self._seen.clear()
+        asked = []
+        for process in self.processes.values():
+            if not process.gone and _catches(process.pid, number):
+                with contextlib.suppress(OSError):
+                    os.kill(process.pid, number)
+                    asked.append(process)
+        tasks = {f"{stat.pid}-{stat.start}": proc.switches(stat.pid) for stat in living}
+        self.record("tasks", tasks=tasks)
+        self._outside.waits(living)
+        await self.until(
+            lambda: all(process.key in self._seen or process.gone for process in asked), _LOOK_BOUND, "look"
+        )
+        self._looks += 1
+        deaf = [process.key for process in asked if process.key not in self._seen and not process.gone]
+        self.record("look.asked", number=self._looks, asked=[process.key for process in asked], deaf=deaf)
+
+    # Asking
+
+    async def ask_every_slot(self, path: str | None = None) -> bool:
+        """Have a request answered by the worker of each slot; whether that was so within the bound.
+
+        Connections are held without a word until the worker of each slot has accepted one, and are then used: a worker
+        that waits for the word takes no other. Not for long, since gunicorn closes a silent one after `keepalive`.
+        """
+        budget = Budget(self.gauge, self.launch["bounds"]["answer"])
+        asked = path or self.plan["health"]
+        left = set(self.life.slots)
+        held: list[_Connection] = []
+        try:
+            while left and not budget.expired and not self.arbiter_ended:
+                one = await self._connect()
+                if one is None:
+                    await asyncio.sleep(_POLL)
+                    continue
+                held.append(one)
+                await self._accepted(one)
+                wanted = {one.slot for one in held} >= left
+                if wanted or one.slot is None or len(held) >= AT_ONCE or held[0].age > _HELD:
+                    left -= await self._release(held, asked)
+        finally:
+            for one in held:
+                one.close()
+        return not left
+
+    async def _release(self, held: list[_Connection], path: str) -> set[int]:
+        """Ask on each connection; the slots that have answered."""
+        connections, held[:] = list(held), []
+        answers = await asyncio.gather(*(self._exchange(one, path) for one in connections))
+        return {one.slot for one, answer in zip(connections, answers, strict=True) if answer and one.slot is not None}
+
+    async def _burst(self, path: str) -> None:
+        """Requests that meet: what was made before a patch may freeze a worker only then."""
+        found = [await self._connect() for _ in range(2 * len(self.life.slots))]
+        await asyncio.gather(*(self._exchange(one, path) for one in found if one is not None))
+
+    async def _connect(self) -> _Connection | None:
+        if self.address is None:
+            return None
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address[0], self.address[0])
+        try:
+            reader, writer = await asyncio.open_connection(host, self.address[1])
+        except OSError:
+            return None
+        return _Connection(reader, writer)
+
+    async def _accepted(self, one: _Connection) -> None:
+        """Wait for a worker to accept a connection, and note which."""
+        while one.slot is None and one.age < _HELD:
+            for slot, process in self.current_workers().items():
+                with contextlib.suppress(OSError):
+                    sockets = proc.resources(process.pid).sockets
+                    new = {inode: (process.pid, fd) for fd, inode in sockets.items() if inode not in self._inodes}
+                    self._inodes |= new.keys()
+                    if any(found.peer == one.client for found in proc.describe(new).values()):
+                        one.slot, one.worker = slot, process.key
+            await asyncio.sleep(_POLL)
+
+    async def _exchange(self, one: _Connection, path: str) -> bool:
+        if one.closed:
+            one.close()
+            return False
+        self._requests += 1
+        number = self._requests
+        self.record("request.invoke", request=number, path=path)
+        exchange = asyncio.ensure_future(one.ask(path))
+        budget = Budget(self.gauge, self.launch["bounds"]["answer"])
+        while not exchange.done() and not budget.expired and not self.arbiter_ended:
+            await asyncio.wait([exchange], timeout=_POLL)
+        try:
+            if not exchange.done():
+                exchange.cancel()
+                await asyncio.wait([exchange])
+                self.record("request.info", request=number, error=f"no answer within {budget.spent:.1f} s")
+                return False
+            status = exchange.result()
+        except (OSError, EOFError, ValueError) as error:
+            self.record("request.fail", request=number, error=f"{type(error).__name__}: {error}")
+            return False
+        finally:
+            one.close()
+        self.record("request.ok", request=number, worker=one.worker, slot=one.slot, loops=[], status=status, path=path)
+        return True
+
+    async def _cause(self) -> None:
+        """Have the user's own commands make work."""
+        for command in self.plan["events"]:
+            process = await asyncio.create_subprocess_exec(
+                "/bin/sh", "-c", command, stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, env=self.plan["environment"],
+                cwd=self.plan["cwd"],
+            )  # fmt: skip
+            code: int | None = None
+            with contextlib.suppress(asyncio.TimeoutError):
+                code = await asyncio.wait_for(process.wait(), self.launch["bounds"]["answer"])
+            if code is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+            self.record("caused", command=command, code=code)
+
+    # The course
+
+    async def run(self) -> None:
+        """Boot, a window, each fault with a window, and TERM."""
+        os.chdir(self.plan["cwd"])
+        self._spawn()
+        try:
+            if not await self._boot():
+                await self.collect_stacks(list(self.processes.values()))
+                return
+            await self._window(0, "boot")
+            for index, name in enumerate(self.plan["faults"]):
+                if self.arbiter_ended:
+                    self.record("fault.fail", fault=name, index=index, error="the arbiter had ended before it")
+                    return
+                await self._do(index, name)
+        finally:
+            self._finish()
+
+    async def _boot(self) -> bool:
+        bound = self.launch["bounds"]["boot"]
+        begun = time.monotonic()
+        budget = Budget(self.gauge, bound)
+        while not budget.expired:
+            if self.arbiter_ended and not self._living():
+                self.observe()
+                return False
+            if self._ready and (self.address is None or await self._all_there(())):
+                self.record("booted", seconds=round(time.monotonic() - begun, 3))
+                return True
+            await asyncio.sleep(_POLL)
+        self.record("bound", what="boot", seconds=bound, stretch=round(budget.stretch, 2))
+        return False
+
+    async def _all_there(self, old: Collection[str]) -> bool:
+        """Whether the newest worker of each slot is none of `old`, and accepts connections."""
+        workers = self.current_workers()
+        if not all(slot in workers and workers[slot].key not in old for slot in self.life.slots):
+            return False
+        waits = [self._is_waiting(workers[slot]) for slot in self.life.slots]
+        return all(waits) and await self.ask_every_slot()
+
+    def _is_waiting(self, process: _Process) -> bool:
+        """Whether a worker waits for connections: it has booted."""
+        try:
+            found = proc.waits(process.pid)
+        except (OSError, NotImplementedError):
+            return True
+        return bool(found)
+
+    async def _window(self, index: int, after: str) -> None:
+        needed = self.plan["turns"]
+        self.observe()
+        self.sample()
+        first_turn, first_control = self.turn, self.gauge.turns
+
+        def turns() -> int:
+            return min(self.turn - first_turn, self.gauge.turns - first_control)
+
+        self.record(
+            "window.open", window=index, after=after, healed=True, slots=sorted(self.life.slots),
+            arbiter=self.arbiter_pid,
+        )  # fmt: skip
+        self._outside.resources(self._living())
+        await self.look()
+        await self._make_work()
+        for part in range(1, self.plan["looks"] + 1):
+            await self._turns(turns, needed * part // self.plan["looks"])
+            await self.look()
+        self._outside.resources(self._living())
+        self.observe()
+        self.sample()
+        self.record(
+            "window.close", window=index, turns=self.turn - first_turn, control=self.gauge.turns - first_control
+        )
+
+    async def _make_work(self) -> None:
+        if self.address is not None:
+            for path in self.plan["requests"] or [self.plan["health"]]:
+                await self.ask_every_slot(path)
+                await self._burst(path)
+        await self._cause()
+
+    async def _do(self, index: int, name: str) -> None:
+        self.record("fault.invoke", fault=name, index=index)
+        done: Mapping[str, Callable[[], Awaitable[bool | None]]] = {
+            "kill_worker": self._kill, "hup": self._reload, "term": self._end,
+        }  # fmt: skip
+        healed = await done[name]()
+        if healed is None:
+            return
+        self.record("fault.healed", fault=name, index=index, healed=healed)
+        if not healed:
+            await self.look()
+            await self.collect_stacks(list(self.processes.values()))
+        if not self.arbiter_ended:
+            await self._window(index + 1, name)
+
+    async def _kill(self) -> bool:
+        slot = self.life.slots[0]
+        worker = self.current_workers().get(slot)
+        if worker is None:
+            return False
+        self.record("fault.ok", fault="kill_worker", index=self.plan["faults"].index("kill_worker"), target=worker.pid)
+        os.kill(worker.pid, signal.SIGKILL)
+        return await self._back([worker.key])
+
+    async def _reload(self) -> bool:
+        old = self.workers()
+        self.record("fault.ok", fault="hup", index=self.plan["faults"].index("hup"), target=self.arbiter_pid)
+        os.kill(self.arbiter_pid, signal.SIGHUP)
+        there = await self._back(old)
+        return await self.gone(old) and there
+
+    async def _back(self, old: Collection[str]) -> bool:
+        """Whether other workers than `old` answer in each slot within the boot bound."""
+        bound = self.plan["back"]
+        budget = Budget(self.gauge, bound)
+        while not budget.expired and not self.arbiter_ended:
+            if await self._all_there(old):
+                return True
+            await asyncio.sleep(_POLL)
+        self.record("bound", what="boot", seconds=bound, stretch=round(budget.stretch, 2))
+        return False
+
+    async def _end(self) -> None:
+        self.record("fault.ok", fault="term", index=self.plan["faults"].index("term"), target=self.arbiter_pid)
+        os.kill(self.arbiter_pid, signal.SIGTERM)
+        begun = time.monotonic()
+
+        def ended() -> bool:
+            return self.arbiter_ended and not self._living()
+
+        if not await self.until(ended, _HANGS, "look at the stop"):
+            await self.look()
+            await self.collect_stacks([process for process in self.processes.values() if not process.gone])
+            bound = self.scenario["server"]["graceful_timeout"] + self.launch["bounds"]["stop_slack"] - _HANGS
+            await self.until(ended, max(bound, 0.5), "stop")
+        if ended():
+            self.record("stopped", seconds=round(time.monotonic() - begun, 3))
+        else:
+            self.record("left", processes=[self._told(stat) for stat in self._living()])
+
+
+class _Connection:
+    """One connection to the server; `slot` and `worker` are those who have accepted it, once that is known."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._server = proc.address_of(writer.get_extra_info("peername"))
+        self._made = time.monotonic()
+        self.client = proc.address_of(writer.get_extra_info("sockname"))
+        self.slot: int | None = None
+        self.worker = ""
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was made."""
+        return time.monotonic() - self._made
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server has closed it before anything was asked."""
+        return self._reader.at_eof()
+
+    async def ask(self, path: str) -> int:
+        """Send a GET, read all of the answer; its status."""
+        self._writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._server}\r\nConnection: close\r\n\r\n".encode())
+        await self._writer.drain()
+        head = await self._reader.readline()
+        while await self._reader.read(1 << 16):
+            pass
+        words = head.split()
+        if not words:
+            raise EOFError("the connection was closed without an answer")
+        if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+            raise ValueError(f"the answer is not HTTP: {head[:60]!r}")
+        return int(words[1])
+
+    def close(self) -> None:
+        """Close it."""
+        self._writer.close()

@@ -1,0 +1,95 @@
+"""`forkproof check` without a server: what it starts, what it is told, what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from test_cli import Run, run, tmp_path
+
+from forkproof import check
+from forkproof.errors import UsageError
+from forkproof.scenario import Policy
+from forkproof.target import Target
+from forkproof.verdict import Finding, Verdict
+
+__all__ = ["run", "tmp_path"]
+
+
+def found(gunicorn: str = "27.0.1") -> Target:
+    return Target("/venv/bin/python", "3.11.7", {"gunicorn": gunicorn}, ())
+
+
+def test_the_command_line_is_the_users_own_with_our_address() -> None:
+    what = check.Deployment("app:app", "conf.py", options=("-k", "gevent"))
+    words = check.command(what, found(), Path("/run"))
+    assert words[0] == "/venv/bin/python"
+    assert words[1].endswith("/payload/begin.py")
+    tail = ["-m", "-c", "conf.py", "-k", "gevent", "-b", "127.0.0.1:0", "--control-socket", "/run/home/ctl"]
+    assert words[5:] == [*tail, "-p", "/run/home/pid", "app:app"]
+
+
+def test_the_address_may_stay_and_old_gunicorns_have_no_control_socket() -> None:
+    words = check.command(check.Deployment("app:app", keep_bind=True), found("23.0.0"), Path("/run"))
+    assert words[5:] == ["-m", "-p", "/run/home/pid", "app:app"]
+
+
+def test_the_environment_is_the_users_without_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE", "db")
+    monkeypatch.setenv("FORKPROOF_RUN", "/run")
+    environment = check.environ(check.Deployment("app:app", environment={"EXTRA": "1"}))
+    assert (environment["DATABASE"], environment["EXTRA"], environment["PYTHONDONTWRITEBYTECODE"]) == ("db", "1", "1")
+    assert "FORKPROOF_RUN" not in environment
+
+
+def test_the_active_environment_is_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.touch()
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path))
+    assert check.active() == str(python)
+    monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "gone"))
+    monkeypatch.delenv("CONDA_PREFIX", raising=False)
+    assert check.active() != str(python)
+
+
+def test_where_settings_stand(tmp_path: Path) -> None:
+    (tmp_path / "gunicorn.conf.py").write_text("workers = 2\npreload_app = True\n", encoding="utf-8")
+    (tmp_path / "app.py").write_text("from gevent import monkey\n\nmonkey.patch_all()\n", encoding="utf-8")
+    assert check.settings(check.Deployment("app:app", folder=tmp_path)) == {
+        "workers": "gunicorn.conf.py:1",
+        "preload_app": "gunicorn.conf.py:2",
+        "patch_all": "app.py:3",
+    }
+
+
+def test_policies_of_the_command_line_come_before_those_of_the_project(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.forkproof.policies]\nlisten = "once_per_service"\n"*" = "best_effort"\n', encoding="utf-8"
+    )
+    assert check.policies({"listen": "once_per_worker"}, tmp_path) == {
+        "listen": Policy.ONCE_PER_WORKER,
+        "*": Policy.BEST_EFFORT,
+    }
+    with pytest.raises(UsageError, match="listen=twice: there is no such policy"):
+        check.policies({"listen": "twice"}, tmp_path)
+
+
+def test_a_failure_has_a_name_that_stays() -> None:
+    finding = Finding("no_dead_listener", Verdict.BROKEN, "listen@app.py:5", "in worker 0 (pid 12) ...", how="died")
+    assert check.identity(finding) == "no_dead_listener:listen:died"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--faults", "hup,usr3"], "--faults usr3: there is no such fault here; there are: kill_worker, hup, term"),
+        (["--policy", "listen"], "--policy listen: give NAME=VALUE"),
+        (["--env", "=1"], "--env =1: give NAME=VALUE"),
+        (["--policy", "listen=always"], "listen=always: there is no such policy"),
+    ],
+)
+def test_what_is_refused(run: Run, words: list[str], said: str) -> None:
+    code, out, err = run("check", "app:app", *words)
+    assert (code, out) == (2, "")
+    assert said in err

@@ -1,0 +1,110 @@
+"""`forkproof check` on small apps with real servers: what it finds, and that it leaves nothing in their folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli import Run, run, tmp_path
+
+from forkproof import target
+
+__all__ = ["run", "tmp_path"]
+pytestmark = pytest.mark.fork
+
+APP = """\
+import threading, time
+
+def listen():
+    while True:
+        time.sleep(0.02)
+
+threading.Thread(target=listen, daemon=True).start()
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    missing = {"gunicorn", "gevent"} - set(target.find(None).versions)
+    if missing:
+        pytest.skip(f"this Python has no {', '.join(sorted(missing))}")
+
+
+def write(folder: Path, app: str, config: str) -> Path:
+    place = folder / "app"
+    place.mkdir()
+    (place / "app.py").write_text(app, encoding="utf-8")
+    (place / "gunicorn.conf.py").write_text(config, encoding="utf-8")
+    return place
+
+
+def places(loop: dict[str, Any], after: str = "boot") -> list[tuple[str, int | None, bool]]:
+    return [(row["role"], row["slot"], row["copied"]) for row in loop["processes"] if row["after"] == after]
+
+
+def test_a_healthy_app_through_every_fault(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, APP, "workers = 2\nworker_class = 'gthread'\n")
+    code, out, err = run(
+        "check",
+        "app:app",
+        "--chdir",
+        place,
+        "--policy",
+        "listen=once_per_worker",
+        "--json",
+        "report.json",
+        "--junit",
+        "r.xml",
+    )
+    assert (code, err) == (0, "")
+    assert "started by import of app.py at app.py:7" in out
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    (loop,) = report["loops"]
+    assert (loop["name"], loop["kind"], loop["policy"]) == ("listen", "thread", "once_per_worker")
+    for after in ("boot", "kill_worker", "hup"):
+        assert places(loop, after) == [("worker", 0, False), ("worker", 1, False)]
+    assert all(row["ticks"] > 3 for row in loop["processes"])
+    verdicts = {claim["name"]: claim["verdict"] for claim in report["claims"]}
+    assert verdicts["clean_shutdown"] == verdicts["workers_boot"] == verdicts["server_answers"] == "held"
+    assert sorted(path.name for path in place.iterdir()) == ["app.py", "gunicorn.conf.py"]
+
+
+def test_a_thread_that_a_patched_master_copies_into_its_workers(run: Run, tmp_path: Path) -> None:
+    app = "from gevent import monkey; monkey.patch_all()\n" + APP
+    place = write(tmp_path, app, "workers = 2\nworker_class = 'gevent'\npreload_app = True\n")
+    code, out, _ = run("check", "app:app", "--chdir", place, "--quick", "--json", "report.json")
+    assert code == 1
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    (loop,) = report["loops"]
+    assert places(loop) == [("arbiter", None, False), ("worker", 0, True), ("worker", 1, True)]
+    broken = {claim["id"]: claim for claim in report["claims"] if claim["verdict"] == "broken"}
+    assert "no_copied_thread:listen:copied" in broken
+    words = " ".join(out.split())
+    assert "app.py:4, is started by import of app.py at app.py:8" in words
+    assert "preload_app (gunicorn.conf.py:3) and patch_all (app.py:1)" in words
+
+
+def test_an_app_that_cannot_be_imported(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, "import os\nos.environ['NEEDED_URL']\n" + APP, "")
+    code, out, err = run("check", "app:app", "--chdir", place, "--quick")
+    assert (code, out) == (2, "")
+    assert err.startswith("forkproof: app:app: cannot be imported, by gunicorn or without it: KeyError: 'NEEDED_URL'")
+    assert "app.py:2" in err
+    assert "Give it with --env NEEDED_URL=VALUE." in err
+    code, out, _ = run("check", "app:app", "--chdir", place, "--quick", "--env", "NEEDED_URL=here")
+    assert code == 0, out
+
+
+def test_a_word_that_gunicorn_does_not_know(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, APP, "")
+    code, out, err = run("check", "app:app", "--chdir", place, "--quick", "--", "--workerz", "2")
+    assert (code, out) == (2, "")
+    assert "gunicorn did not start" in err
+    assert "--workerz" in err

@@ -1,0 +1,251 @@
+"""What is said of the user's own app, on hand-written histories: a planted case and a control of each failure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from histories import ARBITER, WORKER, Events, event, gone, history, key, seen, server
+
+from forkproof.observed import Observed
+from forkproof.scenario import Policy
+from forkproof.verdict import Finding, Verdict
+
+OTHER = WORKER + 1
+LOOKS = (1.1, 1.3, 1.5, 1.7, 1.9)
+
+
+def birth(
+    pid: int, birth: str = "aa", loop: str = "listen", kind: str = "thread", t: float = 0.3, **rest: Any
+) -> Events:
+    fields = {"site": "import of app.py", "defined_at": "/srv/app.py:5", "user": "/srv/app.py:9", "thread": "Thread-1"}
+    return [event(t, pid, "loop.created", loop=loop, birth=birth, kind=kind, **{**fields, **rest})]
+
+
+def unit(birth: str = "aa", **fields: Any) -> dict[str, Any]:
+    plain = {"alive": True, "running": True, "tid": 7, "print": None, "at": [], "job": None, "sizes": []}
+    return {"birth": birth, **plain, **fields}
+
+
+def look(pid: int, t: float, *units: dict[str, Any], **fields: Any) -> Events:
+    plain: dict[str, Any] = {"at": ["arbiter.py:9 in run"], "inside": None, "iteration": None, "others": []}
+    return [event(t, pid, "look", units=list(units), **{**plain, **fields})]
+
+
+def looks(pid: int, *units: dict[str, Any], window: int = 0, **fields: Any) -> Events:
+    return [one for t in LOOKS for one in look(pid, t + 2 * window, *units, **fields)]
+
+
+def opened(index: int = 0, after: str = "boot", slots: tuple[int, ...] = (0, 1)) -> Events:
+    t = 1.0 + 2 * index
+    return [
+        *seen(t, "window.open", window=index, after=after, healed=True, slots=list(slots), arbiter=ARBITER),
+        *seen(t + 0.01, "request.invoke", request=index),
+        *seen(t + 0.02, "request.ok", request=index, worker=key(WORKER), loops=[]),
+        *seen(t + 1, "window.close", window=index, turns=60, control=60),
+    ]
+
+
+def tasks(counts: dict[float, dict[int, int]], pid: int = WORKER) -> Events:
+    return [
+        one
+        for t, found in counts.items()
+        for one in seen(t, "tasks", tasks={key(pid): {str(tid): count for tid, count in found.items()}})
+    ]
+
+
+BOOTED = seen(0.9, "booted", seconds=0.5)
+
+
+def observed(*groups: Events, **policies: str) -> Observed:
+    named = {name: Policy(value) for name, value in policies.items()}
+    return Observed(history(server(2), BOOTED, opened(), *groups), named, {})
+
+
+def found(one: Observed, claim: str) -> Finding:
+    return next(finding for finding in one.findings() if finding.claim == claim)
+
+
+IN_BOTH = birth(WORKER, "aa") + birth(OTHER, "bb") + looks(WORKER, unit("aa")) + looks(OTHER, unit("bb"))
+IN_MASTER = birth(ARBITER, "aa") + looks(ARBITER, unit("aa")) + looks(WORKER) + looks(OTHER)
+
+
+def test_a_loop_is_found_with_its_places() -> None:
+    (loop,) = observed(IN_BOTH).loops
+    assert (loop.name, loop.kind, loop.defined_at) == ("listen", "thread", "/srv/app.py:5")
+    assert loop.started == "import of app.py at /srv/app.py:9"
+    states = observed(IN_BOTH).states(loop, 0)
+    assert [(str(state.process.place), state.word) for state in states] == [("worker 0", "runs"), ("worker 1", "runs")]
+
+
+def test_what_ends_between_two_looks_is_no_loop() -> None:
+    assert observed(birth(WORKER), looks(WORKER)).loops == []
+
+
+def test_two_loops_of_one_name_are_told_apart_by_their_place() -> None:
+    two = birth(WORKER, "aa") + birth(WORKER, "bb", defined_at="/srv/b.py:2") + looks(WORKER, unit("aa"), unit("bb"))
+    assert [loop.name for loop in observed(two).loops] == ["listen@app.py:5", "listen@b.py:2"]
+
+
+@pytest.mark.parametrize("pattern", ["listen", "Thread-1", "app.py:5", "*", "lis*"])
+def test_a_policy_names_a_loop_as_its_user_would(pattern: str) -> None:
+    one = observed(IN_BOTH, **{pattern: "once_per_worker"})
+    assert [loop.policy for loop in one.loops] == [Policy.ONCE_PER_WORKER]
+    assert one.unmatched == []
+
+
+def test_a_policy_that_names_no_loop_is_told() -> None:
+    assert observed(IN_BOTH, listn="once_per_worker").unmatched == ["listn"]
+
+
+@pytest.mark.parametrize(
+    ("events", "policy", "verdict", "how"),
+    [
+        (IN_BOTH, "once_per_worker", Verdict.HELD, ""),
+        (IN_BOTH, "once_per_service", Verdict.BROKEN, "double"),
+        (IN_BOTH, "arbiter_only", Verdict.BROKEN, "double"),
+        (IN_BOTH, "best_effort", Verdict.NOT_APPLICABLE, ""),
+        (IN_MASTER, "once_per_service", Verdict.HELD, ""),
+        (IN_MASTER, "arbiter_only", Verdict.HELD, ""),
+        (IN_MASTER, "inherit_allowed", Verdict.HELD, ""),
+        (IN_MASTER, "once_per_worker", Verdict.BROKEN, "zero"),
+    ],
+)
+def test_policies(events: Events, policy: str, verdict: Verdict, how: str) -> None:
+    finding = found(observed(events, listen=policy), "exactly_one_listener")
+    assert (finding.verdict, finding.how) == (verdict, how)
+
+
+def test_without_a_policy_the_count_is_a_fact() -> None:
+    finding = found(observed(IN_BOTH), "exactly_one_listener")
+    assert finding.verdict is Verdict.NOT_APPLICABLE
+    assert "worker 0 (runs) and worker 1 (runs)" in finding.explanation
+
+
+def test_a_copy_is_a_failure_unless_it_is_allowed() -> None:
+    copied = birth(ARBITER) + looks(ARBITER, unit(print="1")) + looks(WORKER, unit(print="2")) + looks(OTHER)
+    finding = found(observed(copied), "no_copied_thread")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "copied")
+    assert "worker 0" in finding.explanation
+    assert "worker 1" not in finding.explanation
+    allowed = found(observed(copied, listen="inherit_allowed"), "no_copied_thread")
+    assert allowed.verdict is Verdict.NOT_APPLICABLE
+    assert found(observed(IN_MASTER), "no_copied_thread").verdict is Verdict.HELD
+
+
+def test_a_thread_that_counts_as_alive_where_nothing_runs_it() -> None:
+    lies = IN_MASTER + looks(WORKER, unit(running=False, tid=None))
+    finding = found(observed(lies), "no_dead_listener")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "believed alive")
+    once = IN_MASTER + look(WORKER, 1.95, unit(running=False, tid=None))  # it may be starting
+    assert found(observed(once), "no_dead_listener").verdict is Verdict.HELD
+
+
+def test_a_loop_that_died_of_an_error() -> None:
+    died = event(0.5, WORKER, "loop.end", loop="Thread-1", birth="aa", error="OSError: gone", at=["/srv/app.py:7"])
+    finding = found(observed(IN_BOTH, [died]), "no_dead_listener")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "died")
+    assert "OSError: gone, raised at /srv/app.py:7" in finding.explanation
+
+
+def sized(pid: int, *sizes: int, **fields: Any) -> Events:
+    return [one for t, size in zip(LOOKS, sizes, strict=True) for one in look(pid, t, unit(sizes=[size], **fields))]
+
+
+DEAD = {"alive": False, "running": False, "tid": None}
+
+
+def test_a_queue_that_fills_where_nobody_is_left_to_take() -> None:
+    master = birth(ARBITER) + looks(ARBITER, unit(sizes=[0]))
+    finding = found(observed(master, sized(WORKER, 0, 1, 2, 2, 2, **DEAD)), "no_dead_listener")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "dead in worker")
+    for control in ((1, 1, 1, 1, 1), (0, 1, 0, 1, 0)):  # it was copied so; somebody takes
+        assert found(observed(master, sized(WORKER, *control, **DEAD)), "no_dead_listener").verdict is Verdict.HELD
+
+
+def test_a_loop_that_takes_nothing_though_its_queue_is_full() -> None:
+    waits = birth(WORKER) + sized(WORKER, 0, 1, 1, 1, 1)
+    still = tasks({t: {7: 5} for t in LOOKS})
+    finding = found(observed(waits, still), "no_starved_greenlet")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "stuck")
+    moving = tasks({t: {7: n} for n, t in enumerate(LOOKS)})
+    assert found(observed(waits, moving), "no_starved_greenlet").verdict is Verdict.HELD
+
+
+def test_a_greenlet_where_nobody_runs_the_hub() -> None:
+    made = birth(ARBITER)
+    starved = looks(ARBITER, unit(print="1"), inside=False, iteration=3)
+    finding = found(observed(made, starved), "no_starved_greenlet")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "starved")
+    assert "arbiter.py:9 in run" in finding.explanation
+    idle = looks(ARBITER, unit(print="1"), inside=True, iteration=3)
+    busy = [
+        one for n, t in enumerate(LOOKS) for one in look(ARBITER, t, unit(print="1"), inside=False, iteration=9 * n)
+    ]
+    native = looks(ARBITER, unit(), inside=False, iteration=3)
+    for control in (idle, busy, native):
+        assert found(observed(made, control), "no_starved_greenlet").verdict is Verdict.HELD
+
+
+def replaced(*units: dict[str, Any]) -> Events:
+    """Worker 0 is killed, and 120 takes its slot."""
+    new = [
+        event(2.5, 120, "process", ppid=ARBITER),
+        event(2.5, 120, "role", role="worker", slot=0),
+        *looks(120, *units, window=1),
+        *looks(OTHER, unit("bb"), window=1),
+    ]
+    return [*gone(WORKER, 2.2), *new, *opened(1, "kill_worker")]
+
+
+def test_a_loop_that_does_not_come_back() -> None:
+    finding = found(observed(IN_BOTH, replaced()), "handover_is_safe")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "not back")
+    back = replaced(unit("cc")) + birth(120, "cc", t=2.6)
+    assert found(observed(IN_BOTH, back), "handover_is_safe").verdict is Verdict.HELD
+    in_one = birth(WORKER, "aa") + looks(WORKER, unit("aa"))  # only ever in one of them: no rule says so
+    assert found(observed(in_one, replaced()), "handover_is_safe").verdict is Verdict.HELD
+
+
+def test_a_job_that_an_executor_never_ends_is_a_loop_by_itself() -> None:
+    thread = birth(WORKER, loop="ThreadPoolExecutor-0", kind="executor")
+    (loop,) = observed(thread, looks(WORKER, unit(job="/srv/app.py:3 in poll"))).loops
+    assert (loop.name, loop.kind, loop.defined_at) == ("poll", "job", "/srv/app.py:3")
+    (loop,) = observed(thread, looks(WORKER, unit())).loops
+    assert loop.name == "ThreadPoolExecutor-0"
+
+
+def test_a_worker_that_ends_by_itself() -> None:
+    assert found(observed(IN_BOTH), "workers_boot").verdict is Verdict.HELD
+    finding = found(observed(IN_BOTH, gone(WORKER, 1.5)), "workers_boot")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "crash")
+
+
+TERM = seen(2.5, "fault.ok", fault="term", index=0, target=ARBITER)
+SET = [
+    event(0.4, ARBITER, "server", workers=2, worker_class="sync", preload=False, timeout=30, graceful_timeout=5)
+]  # fmt: skip
+
+
+def test_the_end() -> None:
+    left = seen(9.0, "left", processes=[{"pid": WORKER, "start": WORKER, "command": "gunicorn"}])
+    keeps = look(WORKER, 5.0, unit("aa"))
+    kept = birth(WORKER, daemon=False) + looks(WORKER, unit("aa"))
+    finding = found(observed(kept, TERM, left, keeps), "clean_shutdown")
+    assert finding.verdict is Verdict.BROKEN
+    assert "still running: listen in worker 0" in finding.explanation
+    for seconds, verdict in ((0.4, Verdict.HELD), (5.1, Verdict.BROKEN)):
+        stopped = seen(9.0, "stopped", seconds=seconds)
+        assert found(observed(IN_BOTH, SET, TERM, stopped), "clean_shutdown").verdict is verdict
+
+
+def test_a_request_without_an_answer() -> None:
+    assert found(observed(IN_BOTH), "server_answers").verdict is Verdict.HELD
+    silent = seen(1.2, "request.invoke", request=9) + seen(1.9, "request.info", request=9, error="no answer within 5 s")
+    assert found(observed(IN_BOTH, silent), "server_answers").verdict is Verdict.BROKEN
+
+
+def test_an_app_that_never_booted() -> None:
+    one = Observed(history(server(0)), {}, {})
+    (finding,) = one.findings()
+    assert (finding.claim, finding.verdict, finding.how) == ("workers_boot", Verdict.BROKEN, "never")
