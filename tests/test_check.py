@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from test_cli import Run, run, tmp_path
 
-from forkproof import check
+from forkproof import baseline, check
 from forkproof.errors import UsageError
+from forkproof.history import History
 from forkproof.scenario import Policy
 from forkproof.target import Target
 from forkproof.verdict import Finding, Verdict
@@ -26,12 +27,12 @@ def test_the_command_line_is_the_users_own_with_our_address() -> None:
     assert words[0] == "/venv/bin/python"
     assert words[1].endswith("/payload/begin.py")
     tail = ["-m", "-c", "conf.py", "-k", "gevent", "-b", "127.0.0.1:0", "--control-socket", "/run/home/ctl"]
-    assert words[5:] == [*tail, "-p", "/run/home/pid", "app:app"]
+    assert words[6:] == [*tail, "-p", "/run/home/pid", "app:app"]
 
 
 def test_the_address_may_stay_and_old_gunicorns_have_no_control_socket() -> None:
     words = check.command(check.Deployment("app:app", keep_bind=True), found("23.0.0"), Path("/run"))
-    assert words[5:] == ["-m", "-p", "/run/home/pid", "app:app"]
+    assert words[6:] == ["-m", "-p", "/run/home/pid", "app:app"]
 
 
 def test_the_environment_is_the_users_without_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,6 +79,67 @@ def test_policies_of_the_command_line_come_before_those_of_the_project(tmp_path:
 def test_a_failure_has_a_name_that_stays() -> None:
     finding = Finding("no_dead_listener", Verdict.BROKEN, "listen@app.py:5", "in worker 0 (pid 12) ...", how="died")
     assert check.identity(finding) == "no_dead_listener:listen:died"
+
+
+def test_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = {
+        "REDIS_URL": "redis://:secret@cache:6379/0",
+        "HOME": "/root",
+        "PIP_INDEX_URL": "https://pypi",
+        "A": "x://[::1",
+    }
+    assert check.contacts(named) == {"REDIS_URL": "cache:6379"}
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("10.0.0.1", False),
+        ("fe80::1%eth0", False),
+        ("db", False),
+    ],
+)
+def test_what_is_this_machine(host: str, local: bool) -> None:
+    assert check.is_local(host) is local
+
+
+def test_a_baseline_is_written_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "accepted.json"
+    baseline.write(path, ["b:x", "a:x", "a:x"])
+    assert baseline.read(path) == {"a:x", "b:x"}
+    path.write_text('{"schema": 1, "accepted": [1]}', encoding="utf-8")
+    with pytest.raises(UsageError, match="is no baseline"):
+        baseline.read(path)
+    with pytest.raises(UsageError, match="there is no such file"):
+        baseline.read(tmp_path / "none.json")
+
+
+def report(*findings: Finding, accepted: frozenset[str] = frozenset()) -> check.CheckReport:
+    judgements = [
+        check.Judgement(finding, None, "", rate=check.RATES.get(finding.verdict, (0, 0))) for finding in findings
+    ]
+    return check.CheckReport(Path(), {}, check.Observed(History([]), {}, {}), judgements, {}, accepted)
+
+
+DIED = Finding("no_dead_listener", Verdict.BROKEN, "listen", "it died", how="died")
+LIVES = Finding("no_dead_listener", Verdict.HELD, "listen", "it lives")
+
+
+def test_what_the_baseline_has_is_no_failure_and_what_it_lacks_is() -> None:
+    accepted = frozenset({"no_dead_listener:listen:died", "no_copied_thread:listen:copied"})
+    one = report(DIED, Finding("server_answers", Verdict.HELD, None, "yes"), accepted=accepted)
+    assert (one.verdict, one.exit_code) == (Verdict.HELD, 0)
+    assert one.no_longer == ["no_copied_thread:listen:copied"]
+    assert report(DIED, accepted=frozenset({"no_dead_listener:other:died"})).exit_code == 1
+
+
+def test_runs_are_combined_with_rates() -> None:
+    one = check.combine([report(LIVES), report(DIED), report(LIVES)])
+    assert (one.verdict, one.runs, one.judgements[0].rate) == (Verdict.BROKEN, 3, (1, 3))
+    assert check.combine([report(LIVES)] * 2).judgements[0].rate == (0, 2)
 
 
 @pytest.mark.parametrize(

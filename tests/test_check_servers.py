@@ -10,6 +10,7 @@ import pytest
 from test_cli import Run, run, tmp_path
 
 from forkproof import target
+from forkproof.plugin import Forkproof
 
 __all__ = ["run", "tmp_path"]
 pytestmark = pytest.mark.fork
@@ -63,7 +64,7 @@ def test_a_healthy_app_through_every_fault(run: Run, tmp_path: Path) -> None:
         "--junit",
         "r.xml",
     )
-    assert (code, err) == (0, "")
+    assert code == 0, out + err
     assert "started by import of app.py at app.py:7" in out
     report = json.loads((tmp_path / "report.json").read_bytes())
     (loop,) = report["loops"]
@@ -89,6 +90,17 @@ def test_a_thread_that_a_patched_master_copies_into_its_workers(run: Run, tmp_pa
     words = " ".join(out.split())
     assert "app.py:4, is started by import of app.py at app.py:8" in words
     assert "preload_app (gunicorn.conf.py:3) and patch_all (app.py:1)" in words
+
+
+def test_in_a_suite_of_ones_own(forkproof: Forkproof, tmp_path: Path) -> None:
+    app = APP.replace("time.sleep(0.02)", "raise OSError('no route')")
+    place = write(tmp_path, app, "raw_env = ['ONE=1']\n")
+    result = forkproof.check("app:app", folder=place, faults=["term"], policy={"listn": "once_per_worker"})
+    assert result.broken == {"no_dead_listener", "quiet_runtime"}
+    with pytest.raises(AssertionError, match=r"it died in worker 0 .* of OSError: no route") as failed:
+        result.assert_held()
+    assert "policy 'listn': no loop is called so" in str(failed.value)
+    forkproof.forget(result)
 
 
 def test_an_app_that_cannot_be_imported(run: Run, tmp_path: Path) -> None:

@@ -227,16 +227,33 @@ SET = [
 ]  # fmt: skip
 
 
-def test_the_end() -> None:
-    left = seen(9.0, "left", processes=[{"pid": WORKER, "start": WORKER, "command": "gunicorn"}])
-    keeps = look(WORKER, 5.0, unit("aa"))
+def ended(*, status: int = 0, granted: float = 6.0) -> Events:
+    return [
+        *seen(2.5, "sample", turn=1, control=1, granted=0.0, ticks={}, gone=[]),
+        *seen(8.9, "sample", turn=2, control=2, granted=granted, ticks={}, gone=[]),
+        *seen(9.0, "exit", child=WORKER, status=status),
+        *seen(9.1, "exit", child=ARBITER, status=0),
+        *seen(9.1, "stopped", seconds=6.6),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("end", "verdict"),
+    [
+        (ended(), Verdict.HELD),
+        (ended(status=-9), Verdict.BROKEN),
+        (ended(status=-9, granted=0.5), Verdict.UNKNOWN),
+        (seen(9.0, "left", processes=[{"pid": WORKER, "start": WORKER, "command": "gunicorn"}]), Verdict.BROKEN),
+    ],
+)
+def test_the_end(end: Events, verdict: Verdict) -> None:
+    assert found(observed(IN_BOTH, SET, TERM, end), "clean_shutdown").verdict is verdict
+
+
+def test_what_keeps_a_server_is_told() -> None:
     kept = birth(WORKER, daemon=False) + looks(WORKER, unit("aa"))
-    finding = found(observed(kept, TERM, left, keeps), "clean_shutdown")
-    assert finding.verdict is Verdict.BROKEN
+    finding = found(observed(kept, SET, TERM, ended(status=-9), look(WORKER, 5.0, unit("aa"))), "clean_shutdown")
     assert "still running: listen in worker 0" in finding.explanation
-    for seconds, verdict in ((0.4, Verdict.HELD), (5.1, Verdict.BROKEN)):
-        stopped = seen(9.0, "stopped", seconds=seconds)
-        assert found(observed(IN_BOTH, SET, TERM, stopped), "clean_shutdown").verdict is verdict
 
 
 def test_a_request_without_an_answer() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -16,9 +17,10 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from packaging.version import Version
 
@@ -27,7 +29,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from forkproof import files, launch, target
+from forkproof import broker, files, launch, target
 from forkproof.control import Control
 from forkproof.cures import cure
 from forkproof.errors import CouldNotDecide, MissingPackage, RunFolderError, UsageError
@@ -36,6 +38,7 @@ from forkproof.judge import SCHEMA, Judgement, server_log, since
 from forkproof.nursery import Nursery
 from forkproof.observed import Loop, Observed, State
 from forkproof.scenario import Policy
+from forkproof.session import Session
 from forkproof.storage import Pruner
 from forkproof.target import Target
 from forkproof.verdict import Finding, Verdict, merge
@@ -68,6 +71,8 @@ class Deployment:
     faults: tuple[str, ...] = FAULTS
     boot_seconds: float = 60.0
     policies: Mapping[str, Policy] = field(default_factory=dict)
+    offline: bool = False
+    """Whether connections that leave loopback are refused."""
 
     @property
     def config_file(self) -> Path | None:
@@ -103,11 +108,31 @@ class CheckReport:
     observed: Observed
     judgements: Sequence[Judgement]
     cures: Mapping[tuple[str, str | None], str]
+    accepted: frozenset[str] = frozenset()
+    """The ids of failures that are no news: `--baseline`."""
+    runs: int = 1
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all claims."""
-        return merge(judgement.finding.verdict for judgement in self.judgements)
+        """The worst of all claims, what is accepted left out."""
+        return merge(
+            judgement.finding.verdict for judgement in self.judgements if not self.is_accepted(judgement.finding)
+        )
+
+    def is_accepted(self, finding: Finding) -> bool:
+        """Whether it is a failure that the baseline has."""
+        return finding.verdict is Verdict.BROKEN and identity(finding) in self.accepted
+
+    @property
+    def no_longer(self) -> list[str]:
+        """What the baseline has, and was not seen."""
+        return sorted(self.accepted - {identity(judgement.finding) for judgement in self.broken})
+
+    @property
+    def left_loopback(self) -> list[str]:
+        """The addresses beyond this machine that the app was connected to."""
+        peers = {event["peer"] for event in self.observed.history.of("socket") if event["family"] != "unix"}
+        return sorted(peer for peer in peers if peer and not is_local(peer.rpartition(":")[0].strip("[]")))
 
     @property
     def exit_code(self) -> int:
@@ -125,7 +150,8 @@ class CheckReport:
         claims = []
         for judgement in self.judgements:
             cured = self.cures.get(judgement.key)
-            claims.append({**judgement.to_dict(), "id": identity(judgement.finding), "cure": cured})
+            plain = {"id": identity(judgement.finding), "cure": cured, "accepted": self.is_accepted(judgement.finding)}
+            claims.append({**judgement.to_dict(), **plain})
         return {
             "schema": SCHEMA,
             "verdict": "unknown" if verdict is Verdict.NOT_APPLICABLE else verdict.value,
@@ -133,6 +159,10 @@ class CheckReport:
             "server": dict(self.observed.server.fields) if self.observed.server else None,
             "claims": claims,
             "loops": [self._loop(loop) for loop in self.observed.loops],
+            "runs": self.runs,
+            "no_longer": self.no_longer,
+            "left_loopback": self.left_loopback,
+            "refused": sorted({event["address"] for event in self.observed.history.of("refused")}),
             "run": str(self.folder),
         }
 
@@ -161,6 +191,60 @@ def _row(state: State, after: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def combine(reports: Sequence[CheckReport]) -> CheckReport:
+    """Several runs of one app: the worst verdict of each claim, with its rate. Loops are those of the first bad run."""
+    found: dict[tuple[str, str | None], list[Judgement]] = {}
+    cures: dict[tuple[str, str | None], str] = {}
+    for report in reports:
+        cures |= {key: text for key, text in report.cures.items() if key not in cures}
+        for judgement in report.judgements:
+            found.setdefault(judgement.key, []).append(judgement)
+    first = next((report for report in reports if report.verdict is Verdict.BROKEN), reports[0])
+    worst = [_worst(judgements) for judgements in found.values()]
+    return replace(first, judgements=worst, cures=cures, runs=sum(report.runs for report in reports))
+
+
+def _worst(judgements: Sequence[Judgement]) -> Judgement:
+    verdict = merge(judgement.finding.verdict for judgement in judgements)
+    chosen = next(judgement for judgement in judgements if judgement.finding.verdict is verdict)
+    told = [one.finding.verdict for one in judgements if one.finding.verdict in (Verdict.HELD, Verdict.BROKEN)]
+    return replace(chosen, rate=(told.count(Verdict.BROKEN), len(told)))
+
+
+def still_possible(runs: int) -> float:
+    """The rate of failures that so many runs without one still allow, at 95 %.
+
+    >>> round(still_possible(20), 2)
+    0.14
+    """
+    return float(1 - 0.05 ** (1 / runs)) if runs else 1.0
+
+
+def is_local(host: str) -> bool:
+    """Whether an address or a name is this machine's own loopback."""
+    if host in ("localhost", ""):
+        return True
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+_TOOLS = ("PIP_", "UV_", "CONDA_", "npm_", "FORKPROOF_")
+
+
+def contacts(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the environment names for an app to contact, as far as that can be known: {variable: host:port}."""
+    found = {}
+    for name, value in environment.items():
+        if "://" in value and not name.startswith(_TOOLS) and not name.lower().endswith("_proxy"):
+            with contextlib.suppress(ValueError):
+                parts = urlsplit(value)
+                if parts.hostname:
+                    found[name] = parts.hostname + (f":{parts.port}" if parts.port else "")
+    return found
+
+
 def identity(finding: Finding) -> str:
     """What names a failure from one run to the next: no pid, no time, no line number."""
     loop = (finding.loop or "").partition("@")[0]
@@ -176,12 +260,21 @@ class Checker:
     control: Control
     nursery: Nursery
     pruner: Pruner
+    redis: str | None = None
+    """The URL of the Redis that apps get as REDIS_URL, where it is not the user's own."""
+
+    def around(self, what: Deployment) -> Deployment:
+        """The same with what this checker puts into its environment."""
+        if self.redis is None:
+            return what
+        return replace(what, environment={"REDIS_URL": self.redis, **what.environment})
 
     def check(self, what: Deployment) -> CheckReport:
         """Run it once and judge it.
 
         UsageError where the app's own error keeps it from booting, CouldNotDecide where the machine does.
         """
+        what = self.around(what)
         self.pruner.ran()
         folder = self._folder(what)
         try:
@@ -254,7 +347,8 @@ def command(what: Deployment, found: Target, folder: Path) -> list[str]:
     """The server's command line: the user's, with the address and the files of ours."""
     script = Path(found.executable).with_name("gunicorn")
     words = [found.executable, str(launch.PAYLOAD / "begin.py"), str(folder)]
-    words += [str(int(LOOK_SIGNAL)), str(int(launch.STACK_SIGNAL)), str(script) if _is_python(script) else "-m"]
+    words += [str(int(LOOK_SIGNAL)), str(int(launch.STACK_SIGNAL)), "offline" if what.offline else "online"]
+    words.append(str(script) if _is_python(script) else "-m")
     words += ["-c", what.config] if what.config is not None else []
     words += what.options
     words += [] if what.keep_bind else ["-b", "127.0.0.1:0"]
@@ -302,6 +396,10 @@ def _short(path: Path, folder: Path) -> str:
     return str(path)
 
 
+RATES = {Verdict.BROKEN: (1, 1), Verdict.HELD: (0, 1)}
+"""Of one run: what is undecided tells nothing."""
+
+
 def judge(folder: Path) -> CheckReport:
     """Judge the run in a folder, and write its `verdict.json`; launches nothing."""
     plan = json.loads(files.read(folder / PLAN))
@@ -311,7 +409,7 @@ def judge(folder: Path) -> CheckReport:
     observed = Observed(history, policies, plan["where"])
     judgements = [
         Judgement(
-            finding, None, "", rate=(int(finding.verdict is Verdict.BROKEN), 1),
+            finding, None, "", rate=RATES.get(finding.verdict, (0, 0)),
             since=since(history, finding) if finding.verdict is Verdict.BROKEN else "",
         )
         for finding in observed.findings()
@@ -394,9 +492,21 @@ def _next(said: str) -> str:
 
 
 @contextlib.contextmanager
-def open_checker(target_name: str | None, out: Path) -> Iterator[Checker]:
-    """A checker with its control process running; both end with it."""
-    found = target.find(target_name or active())
+def open_checker(target_name: str | None, out: Path, redis: str | None = None) -> Iterator[Checker]:
+    """A checker with its control process running, and its Redis where one is asked for; they end with it."""
+    found = _required(target.find(target_name or active()))
+    folder = launch.campaign_folder(out)
+    try:
+        with contextlib.ExitStack() as stack:
+            url = stack.enter_context(broker.start(broker.parse(redis), folder)).url if redis else None
+            control = stack.enter_context(Control(folder))
+            nursery = stack.enter_context(Nursery(folder, launch.namespace()))
+            yield Checker(found, out, control, nursery, Pruner(out), url)
+    finally:
+        launch.remove_folder(folder)
+
+
+def _required(found: Target) -> Target:
     if "gunicorn" not in found.versions:
         raise MissingPackage(
             f"{found.executable}: has no gunicorn, which the app is to run under. Activate the app's environment, or "
@@ -404,12 +514,13 @@ def open_checker(target_name: str | None, out: Path) -> Iterator[Checker]:
         )
     if not found.has_fork_hooks:
         raise CouldNotDecide(f"{found.executable}: is Python {found.python}; check needs 3.7 or later in the target.")
-    folder = launch.campaign_folder(out)
-    try:
-        with Control(folder) as control, Nursery(folder, launch.namespace()) as nursery:
-            yield Checker(found, out, control, nursery, Pruner(out))
-    finally:
-        launch.remove_folder(folder)
+    return found
+
+
+def of_session(session: Session) -> Checker:
+    """A checker that shares target, control process and run folders with a session's scenarios."""
+    around = session.around
+    return Checker(_required(around.target), around.out, around.control, around.nursery, Pruner(around.out))
 
 
 def active() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import io
 import itertools
@@ -180,6 +181,11 @@ def _check_parser(commands: argparse._SubParsersAction[_Parser]) -> None:
     check.add_argument("--event", action="append", default=[], metavar="CMD", help="run it in a shell to cause work")
     check.add_argument("--faults", metavar="NAMES", help="of kill_worker, hup, term; default all of them")
     check.add_argument("--quick", action="store_true", help="boot and TERM alone")
+    check.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run it N times and give rates")
+    check.add_argument("--baseline", type=Path, metavar="FILE", help="accept the failures that it names")
+    check.add_argument("--write-baseline", type=_file, metavar="FILE", help="accept the failures of today")
+    check.add_argument("--offline", action="store_true", help="refuse connections that leave this machine")
+    check.add_argument("--redis", metavar="R", help="embedded, or a URL: what the app gets as REDIS_URL")
     check.add_argument("--boot", type=_seconds, default=60.0, metavar="S", help="seconds that a boot may take (60)")
     check.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
     check.add_argument("--json", type=_file, metavar="FILE", help="write the report as JSON; - for standard output")
@@ -369,12 +375,25 @@ def _with_causes(report: RunReport, causes: Mapping[Claimed, Cause]) -> dict[str
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from forkproof.check import open_checker
+    from forkproof import baseline
+    from forkproof.check import combine, contacts, environ, identity, open_checker
     from forkproof.reports import checked, junit, terminal
 
     what = _deployment(arguments)
-    with open_checker(arguments.target, arguments.out) as checker:
-        report = checker.check(what)
+    accepted = baseline.read(arguments.baseline) if arguments.baseline else frozenset[str]()
+    reports = []
+    with open_checker(arguments.target, arguments.out, arguments.redis) as checker:
+        named = contacts(environ(checker.around(what)))
+        if named and not arguments.quiet:
+            told = ", ".join(f"{host} ({name})" for name, host in named.items())
+            print(f"forkproof: the environment names what the app may contact: {told}", file=sys.stderr)
+        for number in range(arguments.repeat):
+            reports.append(checker.check(what))
+            if arguments.repeat > 1 and not arguments.quiet:
+                print(f"run {number + 1} of {arguments.repeat}: {reports[-1].verdict.value}", file=sys.stderr)
+    report = dataclasses.replace(combine(reports), accepted=accepted)
+    if arguments.write_baseline:
+        baseline.write(arguments.write_baseline, (identity(judgement.finding) for judgement in report.broken))
     console = terminal.console(stderr=_to_stdout(arguments.json))
     if arguments.quiet:
         console.print(terminal.verdict_text(report.verdict))
@@ -409,6 +428,7 @@ def _deployment(arguments: argparse.Namespace) -> Deployment:
         events=tuple(arguments.event),
         faults=faults,
         boot_seconds=arguments.boot,
+        offline=arguments.offline,
         policies=check.policies(dict(_pair("--policy", text) for text in arguments.policy), arguments.chdir),
     )
 

@@ -156,6 +156,7 @@ EVENTS: Mapping[str, _Fields] = {
         units=_UNITS,
         others=_list(_object(_has())),
     ),
+    "refused": _has(address=_TEXT),  # with --offline
     "watch.failed": _has(error=_TEXT),  # a defect of ours, that did the app no harm
     # The supervisor's, from here on.
     "look.asked": _has(number=_WHOLE, asked=_TEXTS, deaf=_TEXTS),  # `deaf` have not answered

@@ -8,22 +8,33 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from forkproof.claims.base import clock, listing, number, quoted, who
 from forkproof.claims.connections import no_socket_shared_across_fork
 from forkproof.claims.logs import quiet_runtime
+from forkproof.claims.server import ENOUGH, clean_shutdown
 from forkproof.history import Event, History, Place, Process, Window
 from forkproof.scenario import Loop as ScenarioLoop
-from forkproof.scenario import Policy, Scenario, Server
+from forkproof.scenario import Policy, Scenario, Server, from_dict
 from forkproof.verdict import Finding, Verdict
 
 _PLAIN = Scenario(loops=(ScenarioLoop(name="app"),), server=Server())
 """What claims that look at a server alone are given for a scenario."""
+
+
+def _stopping(graceful_timeout: int) -> Scenario:
+    """The same with a TERM, and as long as the app's server has for it."""
+    patience = min(max(graceful_timeout, 1), 60)
+    return from_dict(
+        {"loops": [{"name": "app"}], "server": {"graceful_timeout": patience}, "faults": [{"fault": "term"}]}
+    )
+
 
 _STILL = 3
 """Looks in a row in which something must stand still before it is said to."""
@@ -117,6 +128,7 @@ class Observed:
             if event["birth"] in jobs:
                 at, _, name = jobs[event["birth"]].rpartition(" in ")
                 kind = "job"
+                at = next((one.defined_at for key, one in found.items() if _same_job(key, name, at)), at)
             elif not self._lasts(event):
                 continue
             loop = found.setdefault((name, kind, at), Loop(name, kind, at))
@@ -142,7 +154,8 @@ class Observed:
                     for unit in look["units"]:
                         rows.setdefault(unit["birth"], []).append(unit.get("job") if unit["running"] else None)
                 for birth, words in rows.items():
-                    if len(words) >= _STILL and words[0] and len(set(words)) == 1:
+                    jobs = {_unnumbered(word) for word in words}
+                    if len(words) >= _STILL and words[0] and len(jobs) == 1:
                         found[birth] = words[0]
         return found
 
@@ -442,30 +455,29 @@ class Observed:
         return Finding(claim, Verdict.HELD, None, f"each of {number(asked, 'request')} was answered")
 
     def _stop(self) -> Finding:
-        claim = "clean_shutdown"
-        term = [event for event in self.history.of("fault.ok") if event["fault"] == "term"]
-        if not term:
-            return Finding(claim, Verdict.NOT_APPLICABLE, None, "it was not told to stop")
-        left = self.history.of("left")
-        stopped = self.history.of("stopped")
-        keeps = self._what_keeps()
-        if left:
-            names = listing(self._name(one["pid"], one["start"]) for one in left[0]["processes"])
-            told = f"after TERM {names} did not end{keeps}"
-            return Finding(claim, Verdict.BROKEN, None, told, (*term, *left), "left")
-        if not stopped:
-            return Finding(claim, Verdict.UNKNOWN, None, "nobody saw it stop", tuple(term))
         bound = self.server["graceful_timeout"] if self.server else 30
-        if stopped[0]["seconds"] >= bound:
-            told = f"it took {stopped[0]['seconds']:.1f} s to stop, all of graceful_timeout ({bound} s){keeps}"
-            return Finding(claim, Verdict.BROKEN, None, told, (*term, *stopped), "killed")
-        return Finding(
-            claim, Verdict.HELD, None, f"it was gone {stopped[0]['seconds']:.1f} s after TERM", tuple(stopped)
-        )
+        (found,) = clean_shutdown(_stopping(bound), self.history)
+        if found.verdict is Verdict.HELD:
+            found = self._killed(bound) or found
+        if found.verdict is Verdict.BROKEN:
+            return replace(found, explanation=found.explanation + self._what_keeps())
+        return found
 
-    def _name(self, pid: int, start: int) -> str:
-        key = f"{pid}-{start}"
-        return who(self.history, key) if key in self.history.processes else f"a process of it (pid {pid})"
+    def _killed(self, bound: int) -> Finding | None:
+        """A worker that was killed when graceful_timeout was used up, and that was left to the supervisor to reap."""
+        workers = {one.pid: key for key, one in self.history.processes.items() if one.place.role == "worker"}
+        for event in self.history.of("exit"):
+            if event.t > self._term and event["child"] in workers and event["status"] == -signal.SIGKILL:
+                granted = self.history.granted(self._term, event.t)
+                told = (
+                    f"{who(self.history, workers[event['child']])} was killed {event.t - self._term:.1f} s after TERM: "
+                )
+                told += f"graceful_timeout ({bound} s) was used up"
+                if granted is not None and granted < ENOUGH * bound:
+                    told += f"; but the machine gave it only {granted:.2f} s of these"
+                    return Finding("clean_shutdown", Verdict.UNKNOWN, None, told, (event,))
+                return Finding("clean_shutdown", Verdict.BROKEN, None, told, (event,), "killed")
+        return None
 
     def _what_keeps(self) -> str:
         """The loops that still ran when it should have stopped."""
@@ -485,6 +497,18 @@ class Observed:
     def _quiet(self) -> Finding:
         before = History([event for event in self.history.events if event.t < self._term], self.history.damage)
         return quiet_runtime(_PLAIN, before)[0]
+
+
+def _unnumbered(job: str | None) -> tuple[str, str] | None:
+    """The file and function of a job, whatever line it is in."""
+    if job is None:
+        return None
+    place, _, name = job.rpartition(" in ")
+    return place.rpartition(":")[0], name
+
+
+def _same_job(key: tuple[str, str, str], name: str, at: str) -> bool:
+    return key[:2] == (name, "job") and key[2].rpartition(":")[0] == at.rpartition(":")[0]
 
 
 def _in_worker(state: State) -> bool:

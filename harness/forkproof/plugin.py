@@ -23,6 +23,7 @@ from forkproof.errors import ForkproofError, MissingPackage, UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from forkproof.check import CheckReport
     from forkproof.judge import Judgement, RunReport
     from forkproof.scenario import Scenario
     from forkproof.session import Session
@@ -209,7 +210,7 @@ class Forkproof:
         self.attempted = False
         self.failed = False
         self._shared = shared
-        self._results: list[Result] = []
+        self._results: list[Result | CheckResult] = []
 
     @property
     def session(self) -> Session:
@@ -234,7 +235,45 @@ class Forkproof:
         self._results.append(result)
         return result
 
-    def forget(self, result: Result) -> None:
+    def check(
+        self,
+        app: str | None,
+        *,
+        config: str | None = None,
+        policy: Mapping[str, str] | None = None,
+        folder: str | os.PathLike[str] = ".",
+        options: Sequence[str] = (),
+        requests: Sequence[str] = (),
+        events: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        faults: Sequence[str] | None = None,
+        health: str = "/",
+        boot_seconds: float = 60.0,
+    ) -> CheckResult:
+        """Start the user's own app once, unchanged, and judge what its loops do: `forkproof check`.
+
+        `options` are more words for gunicorn; `requests` and `events` cause work; `faults` are by default all.
+        """
+        from forkproof import check
+
+        __tracebackhide__ = True
+        place = Path(folder)
+        try:
+            what = check.Deployment(
+                app=app, config=config, folder=place, options=tuple(options), environment=dict(env or {}),
+                health=health, requests=tuple(requests), events=tuple(events), boot_seconds=boot_seconds,
+                faults=check.FAULTS if faults is None else tuple(faults), policies=check.policies(policy or {}, place),
+            )  # fmt: skip
+            self.attempted = True
+            result = CheckResult(check.of_session(self._shared.session).check(what))
+        except MissingPackage as error:
+            pytest.skip(_in_our_words(error))
+        except ForkproofError as error:
+            raise error.with_traceback(None) from None
+        self._results.append(result)
+        return result
+
+    def forget(self, result: Result | CheckResult) -> None:
         """Drop a run that shows nothing: it is no evidence, and its folder goes unless `--fork-out` keeps all."""
         self._results.remove(result)
         if not self._shared.keeps_all:
@@ -255,7 +294,7 @@ class Forkproof:
         for result in self._telling():
             yield from result.evidence()
 
-    def _telling(self) -> list[Result]:
+    def _telling(self) -> list[Result | CheckResult]:
         """The runs that an assertion failed on; else the last one."""
         return [result for result in self._results if result.failed] or self._results[-1:]
 
@@ -335,6 +374,47 @@ class Result:
                 if stacks:
                     yield f"stacks/{path.name}", "\n".join(stacks[-_STACK_LINES:])
         yield "scenario", self.report.scenario.to_json()
+
+
+class CheckResult:
+    """One run of the user's own app, judged. `report` has everything; `broken` names the claims that broke."""
+
+    def __init__(self, report: CheckReport) -> None:
+        self.report = report
+        self.failed = False
+
+    def __repr__(self) -> str:
+        broken = ", ".join(sorted(self.broken))
+        return f"<CheckResult {self.report.verdict.value}{': ' if broken else ''}{broken}>"
+
+    @property
+    def broken(self) -> set[str]:
+        """The names of the claims that broke."""
+        return {judgement.finding.claim for judgement in self.report.broken}
+
+    def assert_held(self) -> None:
+        """Fail unless every claim that applies held; undecided is no pass."""
+        from forkproof.reports import checked
+        from forkproof.verdict import Verdict
+
+        __tracebackhide__ = True
+        problems = [
+            _text(checked.failure(judgement.finding, self.report.cures.get(judgement.key, "")))
+            for judgement in self.report.judgements
+            if judgement.finding.verdict in (Verdict.BROKEN, Verdict.UNKNOWN)
+        ]
+        problems += [f"policy {name!r}: no loop is called so" for name in self.report.observed.unmatched]
+        if problems or self.report.verdict is not Verdict.HELD:
+            self.failed = True
+            raise AssertionError("\n\n".join(problems or ["nothing applied to it, so nothing was shown"]))
+
+    def evidence(self) -> Iterator[tuple[str, str]]:
+        """Titles and texts that show what happened."""
+        from forkproof.judge import server_log
+        from forkproof.reports import checked, printable
+
+        yield "check", _text(checked.check(self.report))
+        yield "server log", printable(server_log(self.report.folder, _LOG_LINES))
 
 
 def _scenario(given: Scenario | Mapping[str, Any] | str | os.PathLike[str]) -> Scenario:

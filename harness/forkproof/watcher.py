@@ -329,7 +329,8 @@ class Watcher(Supervisor):
             await self.look()
             await self.collect_stacks([process for process in self.processes.values() if not process.gone])
             bound = self.scenario["server"]["graceful_timeout"] + self.launch["bounds"]["stop_slack"] - _HANGS
-            await self.until(ended, max(bound, 0.5), "stop")
+            latest = begun + LONGEST_STOP + bound  # of a machine that is crowded
+            await self.until(lambda: ended() or time.monotonic() > latest, max(bound, 0.5), "stop")
         if ended():
             self.record("stopped", seconds=round(time.monotonic() - begun, 3))
         else:

@@ -1,8 +1,9 @@
-"""Starts the user's own gunicorn with the watch in it: `begin.py RUN LOOK STACKS SCRIPT ARGUMENTS...`.
+"""Starts the user's own gunicorn with the watch in it: `begin.py RUN LOOK STACKS NET SCRIPT ARGUMENTS...`.
 
-RUN is the run folder, LOOK and STACKS are the signals that ask for a look and for native stacks, SCRIPT is the script
-`gunicorn`, or `-m` for the module. What gunicorn, the app and the programs that it starts see of this is what
-`python SCRIPT ARGUMENTS...` would show them: path, arguments and environment are put back first.
+RUN is the run folder, LOOK and STACKS are the signals that ask for a look and for native stacks, NET is `offline` where
+connections that leave this machine are to be refused, SCRIPT is the script `gunicorn`, or `-m` for the module. What
+gunicorn, the app and the programs that it starts see of this is what `python SCRIPT ARGUMENTS...` would show them:
+path, arguments and environment are put back first.
 """
 
 import os
@@ -11,7 +12,7 @@ import sys
 
 def begin():
     """Install the watch; what is to be run."""
-    folder, look, stacks, script = sys.argv[1:5]
+    folder, look, stacks, net, script = sys.argv[1:6]
     ours = sys.path[0]
     os.environ["FORKPROOF_RUN"] = folder
     from forkproof_payload import watch
@@ -19,25 +20,21 @@ def begin():
     del os.environ["FORKPROOF_RUN"]
     sys.path[0] = os.getcwd() if script == "-m" else os.path.dirname(script)
     sys.path_importer_cache.pop(ours, None)
-    sys.argv[:] = ["gunicorn" if script == "-m" else script] + sys.argv[5:]
+    sys.argv[:] = ["gunicorn" if script == "-m" else script] + sys.argv[6:]
     watch.begin(int(look), int(stacks))
+    if net == "offline":
+        watch.stay_offline()
     return script
 
 
 def run(script):
     """Be that script."""
-    if script == "-m":
-        import runpy
+    import runpy
 
+    if script == "-m":
         runpy.run_module("gunicorn", run_name="__main__", alter_sys=True)
-        return
-    with open(script, "rb") as file:
-        code = compile(file.read(), script, "exec")
-    main = sys.modules["__main__"].__dict__
-    for name in ("begin", "run", "os", "sys"):
-        del main[name]
-    main.update(__file__=script, __doc__=None)
-    exec(code, main)
+    else:
+        runpy.run_path(script, run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from forkproof.check import CheckReport, identity
+from forkproof.check import CheckReport, identity, still_possible
 from forkproof.judge import server_log
 from forkproof.observed import Loop, Observed
 from forkproof.reports.junit import Case
@@ -29,14 +29,26 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
         parts.append(f"[yellow]--policy {escape(pattern)}: no loop is called so[/]")
     for judgement in report.judgements:
         finding = judgement.finding
-        if finding.verdict in (Verdict.BROKEN, Verdict.UNKNOWN):
-            parts += ["", failure(finding, report.cures.get(judgement.key, ""))]
+        if report.is_accepted(finding):
+            parts += ["", f"accepted: {escape(identity(finding))}"]
+        elif finding.verdict in (Verdict.BROKEN, Verdict.UNKNOWN):
+            rate = judgement.rate if report.runs > 1 else (0, 0)
+            parts += ["", failure(finding, report.cures.get(judgement.key, ""), rate)]
         elif verbosity > 0:
             words = finding.verdict.value.replace("_", " ")
             about = f" ({finding.loop})" if finding.loop else ""
             parts.append(escape(f"{finding.claim}{about}: {words}: {finding.explanation}"))
     if verbosity > 0 or any(found.finding.claim == "workers_boot" for found in report.broken):
         parts += ["", "the server's last words:", escape(server_log(report.folder))]
+    parts += [escape(f"in the baseline, and not seen: {name}") for name in report.no_longer]
+    if report.left_loopback:
+        parts += ["", escape(f"connections that leave this machine: {', '.join(report.left_loopback)}")]
+    if report.verdict is Verdict.HELD:
+        runs = f"{report.runs} run{'s' if report.runs > 1 else ''}"
+        parts += [
+            "",
+            f"{runs} without a failure: one that shows in {still_possible(report.runs):.0%} of runs is still possible",
+        ]
     parts += ["", f"{verdict_text(report.verdict)}  (evidence: {escape(str(report.folder))})"]
     return Group(*parts)
 
@@ -88,11 +100,13 @@ def _difference(before: dict[str, str], after: dict[str, str]) -> str:
     return ", ".join(f"{place}: {after.get(place, '-')}" for place in changed) or "same"
 
 
-def failure(finding: Finding, cured: str) -> str:
+def failure(finding: Finding, cured: str, rate: tuple[int, int] = (0, 0)) -> str:
     """What broke, why, and what helps."""
     colour = "bold red" if finding.verdict is Verdict.BROKEN else "yellow"
     loop = f" ({escape(finding.loop)})" if finding.loop else ""
     lines = [f"[{colour}]{finding.claim}{loop} {finding.verdict.value.upper()}[/]: {escape(finding.explanation)}"]
+    if rate[1]:
+        lines.append(f"  failed in {rate[0]} of {rate[1]} runs")
     if cured:
         lines.append(f"  {escape(cured)}")
     if finding.verdict is Verdict.BROKEN:

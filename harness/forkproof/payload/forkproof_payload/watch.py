@@ -5,6 +5,10 @@ since gevent itself keeps where each was spawned. A look is asked for by a signa
 between two bytecodes, reads, writes one event and returns. It takes no lock, starts no thread, switches no greenlet,
 asks no object anything that runs code of the app.
 
+Nor does it keep alive what it looks at: whoever has another thread's frames, or all objects, may be the last to let go
+of one of them, and would end it in the wrong thread. So those are touched by single calls of C code alone, during which
+no other thread runs; a greenlet of this thread goes nowhere as long as we are here.
+
 Does not see: threads that C code starts; loops that begin and end between two looks; a process that was started as a
 new program (spawn, forkserver, subprocess) from inside: the supervisor sees that one from outside.
 """
@@ -13,7 +17,9 @@ import collections
 import faulthandler
 import functools
 import gc
+import itertools
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,7 +41,6 @@ _HOOKS = (
     "on_exit", "ssl_context",
 )  # fmt: skip
 
-_current_frames = sys._current_frames
 _getpid = os.getpid
 _get_ident = threading.get_ident
 
@@ -60,7 +65,7 @@ class _Unit(object):
 _units = {}
 """By id of the object; one that was there at a fork is in the child's too."""
 _slots = {}
-_last = {"reload": None, "next": ("child", None), "server": None, "births": 0, "patched": None, "forker": None}
+_last = {"reload": None, "next": ("child", None), "server": None, "births": 0, "patched": None, "forked": None}
 
 
 def begin(look, stacks):
@@ -79,6 +84,24 @@ def begin(look, stacks):
 def _let_dump():
     path = os.path.join(probe._folder, "stacks", probe.key() + ".txt")
     faulthandler.register(_last["stacks"], file=_StackFile(path), all_threads=True, chain=False)
+
+
+def stay_offline():
+    """Refuse what would leave this machine; what C code connects by itself is not asked about."""
+    sys.addaudithook(_refuse)
+
+
+def _refuse(event, args):
+    if event == "socket.getaddrinfo":
+        host = args[0]
+    elif event in ("socket.connect", "socket.sendto") and isinstance(args[1], tuple):
+        host = args[1][0]
+    else:
+        return
+    host = host.decode("ascii", "replace") if isinstance(host, bytes) else host
+    if host and host not in ("localhost", "::1", "0.0.0.0", "::") and not host.startswith("127."):
+        probe.event("refused", address=str(host))
+        raise PermissionError("{}: refused by forkproof check --offline".format(host))
 
 
 class _StackFile(object):
@@ -413,7 +436,7 @@ def _chain_excepthook():
 
     def excepthook(args, *more):
         unit = _units.get(id(args.thread)) if args.thread is not None else None
-        if unit is not None:
+        if unit is not None and unit.thing() is args.thread:
             error = "{}: {}".format(args.exc_type.__name__, args.exc_value)
             at = []
             trace = args.exc_traceback
@@ -437,8 +460,7 @@ def _prepare_fork():
     _find_greenlets()
     frame = sys._getframe()
     frames = _walk(frame)
-    _last["forker"] = frames[0] if frames else None
-    _last["next"] = ("child", None)
+    _last["next"], _last["forked"] = ("child", None), None
     for number, one in enumerate(frames):
         if one.f_code.co_name == "spawn_worker" and _in_package(one.f_code.co_filename, "gunicorn"):
             # Only gevent's own stands between gunicorn and the system's fork: not a hook that forks.
@@ -446,7 +468,13 @@ def _prepare_fork():
                 names = _locals(one)
                 _tell_server(names["self"])
                 _last["next"] = ("worker", _slot(names["self"], names["worker"], frames))
-            return
+                return
+            break
+    inner = next((one.f_code for one in frames if not _is_plumbing(one.f_code.co_filename)), None)
+    through = any(one.f_code.co_filename.endswith("/subprocess.py") for one in frames)
+    if inner is not None and not through and not _in_package(inner.co_filename, "gunicorn"):
+        at = "{}:{}".format(inner.co_filename, inner.co_firstlineno)
+        _last["forked"] = _code_name(inner), at, _origin(frame)
 
 
 def _tell_server(arbiter):
@@ -494,16 +522,10 @@ def _become_child():
     unit, _last["starting"] = _last.get("starting"), None
     if unit is not None:
         probe.event("child", birth=unit.birth, child=_getpid())
-    elif _last["forker"] is not None:
-        frames = _walk(_last["forker"])
-        origin = _origin(_last["forker"])
-        inner = next((one.f_code for one in frames if not _is_plumbing(one.f_code.co_filename)), None)
-        through = any(one.f_code.co_filename.endswith("/subprocess.py") for one in frames)
-        if inner is not None and not through and not _in_package(inner.co_filename, "gunicorn"):
-            at = "{}:{}".format(inner.co_filename, inner.co_firstlineno)
-            unit = _Unit(_Forked(), _code_name(inner), "fork", at, origin)
-            probe.event("child", birth=unit.birth, child=_getpid())
-    _last["forker"] = None
+    elif _last["forked"] is not None:
+        name, at, origin = _last["forked"]
+        unit = _Unit(_Forked(), name, "fork", at, origin)
+        probe.event("child", birth=unit.birth, child=_getpid())
 
 
 class _Forked(object):
@@ -516,17 +538,16 @@ class _Forked(object):
 def _all_greenlets():
     if "gevent.greenlet" not in sys.modules:
         return []
-    base = sys.modules["greenlet"].greenlet
-    kinds = {}
-    found = []
-    for one in gc.get_objects():
-        kind = type(one)
-        wanted = kinds.get(kind)
-        if wanted is None:
-            wanted = kinds[kind] = issubclass(kind, base)
-        if wanted:
-            found.append(one)
-    return found
+    kinds = set()
+    todo = [sys.modules["greenlet"].greenlet]
+    while todo:
+        kind = todo.pop()
+        kinds.add(kind)
+        todo += type.__subclasses__(kind)
+    # Nothing is asked for before list() asks.
+    objects = itertools.chain.from_iterable(itertools.starmap(gc.get_objects, ((),)))
+    objects, others = itertools.tee(objects)
+    return list(itertools.compress(objects, map(kinds.__contains__, map(type, others))))
 
 
 def _root(one):
@@ -611,7 +632,7 @@ def _tell(frame):
         _last["patched"], _last["patched_pid"] = patched, _getpid()
         probe.event("patched", when="look", keywords=originals.keywords(), names=patched)
     greenlets = _find_greenlets()
-    current = None
+    current = root = None
     hub = {"inside": None, "iteration": None}
     if "gevent.hub" in sys.modules:
         current = sys.modules["greenlet"].getcurrent()
@@ -620,12 +641,13 @@ def _tell(frame):
         for one in _hubs(hub_class):
             if _root(one) is root:
                 hub = {"inside": current is one, "iteration": getattr(one.loop, "iteration", None)}
-    natives = _current_frames()
+    natives = _stacks()
     backed, told = {}, []
     for one, unit in greenlets:
-        at = frame if one is current else one.gr_frame
-        row = _row(unit, not one.dead, not one.dead, None, _walk(at), _print(at))
-        row["main"] = _root(one) is _root(current) if current is not None else True
+        main = _root(one) is root
+        at = _walk(frame if one is current else one.gr_frame) if main else []
+        row = _row(unit, not one.dead, not one.dead, None, _plain(at), _print(at) if main else None)
+        row["main"] = main
         if unit.kind == "greenlet":
             told.append(row)
         else:
@@ -635,18 +657,14 @@ def _tell(frame):
         thread = unit.thing()
         if not isinstance(thread, threading.Thread):
             continue
-        alive = _is_alive(thread)
         row = backed.get(unit.birth)
         if row is None:
-            inherited = unit.pid != _getpid()
-            running = not inherited and thread.ident in natives
-            stack = _walk(natives.get(thread.ident)) if running else []
+            running = unit.pid == _getpid() and thread.ident in natives
             tid = getattr(thread, "native_id", None) if running else None
-            row = _row(unit, alive, running, tid, stack, None)
+            row = _row(unit, False, running, tid, natives[thread.ident] if running else [], None)
             if running:
                 idents.add(thread.ident)
-        else:
-            row["alive"] = alive
+        row["alive"] = bool(_is_alive(thread))
         if row["alive"] or row["running"] or row["sizes"]:
             told.append(row)
     probe.event(
@@ -654,6 +672,38 @@ def _tell(frame):
         inside=hub["inside"], iteration=hub["iteration"], units=told,
         others=_others(natives, idents),
     )  # fmt: skip
+
+
+def _stacks():
+    """(file, line, function) of the calls of each native thread, the innermost first, by its ident.
+
+    faulthandler tells without touching a frame. What it writes is made for people, and the same since Python 3.3.
+    """
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("forkproof")
+    else:
+        path = os.path.join(probe._folder, "stacks", "{}.look".format(_getpid()))
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        os.unlink(path)
+    try:
+        faulthandler.dump_traceback(file=descriptor, all_threads=True)
+        text = os.pread(descriptor, 1 << 20, 0).decode("utf-8", "replace")
+    finally:
+        os.close(descriptor)
+    found, stack = {}, []
+    for line in text.splitlines():
+        frame = _FRAME.match(line)
+        thread = _THREAD.match(line)
+        if frame is not None:
+            if not _is_ours(frame.group(1)):
+                stack.append((frame.group(1), int(frame.group(2)), frame.group(3)))
+        elif thread is not None:
+            stack = found.setdefault(int(thread.group(1), 16), [])
+    return found
+
+
+_FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)$')
+_THREAD = re.compile(r"(?:Current thread|Thread) (0x[0-9a-f]+)")
 
 
 def _hubs(hub_class):
@@ -666,27 +716,24 @@ def _row(unit, alive, running, tid, stack, print_):
     sizes = [_size(queue()) for queue in unit.queues if queue() is not None]
     job = None
     for inner, outer in zip(stack, stack[1:]):  # noqa: B905
-        if outer.f_code.co_name == "run" and outer.f_code.co_filename.endswith("concurrent/futures/thread.py"):
-            code = inner.f_code
-            job = "{}:{} in {}".format(code.co_filename, code.co_firstlineno, _code_name(code))
-    at = ["{}:{} in {}".format(*one) for one in _plain(stack[:_TOLD_FRAMES])]
+        if outer[2] == "run" and outer[0].endswith("concurrent/futures/thread.py"):
+            job = "{}:{} in {}".format(*inner)
     return {
-        "birth": unit.birth, "alive": bool(alive), "running": bool(running), "tid": tid, "print": print_, "at": at,
-        "job": job, "sizes": [size for size in sizes if size is not None], "inherited": unit.pid != _getpid(),
+        "birth": unit.birth, "alive": bool(alive), "running": bool(running), "tid": tid, "print": print_,
+        "at": ["{}:{} in {}".format(*one) for one in stack[:_TOLD_FRAMES]], "job": job,
+        "sizes": [size for size in sizes if size is not None], "inherited": unit.pid != _getpid(),
     }  # fmt: skip
 
 
 def _others(natives, idents):
-    """Native threads that nobody has noted: what each is in."""
-    found = []
-    me = _get_ident()
+    """Native threads that nobody has noted: the outermost calls that each is in."""
     known = {thread.ident for thread in list(threading._active.values())}
-    for ident, frame in natives.items():
-        if ident not in idents and ident not in known and ident != me and ident != threading.main_thread().ident:
-            found.append({"thread": str(ident), "at": "; ".join(
-                "{}:{} in {}".format(*one) for one in _plain(_walk(frame))[-_TOLD_FRAMES:]
-            )})  # fmt: skip
-    return found
+    known |= idents | {_get_ident(), threading.main_thread().ident}
+    return [
+        {"thread": str(ident), "at": "; ".join("{}:{} in {}".format(*one) for one in stack[-_TOLD_FRAMES:])}
+        for ident, stack in natives.items()
+        if ident not in known and stack
+    ]
 
 
 def _is_alive(thread):
@@ -703,19 +750,17 @@ def _is_alive(thread):
     return lock is None or lock.locked()
 
 
-def _print(frame):
+def _print(frames):
     """What differs when a greenlet has moved: where it stands, what its variables are, when its timers fire."""
     parts = []
-    while frame is not None and len(parts) < 40:
-        if not _is_ours(frame.f_code.co_filename):
-            values = []
-            for value in _locals(frame).values():
-                if isinstance(value, (int, float)) or (isinstance(value, (str, bytes)) and len(value) < 100):
-                    values.append(value)
-                else:
-                    values.append(id(value))
-                    if type(value).__module__.startswith("gevent"):
-                        values.append(getattr(value, "at", None))
-            parts.append((frame.f_code.co_filename, frame.f_lasti, tuple(values)))
-        frame = frame.f_back
+    for frame in frames:
+        values = []
+        for value in _locals(frame).values():
+            if isinstance(value, (int, float)) or (isinstance(value, (str, bytes)) and len(value) < 100):
+                values.append(value)
+            else:
+                values.append(id(value))
+                if type(value).__module__.startswith("gevent"):
+                    values.append(getattr(value, "at", None))
+        parts.append((frame.f_code.co_filename, frame.f_lasti, tuple(values)))
     return "{:x}".format(hash(tuple(parts)) & 0xFFFFFFFFFFFF)
