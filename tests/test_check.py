@@ -121,7 +121,7 @@ def report(*findings: Finding, accepted: frozenset[str] = frozenset()) -> check.
     judgements = [
         check.Judgement(finding, None, "", rate=check.RATES.get(finding.verdict, (0, 0))) for finding in findings
     ]
-    return check.CheckReport(Path(), {}, check.Observed(History([]), {}, {}), judgements, {}, accepted)
+    return check.CheckReport(Path(), {}, check.Observed(History([]), {}, {}), judgements, {}, (), accepted)
 
 
 DIED = Finding("no_dead_listener", Verdict.BROKEN, "listen", "it died", how="died")

@@ -148,6 +148,25 @@ def test_a_loop_that_died_of_an_error() -> None:
     assert "OSError: gone, raised at /srv/app.py:7" in finding.explanation
 
 
+def test_a_process_that_runs_the_code_of_the_worker_that_forked_it() -> None:
+    made = [*birth(WORKER, kind="process"), event(0.4, WORKER, "child", birth="aa", child=150)]
+    line = seen(0.8, "log", line="[2026-11-23 15:55:16 +0000] [150] [INFO] Parent changed, shutting down: <Worker 110>")
+    finding = found(observed(made, line), "no_dead_listener")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "ran the worker's code")
+    assert observed(made).loops == []  # it has ended, as a job may
+    lives = [one for t in LOOKS for one in seen(t, "tasks", tasks={"150-150": {"150": 3}})]
+    (loop,) = observed(made, lives).loops
+    assert [str(state.process.place) for state in observed(made, lives).states(loop, 0)] == ["child 0"]
+
+
+def test_a_main_thread_that_runs_no_python_code() -> None:
+    deaf = [one for n, t in enumerate(LOOKS) for one in seen(t, "look.asked", number=n, asked=[], deaf=[key(WORKER)])]
+    said = [finding for finding in observed(IN_BOTH, deaf).findings() if finding.verdict is Verdict.UNKNOWN]
+    assert any("ran no Python code in 5 of 5 looks" in finding.explanation for finding in said)
+    quiet = [finding for finding in observed(IN_BOTH).findings() if "ran no Python code" in finding.explanation]
+    assert quiet == []
+
+
 def sized(pid: int, *sizes: int, **fields: Any) -> Events:
     return [one for t, size in zip(LOOKS, sizes, strict=True) for one in look(pid, t, unit(sizes=[size], **fields))]
 

@@ -17,7 +17,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,7 +34,7 @@ from forkproof.control import Control
 from forkproof.cures import cure
 from forkproof.errors import CouldNotDecide, MissingPackage, RunFolderError, UsageError
 from forkproof.history import History
-from forkproof.judge import SCHEMA, Judgement, server_log, since
+from forkproof.judge import SCHEMA, Judgement, Stands, server_log, since, stands
 from forkproof.nursery import Nursery
 from forkproof.observed import Loop, Observed, State
 from forkproof.scenario import Policy
@@ -108,6 +108,7 @@ class CheckReport:
     observed: Observed
     judgements: Sequence[Judgement]
     cures: Mapping[tuple[str, str | None], str]
+    stands: Sequence[Stands] = ()
     accepted: frozenset[str] = frozenset()
     """The ids of failures that are no news: `--baseline`."""
     runs: int = 1
@@ -159,6 +160,7 @@ class CheckReport:
             "server": dict(self.observed.server.fields) if self.observed.server else None,
             "claims": claims,
             "loops": [self._loop(loop) for loop in self.observed.loops],
+            "stacks": [asdict(one) for one in self.stands],
             "runs": self.runs,
             "no_longer": self.no_longer,
             "left_loopback": self.left_loopback,
@@ -419,7 +421,7 @@ def judge(folder: Path) -> CheckReport:
         for judgement in judgements
         if judgement.finding.verdict is Verdict.BROKEN
     }
-    report = CheckReport(folder, started["target"], observed, judgements, cures)
+    report = CheckReport(folder, started["target"], observed, judgements, cures, stands(folder, history))
     files.write(folder / "verdict.json", json.dumps(report.to_dict(), indent=1) + "\n")
     return report
 
@@ -443,9 +445,10 @@ def _refuse(what: Deployment, found: Target, report: CheckReport) -> None:
         if alone:
             own = _last_error(alone, what) or alone.strip().splitlines()[-1]
             raise UsageError(f"{what.app}: cannot be imported, by gunicorn or without it: {own}{_next(alone)}")
-        if _BUSY.search(said):
+        busy = [line for line in said.splitlines() if _BUSY.search(line)]
+        if busy:
             raise UsageError(
-                f"{what.app}: an address that it needs is in use: {told}. Stop what has it, or set another."
+                f"{what.app}: an address that it needs is in use: {busy[-1]}. Stop what has it, or set another."
             )
         if not report.observed.history.of("server") and "Traceback" not in said:
             last = said.strip().splitlines()[-1:] or ["it said nothing"]

@@ -33,6 +33,16 @@ def _of_loop(finding: Finding, loop: Loop, observed: Observed) -> str:
             f"{told}, before the workers are forked{_because(observed)}: a native thread does not survive a fork, what "
             f"it works on does. {_POST}; or start it again in the child with os.register_at_fork."
         )
+    if finding.how == "ran the worker's code":
+        return (
+            f"{told}: a fork copies the greenlets of a gevent worker, its own among them. Start it with "
+            "`multiprocessing.get_context('spawn')`, or in the master, or as a service beside gunicorn."
+        )
+    if finding.claim == "no_dead_listener" and "LoopExit" in finding.explanation:
+        return (
+            f"{told}: it is a native thread, and waits with gevent's tools, which belong to another thread"
+            f"{_because(observed)}. Patch threads too, and start it in `post_worker_init`."
+        )
     if finding.claim == "no_dead_listener":
         return f"{told}. Catch the error in its body and go on, or have it started again."
     if finding.claim == "no_starved_greenlet" and finding.how == "starved":

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from forkproof.claims.base import clock, listing, number, quoted, who
+from forkproof.claims.base import clock, listing, number, pids_in, quoted, who
 from forkproof.claims.connections import no_socket_shared_across_fork
 from forkproof.claims.logs import quiet_runtime
 from forkproof.claims.server import ENOUGH, clean_shutdown
@@ -163,7 +163,8 @@ class Observed:
         """Whether it was seen alive, died, or is a process: what ends between two looks is no loop."""
         birth = event["birth"]
         if event["kind"] in _IN_CHILD:
-            return any(self._child_alive(birth, index) for index in range(len(self.history.windows)))
+            lived = any(self._child_alive(birth, index) for index in range(len(self.history.windows)))
+            return lived or bool(self._astray(birth))
         if any(end["birth"] == birth and end["error"] for end in self.history.of("loop.end")):
             return True
         return any(
@@ -182,6 +183,11 @@ class Observed:
             for look in self.history.between("look", window.opened, window.closed):
                 found.setdefault(look.process, {}).setdefault(index, []).append(look)
         return found
+
+    def _astray(self, birth: str) -> list[Event]:
+        """What the process of a loop printed when gunicorn's own code ran in it and saw another parent than it knew."""
+        pids = {event["child"] for event in self.history.of("child") if event["birth"] == birth}
+        return [e for e in self.history.of("log") if "Parent changed" in e["line"] and pids & pids_in(e)]
 
     def _child_alive(self, birth: str, index: int) -> bool:
         """Whether the process that a loop is lived at the end of a window."""
@@ -279,7 +285,7 @@ class Observed:
             return found
         for loop in self.loops:
             found += [self._placement(loop), self._copies(loop), self._dead(loop), self._hungry(loop), self._back(loop)]
-        found += [self._answers(), self._stop(), self._shared(), self._quiet()]
+        found += [self._answers(), self._hears(), self._stop(), self._shared(), self._quiet()]
         return found
 
     def _windows(self) -> Iterable[tuple[int, Window]]:
@@ -381,6 +387,10 @@ class Observed:
             at = died[0].get("at")
             told += f", raised at {at[-1]}" if at else ""
             return Finding(claim, Verdict.BROKEN, loop.name, told, tuple(died), "died")
+        strays = [line for birth in loop.births for line in self._astray(birth) if line.t < self._term]
+        if strays:
+            told = f"its process ended: it ran the code of the worker that forked it, {quoted(strays[0])}"
+            return Finding(claim, Verdict.BROKEN, loop.name, told, tuple(strays), "ran the worker's code")
         for index, window in self._windows():
             for state in self.states(loop, index):
                 place = who(self.history, state.process.key)
@@ -453,6 +463,18 @@ class Observed:
         if not asked:
             return Finding(claim, Verdict.NOT_APPLICABLE, None, "no request was sent")
         return Finding(claim, Verdict.HELD, None, f"each of {number(asked, 'request')} was answered")
+
+    def _hears(self) -> Finding:
+        """Whether every process could be looked into: a main thread that runs no Python code hears nothing."""
+        claim = "no_starved_greenlet"
+        for _, window in self._windows():
+            asked = self.history.between("look.asked", window.opened, window.closed)
+            deaf = Counter(key for event in asked for key in event["deaf"])
+            for key, times in deaf.items():
+                if times >= _STILL:
+                    told = f"the main thread of {who(self.history, key)} ran no Python code in {times} of {len(asked)}"
+                    return Finding(claim, Verdict.UNKNOWN, None, f"{told} looks (after {window.after})", tuple(asked))
+        return Finding(claim, Verdict.NOT_APPLICABLE, None, "every process could be looked into")
 
     def _stop(self) -> Finding:
         bound = self.server["graceful_timeout"] if self.server else 30

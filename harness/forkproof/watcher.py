@@ -43,6 +43,7 @@ class Watcher(Supervisor):
         self._looks = 0
         self._seen: set[str] = set()
         self._ready = False
+        self._deaf: list[str] = []
         self._inodes: set[int] = set()
 
     # Watching
@@ -87,6 +88,7 @@ class Watcher(Supervisor):
         )
         self._looks += 1
         deaf = [process.key for process in asked if process.key not in self._seen and not process.gone]
+        self._deaf = deaf
         self.record("look.asked", number=self._looks, asked=[process.key for process in asked], deaf=deaf)
 
     # Asking
@@ -264,6 +266,7 @@ class Watcher(Supervisor):
         self._outside.resources(self._living())
         self.observe()
         self.sample()
+        await self.collect_stacks([self.processes[key] for key in self._deaf if not self.processes[key].gone])
         self.record(
             "window.close", window=index, turns=self.turn - first_turn, control=self.gauge.turns - first_control
         )

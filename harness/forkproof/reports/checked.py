@@ -38,6 +38,8 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
             words = finding.verdict.value.replace("_", " ")
             about = f" ({finding.loop})" if finding.loop else ""
             parts.append(escape(f"{finding.claim}{about}: {words}: {finding.explanation}"))
+    if report.verdict is not Verdict.HELD and report.stands:
+        parts += ["", *(escape(str(one)) for one in report.stands)]
     if verbosity > 0 or any(found.finding.claim == "workers_boot" for found in report.broken):
         parts += ["", "the server's last words:", escape(server_log(report.folder))]
     parts += [escape(f"in the baseline, and not seen: {name}") for name in report.no_longer]
