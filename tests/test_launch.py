@@ -24,7 +24,8 @@ def test_the_environment_is_an_allow_list(monkeypatch: pytest.MonkeyPatch, tmp_p
     own = {"FORKPROOF_RUN", "HOME", "TMPDIR", "PYTHONPATH", "PYTHONNOUSERSITE", "PYTHONDONTWRITEBYTECODE"}
     assert own <= environment.keys() <= own | set(launch.ENVIRONMENT)
     assert environment["PYTHONPATH"] == str(launch.PAYLOAD)
-    assert {path.name for path in launch.PAYLOAD.iterdir()} - {"__pycache__"} == {"forkproof_payload", "serve.py"}
+    inside = {path.name for path in launch.PAYLOAD.iterdir()} - {"__pycache__"}
+    assert inside == {"forkproof_payload", "serve.py", "begin.py"}
     assert environment["HOME"].startswith(str(tmp_path))
     assert environment["TMPDIR"].startswith(str(tmp_path))
 
