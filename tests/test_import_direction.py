@@ -84,6 +84,14 @@ ALLOWED = {
     "forkproof.target": {"forkproof.scenario", "forkproof.errors"},
     "forkproof.files": set[str](),
     "forkproof.lanes": {"forkproof.files", "forkproof.errors"},
+    "forkproof.rates": set[str](),
+    "forkproof.documented": {
+        "forkproof.known_issues", "forkproof.scenario", "forkproof.verdict", "forkproof.errors",
+    },
+    "forkproof.aim": {
+        "forkproof.claims", "forkproof.coverage", "forkproof.dimensions", "forkproof.errors", "forkproof.faults",
+        "forkproof.files", "forkproof.history", "forkproof.scenario", "forkproof.target", "forkproof.verdict",
+    },
     "forkproof.events": {"forkproof.scenario"},
     "forkproof.history": {"forkproof.scenario", "forkproof.events", "forkproof.files", "forkproof.errors"},
     "forkproof.patching": {"forkproof.scenario"},

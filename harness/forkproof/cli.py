@@ -100,6 +100,20 @@ def _parser() -> argparse.ArgumentParser:
     _common(explore)
     explore.set_defaults(run=_explore)
 
+    diff = commands.add_parser("diff", help="the same scenarios on two targets: what broke, and what was fixed")
+    diff.add_argument("--base", required=True, metavar="T", help="the target as it was: a Python or a lane")
+    diff.add_argument("--head", required=True, metavar="T", help="the target as it is to be")
+    amount = diff.add_mutually_exclusive_group()
+    amount.add_argument("-n", type=_positive, default=None, metavar="SCENARIOS", help="how many to run (default 50)")
+    amount.add_argument("--time", type=_seconds, default=None, metavar="S", help="take S seconds for everything")
+    diff.add_argument("-j", type=_positive, default=None, metavar="N", help="servers at once (default: 2 a core)")
+    diff.add_argument("--seed", type=int, default=None, help="the same seed takes the same scenarios")
+    diff.add_argument("--broker", help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]")
+    diff.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
+    _lanes_options(diff)
+    _output(diff)
+    diff.set_defaults(run=_diff)
+
     run = commands.add_parser("run", help="run one scenario")
     run.add_argument("scenario", type=Path, metavar="SCENARIO.json")
     _repeated(run)
@@ -477,6 +491,39 @@ def _explore(arguments: argparse.Namespace) -> int:
     if arguments.junit:
         _write(lambda: junit.write(arguments.junit, "explore", junit.of_campaign(campaign)), arguments.junit)
     return campaign.exit_code(strict=arguments.strict)
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from forkproof import target
+    from forkproof.compare import Comparer
+    from forkproof.reports import junit, terminal
+    from forkproof.reports.progress import CampaignProgress
+    from forkproof.session import PLAINEST, open_session
+
+    names = _known_claims(arguments.claim)
+    seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1_000_000)
+    chosen = [_target(arguments, name) for name in (arguments.base, arguments.head)]
+    for name in chosen:
+        target.find(name).require(PLAINEST)
+    with contextlib.ExitStack() as stack:
+        base, head = (
+            stack.enter_context(
+                open_session(
+                    target_name=name, broker_name=arguments.broker or "embedded", out=arguments.out, claims=names
+                )
+            )
+            for name in chosen
+        )
+        progress = stack.enter_context(CampaignProgress(terminal.console(stderr=True), quiet=arguments.quiet))
+        comparer = Comparer(base, head, jobs=_jobs(arguments), seed=seed, progress=progress)
+        n = (arguments.n or 50) if arguments.time is None else None
+        found = comparer.compare(n, arguments.time)
+    shown = terminal.console(stderr=_to_stdout(arguments.json))
+    shown.print(terminal.comparison(found, seed=seed, verbosity=arguments.verbose, quiet=arguments.quiet))
+    _write_json(arguments.json, found.to_dict())
+    if arguments.junit:
+        _write(lambda: junit.write(arguments.junit, "diff", junit.of_comparison(found)), arguments.junit)
+    return found.exit_code
 
 
 def _batches(n: int, seed: int, session: Session, until: float | None) -> Iterable[Sequence[Any]]:

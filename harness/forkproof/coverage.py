@@ -169,6 +169,11 @@ def values_of(what: Scenario) -> Iterator[tuple[Value, str]]:
             yield (_first(members.path), NONE), ""
 
 
+def pairs_of(what: Scenario) -> set[Pair]:
+    """The pairs of values that a scenario has."""
+    return set(_pairs(list(values_of(what))))
+
+
 def reason(explanation: str) -> str:
     """An explanation without what differs from run to run.
 

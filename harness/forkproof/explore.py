@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
@@ -36,7 +36,7 @@ from forkproof.judge import Judgement, RunReport, Stands, assess
 from forkproof.known_issues import KnownIssue
 from forkproof.scenario import Scenario, WorkerClass
 from forkproof.session import Session
-from forkproof.simplify import neighbours
+from forkproof.simplify import descend
 from forkproof.target import Target
 from forkproof.verdict import Verdict
 from forkproof_strategies import scenarios
@@ -247,6 +247,38 @@ class Campaign:
         }
 
 
+Task = TypeVar("Task")
+
+
+def run_tasks(
+    pool: concurrent.futures.Executor,
+    jobs: int,
+    tasks: Iterable[tuple[Task, Callable[[], RunReport]]],
+    until: float | None = None,
+) -> Iterator[tuple[Task, RunReport | CouldNotDecide | ScenarioError]]:
+    """Run tasks, `jobs` at once, none begun after the monotonic time `until`; each with what came of it."""
+    todo = iter(tasks)
+    running: dict[concurrent.futures.Future[RunReport], Task] = {}
+
+    def fill() -> None:
+        while len(running) < jobs and (until is None or time.monotonic() < until):
+            found = next(todo, None)
+            if found is None:
+                return
+            running[pool.submit(found[1])] = found[0]
+
+    fill()
+    while running:
+        done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in done:
+            task = running.pop(future)
+            try:
+                yield task, future.result()
+            except (CouldNotDecide, ScenarioError) as error:
+                yield task, error
+        fill()
+
+
 class Explorer:
     """Runs one campaign on a session, `jobs` servers at once."""
 
@@ -318,30 +350,14 @@ class Explorer:
         self, batch: Iterable[Scenario], until: float | None = None, *, every_claim: bool = False
     ) -> Iterator[RunReport]:
         """The reports of a batch, as they come; judged by the claims that were asked for, or by all."""
-        todo = iter(batch)
-        running: set[concurrent.futures.Future[RunReport]] = set()
-
-        def fill() -> None:
-            while len(running) < self.jobs and (until is None or time.monotonic() < until):
-                what = next(todo, None)
-                if what is None:
-                    return
-                running.add(self._pool.submit(self.session.run, what, every_claim=every_claim))
-
-        fill()
-        while running:
-            done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in done:
-                running.discard(future)
-                try:
-                    report = future.result()
-                except (CouldNotDecide, ScenarioError) as error:
-                    self._problem(error)
-                else:
-                    self._nothing_boots = 0
-                    self.progress.ran(report)
-                    yield report
-            fill()
+        tasks = ((what, functools.partial(self.session.run, what, every_claim=every_claim)) for what in batch)
+        for _, report in run_tasks(self._pool, self.jobs, tasks, until):
+            if isinstance(report, RunReport):
+                self._nothing_boots = 0
+                self.progress.ran(report)
+                yield report
+            else:
+                self._problem(report)
 
     def _problem(self, error: CouldNotDecide | ScenarioError) -> None:
         self._nothing_boots += isinstance(error, NothingBoots)
@@ -349,7 +365,7 @@ class Explorer:
             self.campaign.problems.append(str(error))
             self.progress.problem(error)
         elif isinstance(error, CouldNotDecide) and error.folder is not None:
-            _drop(error.folder)
+            drop(error.folder)
 
     def _take(self, report: RunReport) -> None:
         self.campaign.coverage.add(report)
@@ -371,7 +387,7 @@ class Explorer:
         kept |= {failure.folder for failure in (*self.campaign.failures, *self.campaign.expected_breaks)}
         kept |= set(self._undecided)
         for folder in self._folders - kept:
-            _drop(folder)
+            drop(folder)
         self._folders &= kept
 
     def _settle(self) -> None:
@@ -408,7 +424,7 @@ class Explorer:
         for batch in _batches([what] * runs_until_sound(issue.rate), self.jobs):
             for report in self.run_all(batch):
                 verdicts = {j.finding.verdict for j in report.judgements if j.finding.claim in issue.claims}
-                _drop(report.folder)
+                drop(report.folder)
                 if Verdict.BROKEN in verdicts:
                     return
                 tried += Verdict.HELD in verdicts
@@ -438,7 +454,7 @@ class Explorer:
         def run_all(batch: Sequence[Scenario]) -> Iterator[RunReport]:
             for report in self.run_all(batch, every_claim=True):
                 yield report
-                _drop(report.folder)
+                drop(report.folder)
 
         return investigate(
             what,
@@ -485,7 +501,7 @@ class Explorer:
                 shown = (report, match)
                 self._folders.add(report.folder)
             else:
-                _drop(report.folder)
+                drop(report.folder)
         return failed, tried, shown
 
     def shrink(
@@ -496,21 +512,14 @@ class Explorer:
         deadline = time.monotonic() + self.budget_seconds
         # A race that fails in one of three runs needs several tries before a simpler candidate counts as sound.
         tries = 1 if rate[0] == rate[1] else min(4, max(2, round(2 * rate[1] / rate[0])))
-        steps: list[tuple[RunReport, Judgement]] = []
-        refused: set[str] = set()
-        while True:
-            candidates = [simpler for simpler in neighbours(what, keep=loop) if simpler.digest not in refused]
-            for batch in _batches(candidates, self.jobs):
-                if time.monotonic() > deadline or self.session.launched >= last_launch:
-                    return steps
-                found = self._first_failing(batch, key, tries)
-                if found is not None:
-                    steps.append(found)
-                    what = found[0].scenario
-                    break
-                refused |= {simpler.digest for simpler in batch}
-            else:
-                return steps
+        return descend(
+            what,
+            loop,
+            self.jobs,
+            lambda batch: self._first_failing(batch, key, tries),
+            lambda step: step[0].scenario,
+            lambda: time.monotonic() <= deadline and self.session.launched < last_launch,
+        )
 
     def _first_failing(self, batch: Sequence[Scenario], key: Key, tries: int) -> tuple[RunReport, Judgement] | None:
         failing: dict[str, tuple[RunReport, Judgement]] = {}
@@ -520,7 +529,7 @@ class Explorer:
                 failing[report.scenario.digest] = (report, match)
                 self._folders.add(report.folder)
             else:
-                _drop(report.folder)
+                drop(report.folder)
         order = [simpler.digest for simpler in batch]
         return failing[min(failing, key=order.index)] if failing else None
 
@@ -548,5 +557,6 @@ def _batches(items: Sequence[Scenario], count: int) -> Iterator[Sequence[Scenari
         yield items[start : start + count]
 
 
-def _drop(folder: Path) -> None:
+def drop(folder: Path) -> None:
+    """Remove the folder of a run that is no example of anything."""
     shutil.rmtree(folder, ignore_errors=True)

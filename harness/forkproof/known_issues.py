@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from forkproof.errors import UsageError
 from forkproof.scenario import Scenario
@@ -71,6 +71,19 @@ class KnownIssue:
         return all(any(value in wanted for value in _at(plain, path)) for path, wanted in self.when.items())
 
 
+def _specifiers(versions: dict[str, str]) -> dict[str, str]:
+    for name, wanted in versions.items():
+        try:
+            SpecifierSet(wanted)
+        except InvalidSpecifier:
+            raise ValueError(f"{name}: {wanted[:40]!r} is no version specifier") from None
+    return versions
+
+
+Specifiers = Annotated[dict[str, str], AfterValidator(_specifiers)]
+"""Packages with the versions of them that are meant (PEP 440)."""
+
+
 class _Entry(BaseModel):
     """An entry as it stands in the file."""
 
@@ -80,20 +93,10 @@ class _Entry(BaseModel):
     title: str
     link: str = Field(pattern=r"^(https://\S+|findings/[a-z0-9-]+/README\.md)$")
     claims: list[str]
-    versions: dict[str, str]
+    versions: Specifiers
     when: dict[str, list[Any]] = {}
     rate: Annotated[list[int], Field(min_length=2, max_length=2)] = [1, 1]
     how: list[str] = []
-
-    @field_validator("versions")
-    @classmethod
-    def _specifiers(cls, versions: dict[str, str]) -> dict[str, str]:
-        for name, wanted in versions.items():
-            try:
-                SpecifierSet(wanted)
-            except InvalidSpecifier:
-                raise ValueError(f"{name}: {wanted[:40]!r} is no version specifier") from None
-        return versions
 
 
 class _File(BaseModel):

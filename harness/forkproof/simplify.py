@@ -10,13 +10,15 @@ To leave a field out is to have its default, so whatever a scenario may say is m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from forkproof.dimensions import Path, at
 from forkproof.errors import ScenarioError
 from forkproof.faults import Life, walk
 from forkproof.scenario import CONTROL, Fault, Scenario, Server, from_dict
+
+Shown = TypeVar("Shown")
 
 DROP = object()
 """In place of a value: leave it out."""
@@ -36,6 +38,33 @@ def neighbours(scenario: Scenario, *, keep: str | None = None) -> Iterator[Scena
         if simpler is not None and simpler.digest not in seen:
             seen.add(simpler.digest)
             yield simpler
+
+
+def descend(
+    what: Scenario,
+    keep: str | None,
+    width: int,
+    first: Callable[[Sequence[Scenario]], Shown | None],
+    scenario_of: Callable[[Shown], Scenario],
+    go_on: Callable[[], bool],
+) -> list[Shown]:
+    """Steps to simpler and simpler scenarios: `first` tells of up to `width` neighbours the first that still shows."""
+    steps: list[Shown] = []
+    refused: set[str] = set()
+    while True:
+        candidates = [simpler for simpler in neighbours(what, keep=keep) if simpler.digest not in refused]
+        for start in range(0, len(candidates), width):
+            batch = candidates[start : start + width]
+            if not go_on():
+                return steps
+            found = first(batch)
+            if found is not None:
+                steps.append(found)
+                what = scenario_of(found)
+                break
+            refused |= {simpler.digest for simpler in batch}
+        else:
+            return steps
 
 
 def changed(scenario: Scenario, path: Path, value: Any) -> Scenario | None:

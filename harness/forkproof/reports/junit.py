@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
+from forkproof.compare import Comparison
 from forkproof.explore import Campaign, Failure
 from forkproof.judge import RunReport
 from forkproof.verdict import Verdict
@@ -42,6 +43,21 @@ def of_campaign(campaign: Campaign) -> list[Case]:
             if failure.judgement.finding.claim == claim and failure.judgement.known_issue is None
         ]
         text = "\n\n".join(_told(failure) for failure in bad)
+        decided = counts["held"] + counts["broken"] > 0
+        cases.append((claim, "failure" if bad else "passed" if decided else "skipped", text))
+    return cases
+
+
+def of_comparison(found: Comparison) -> list[Case]:
+    """The cases of two targets: each claim passes unless it differs in a way that is not documented."""
+    cases: list[Case] = []
+    for claim, counts in found.coverage.claims.items():
+        bad = [one for one in found.differences if one.key[0] == claim and one.change is None]
+        text = "\n\n".join(
+            f"{one.name}: {one.judgement.finding.explanation}\n{json.dumps(one.scenario.to_dict())}\n"
+            f"forkproof replay {one.report.folder}"
+            for one in bad
+        )
         decided = counts["held"] + counts["broken"] > 0
         cases.append((claim, "failure" if bad else "passed" if decided else "skipped", text))
     return cases

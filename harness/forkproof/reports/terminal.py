@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from forkproof.cause import Cause, Claimed
+from forkproof.compare import BASE, HEAD, LEVEL, Comparison, Difference
 from forkproof.explore import Campaign, Failure, Stale
 from forkproof.judge import Judgement, RunReport, server_log
 from forkproof.reports import printable
@@ -205,6 +206,55 @@ def surprise(failed: Failure) -> str:
         f"  {escape(small)}\n"
         f"Reproduce with:  forkproof replay {escape(str(failed.folder))}"
     )
+
+
+def comparison(found: Comparison, *, seed: int, verbosity: int = 0, quiet: bool = False) -> RenderableType:
+    """What two targets came to: each difference with its rates, then what was left."""
+    parts: list[RenderableType] = []
+    if not quiet:
+        parts += [f"base: {describe(found.versions[BASE])}", f"head: {describe(found.versions[HEAD])}"]
+        for problem in found.problems[:5]:
+            parts += ["", f"[yellow]could not decide[/]: {escape(problem)}"]
+        for one in found.differences:
+            parts += ["", difference(one)]
+        if found.left:
+            parts += ["", "noticed, and not looked into, since the time was over:", *(f"  {one}" for one in found.left)]
+        if verbosity > 0 and found.unconfirmed:
+            parts += ["", "noticed, and no difference:", *(escape(f"  {one}") for one in found.unconfirmed)]
+    names = [one.name for one in found.differences]
+    counted = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
+    parts += [
+        "",
+        f"{found.drawn} scenarios on both (seed {seed}), {found.launched} servers in {found.seconds:.0f} s: "
+        f"{len(names)} difference{'' if len(names) == 1 else 's'}{f' ({counted})' if names else ''}"
+        + (" - interrupted" if found.interrupted else ""),
+        f"The chance that this tells of a difference where there is none is below {LEVEL:.0%} ({found.tests} tests).",
+    ]
+    return Group(*parts)
+
+
+def difference(one: Difference) -> str:
+    """One difference, with its rates and the smallest scenario that shows it."""
+    finding = one.judgement.finding
+    where = f" ({finding.loop})" if finding.loop else ""
+    colour = {"regression": "bold red", "fixed": "bold green"}.get(one.name, "bold yellow")
+    sides = (
+        f"{side} {verdict.value.replace('_', ' ')}, broken so in {rate[0]} of {rate[1]}"
+        for side, verdict, rate in zip(("base", "head"), one.verdicts, one.rates, strict=True)
+    )
+    lines = [f"[{colour}]{one.name}[/]: {finding.claim}{where}: {'; '.join(sides)}", f"  {escape(finding.explanation)}"]
+    if one.change is not None:
+        lines.append(f"  {escape(one.change.title)}: {one.change.link}")
+    if one.judgement.known_issue:
+        lines.append(f"  known issue: {one.judgement.known_issue}")
+    if one.also:
+        lines.append(f"  the same scenario also differs in {', '.join(one.also)}")
+    lines += [
+        f"  by chance alone: {one.chance:.1g}; seen in {one.seen} scenarios; smallest scenario:",
+        f"  {escape(json.dumps(one.scenario.model_dump(mode='json', by_alias=True, exclude_defaults=True)))}",
+        f"Reproduce with:  forkproof replay {escape(str(one.report.folder))}",
+    ]
+    return "\n".join(lines)
 
 
 def no_longer_shows(stale: Stale) -> str:

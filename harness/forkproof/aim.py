@@ -1,0 +1,279 @@
+"""Scenarios that are likely to tell two targets apart: few things at once, every pair of them, and what changed first.
+
+Made from the schema, so that a dimension that is added is met without being named. Of many random scenarios those are
+taken, one after the other, that bring most that was not yet met: pairs of values, and of a value and a claim that it
+exercises, weighed by whether what changed between the targets speaks of them, for what the run costs.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+import json
+import random
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forkproof import files
+from forkproof.claims import judge as judge_claims
+from forkproof.coverage import Pair, Value, pairs_of, values_of
+from forkproof.dimensions import Dimension, Members, at, dimensions, lists, minimal
+from forkproof.errors import ScenarioError
+from forkproof.faults import REGISTRY as FAULTS
+from forkproof.history import History
+from forkproof.scenario import CONTROL, Scenario, from_dict
+from forkproof.target import Target
+from forkproof.verdict import Verdict
+
+POOL, MORE = 200, 2
+"""So many scenarios are made to choose from, and so many more for each that is taken."""
+
+CHANGED = 2.0
+"""How much more what the changes speak of weighs than what they do not."""
+
+# How often a member is there, or a field is not at its default; by the most exact path that is named.
+_CHANCE: dict[tuple[str, ...], float] = {
+    ("patches",): 0.6,
+    ("patches", "flags"): 0.02,
+    ("patches", "flags", "thread"): 0.15,
+    ("loops",): 0.6,
+    ("loops", "yields"): 0.1,
+    ("loops", "daemon"): 0.1,
+    ("loops", "guard"): 0.05,
+    ("server",): 0.35,
+    ("server", "workers"): 0.6,
+    ("server", "reload"): 0.1,
+    ("server", "control_socket"): 0.1,
+    ("surroundings",): 0.1,
+    ("surroundings", "early_imports"): 0.15,
+    ("parks",): 0.08,
+    ("faults",): 0.6,
+    ("faults", "after"): 0.0,
+    ("faults", "slot"): 0.0,
+}
+# What the schema leaves open, and faults or other settings need.
+_NUMBERS: dict[tuple[str, ...], Sequence[int]] = {("server", "max_requests"): (100,), ("server", "threads"): (4,)}
+
+_AGAIN = 0.3
+"""How often there is one member more, where there is one."""
+
+
+def scenarios(
+    n: int, seed: int, can_run: Callable[[Scenario], bool], changed: Mapping[str, int] | None = None
+) -> Iterator[Scenario]:
+    """`n` scenarios, those that tell most first; the same for the same seed and the same targets."""
+    chance = random.Random(seed)
+    weight = functools.cache(lambda value: _weight(value, changed or {}))
+    met: set[Pair] = set()
+    seen: set[str] = set()
+    pool: list[tuple[float, str, Scenario, frozenset[Pair]]] = []
+
+    def loss(what: Scenario, pairs: frozenset[Pair]) -> float:
+        return -sum(weight(one) * weight(other) for one, other in pairs - met) / _cost(what)
+
+    for taken in range(n):
+        misses = 0
+        while len(pool) < POOL + taken * MORE and misses < 500:
+            what = _made(chance, weight)
+            if what.digest in seen or not can_run(what):
+                misses += 1
+                continue
+            seen.add(what.digest)
+            pairs = frozenset(_pairs(what))
+            heapq.heappush(pool, (loss(what, pairs), what.digest, what, pairs))
+        if not pool:
+            return
+        # What a scenario brings only gets less, so only the best need be looked at again.
+        _, digest, what, pairs = heapq.heappop(pool)
+        while pool and (now := loss(what, pairs)) > pool[0][0]:
+            _, digest, what, pairs = heapq.heapreplace(pool, (now, digest, what, pairs))
+        met |= pairs
+        yield what
+
+
+def _made(chance: random.Random, weight: Callable[[Value], float]) -> Scenario:
+    """A scenario with a few things that are not at their defaults; each is taken if it can be beside the others."""
+    what = from_dict({"loops": [{"name": "a"}]})
+    alone = [field for field in dimensions() if _values(field) and not any(_below(field, one.path) for one in lists())]
+    for field in alone:
+        if chance.random() < _chance(field.path):
+            what = _taken(what, functools.partial(_put, path=field.path, value=_value(field, chance, weight)))
+    for members in lists():
+        count = members.least
+        while count < min(members.most, 3) and chance.random() < (_chance(members.path) if count == 0 else _AGAIN):
+            count += 1
+        for index in range(count):
+            for _ in range(TRIES):
+                member = _member(members, what, chance, weight)
+                before = what
+                what = _taken(what, functools.partial(_put_member, members=members, index=index, member=member))
+                if what is not before:
+                    break
+    return what
+
+
+TRIES = 8
+"""How often a member of a list is drawn until one can be there."""
+
+
+def _member(
+    members: Members, what: Scenario, chance: random.Random, weight: Callable[[Value], float]
+) -> dict[str, Any]:
+    """A member of a list, with what it must say and some of what it may."""
+    member = minimal(members)
+    required = tuple(member)
+    for field in dimensions():
+        inside = field.path[len(members.path) :]
+        if not _below(field, members.path) or not field.values:
+            continue
+        if inside[0] in required or chance.random() < _chance(field.path):
+            _put(member, inside, _value(field, chance, weight))
+    if "who" in member:  # the schema leaves open whom there is
+        member["who"] = chance.choice([*(loop.name for loop in what.loops), CONTROL])
+    kind = FAULTS.get(member.get("fault", ""))
+    if kind is not None:
+        # A whole number tells how often or how much: what is rare shows sooner where there is more of it.
+        most = {name: option.most for name, option in kind.options.items() if isinstance(option.default, int)}
+        member["options"] = most if chance.random() < 0.7 else {}
+        member["slot"] = 0 if kind.needs_slot else None
+    return member
+
+
+def _taken(what: Scenario, edit: Callable[[dict[str, Any]], None]) -> Scenario:
+    """A scenario after an edit, or as it was where that cannot be."""
+    plain = what.to_dict()
+    edit(plain)
+    try:
+        return from_dict(plain)
+    except ScenarioError:
+        return what
+
+
+def _put(plain: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *way, last = path
+    for part in way:
+        plain = plain.setdefault(part, {})
+    plain[last] = value
+
+
+def _put_member(plain: dict[str, Any], members: Members, index: int, member: dict[str, Any]) -> None:
+    there = at(plain, members.path)
+    if members.path == ("loops",):
+        member["name"] = "abc"[index]
+    there[index:] = [member]
+
+
+def _value(field: Dimension, chance: random.Random, weight: Callable[[Value], float]) -> Any:
+    values = [value for value in _values(field) if value != field.default] or list(field.values)
+    if field.path == ("faults", "fault"):
+        values = [name for name in values for _ in range(FAULTS[name].weight)]
+    if field.path[1:2] == ("flags",):
+        return field.path[-1] == "sys"  # what is not its default
+    return chance.choices(values, [weight((field.name, str(value))) for value in values])[0]
+
+
+def _values(field: Dimension) -> Sequence[Any]:
+    return field.values or _NUMBERS.get(field.path, ())
+
+
+def _below(field: Dimension, path: Sequence[str]) -> bool:
+    return field.path[: len(path)] == tuple(path)
+
+
+def _chance(path: Sequence[str]) -> float:
+    return next(_CHANCE[tuple(path[:end])] for end in range(len(path), 0, -1) if tuple(path[:end]) in _CHANCE)
+
+
+def _pairs(what: Scenario) -> Iterator[Pair]:
+    yield from pairs_of(what)
+    exercised = [
+        ("claim", finding.claim)
+        for finding in judge_claims(what, History([]))
+        if finding.verdict is not Verdict.NOT_APPLICABLE
+    ]
+    values = {value for value, _ in values_of(what)}
+    yield from itertools.product(exercised, values)
+
+
+def _cost(what: Scenario) -> float:
+    """What a run takes, in plain runs: each worker that boots, and each fault with what comes after it."""
+    boots = sum(fault.options.get("times", 1) for fault in what.faults)
+    return 1 + 0.2 * len(what.faults) + 0.05 * (1 + boots) * what.server.workers
+
+
+# --- what changed
+
+
+def changed_words(base: Target, head: Target) -> Counter[str]:
+    """The words of the lines, and of the names of the files, that differ between the packages of two targets."""
+    names = [name for name in base.versions if head.versions.get(name) not in (None, base.versions[name])]
+    words: Counter[str] = Counter()
+    if names:
+        old, new = (_sources(target, names) for target in (base, head))
+        for path in old.keys() | new.keys():
+            before, after = old.get(path, Counter()), new.get(path, Counter())
+            differ = (before - after) + (after - before)
+            for line in differ:
+                words.update(set(_words(line)))
+            if differ:
+                words.update(_words(Path(path).stem))
+    return words
+
+
+def _sources(target: Target, names: Sequence[str]) -> dict[str, Counter[str]]:
+    """The lines of the Python files of packages that are installed there."""
+    question = (
+        "import json, sysconfig; print(json.dumps(sorted({sysconfig.get_path(n) for n in ('purelib', 'platlib')})))"
+    )
+    try:
+        done = subprocess.run(
+            [target.executable, "-c", question], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            check=False, cwd="/",
+        )  # fmt: skip
+        folders = json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+    found = {}
+    for folder, name in itertools.product(folders, names):
+        for spelling in {name, name.replace("-", "_"), name.replace("-", "")}:
+            top = Path(folder) / spelling
+            for path in top.rglob("*.py"):
+                if "tests" not in path.parts:
+                    try:
+                        text = files.read(path).decode(errors="replace")
+                    except OSError:
+                        continue
+                    found[str(path.relative_to(folder))] = Counter(line.strip() for line in text.splitlines())
+    return found
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text, those within identifiers and behind SIG too.
+
+    >>> _words("def handle_hup(self): kill(SIGHUP, maxRequests)")
+    ['def', 'handle', 'hup', 'self', 'kill', 'hup', 'max', 'requests']
+    """
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", text)
+    return [word.lower().removeprefix("sig") or "sig" for word in words]
+
+
+def _weight(value: Value, changed: Mapping[str, int]) -> float:
+    """More for a value, or a claim, of whose name all words are among those that changed."""
+    words = [word for word in _words(value[1]) if len(word) > 2 and word not in _EVERYWHERE]
+    spoken_of = bool(words) and all(word in changed for word in words)
+    return (CHANGED if spoken_of else 1.0) * _SELDOM.get(value, 1.0)
+
+
+_EVERYWHERE = frozenset({"none", "true", "false", "one", "not", "with", "from", "import", "app", "config", "the"})
+
+# What ends most servers at once, or before anything else is seen, so that nothing else is.
+_SELDOM: dict[Value, float] = {
+    ("patch.site", "in_thread"): 0.1,
+    ("fault", "kill_arbiter"): 0.3,
+    ("loop.yield", "none"): 0.3,
+}

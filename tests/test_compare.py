@@ -1,0 +1,339 @@
+"""Two pretended servers: what is told as a difference, with which rates, and what is not. Nothing is launched."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from forkproof import aim, documented
+from forkproof.compare import BASE, HEAD, Comparer, Comparison, has
+from forkproof.coverage import pairs_of
+from forkproof.errors import NothingBoots, UsageError
+from forkproof.expectation import Expectation
+from forkproof.faults import REGISTRY
+from forkproof.history import Event
+from forkproof.judge import Judgement, RunReport
+from forkproof.rates import Spending, enough, fisher
+from forkproof.scenario import Scenario, from_dict
+from forkproof.session import Session
+from forkproof.target import PACKAGES, Target
+from forkproof.verdict import Finding, Verdict
+
+Answer = Callable[[Scenario], Verdict | str]
+"""What `server_answers` comes to; broken where it is a word, which tells how."""
+
+HELD = Verdict.HELD
+
+
+@dataclass
+class Pretended:
+    """Stands for a Session."""
+
+    folder: Path
+    answer: Answer
+    version: str = "1"
+    claims: None = None
+    launched: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
+    ran: list[Scenario] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def target(self) -> Target:
+        return Target("python", "3.11.7", dict.fromkeys(PACKAGES, self.version), ("thread",))
+
+    def can_run(self, what: Scenario) -> bool:
+        return True
+
+    def run(self, what: Scenario, *, every_claim: bool = False) -> RunReport:
+        with self._lock:
+            self.launched += 1
+            self.ran.append(what)
+            run = self.folder / f"{id(self)}-{self.launched}"
+        run.mkdir()
+        answer = self.answer(what)
+        verdict, how = (Verdict.BROKEN, answer) if isinstance(answer, str) else (answer, "")
+        seen = (Event(0.0, 1, 1, "request.info", {}),)
+        judgements = [
+            Judgement(Finding(claim, verdict, None, "pretended", seen, how), Expectation.MUST_HOLD, "")
+            for claim in ("server_answers", "workers_boot")
+        ]
+        return RunReport(what, run, self.target.to_dict(), judgements, (), (run,))
+
+
+def preloaded(what: Scenario) -> Verdict | str:
+    return "no answer" if what.server.preload and what.server.workers >= 2 else HELD
+
+
+def holds(what: Scenario) -> Verdict | str:
+    return HELD
+
+
+def broken(what: Scenario) -> Verdict | str:
+    return "no answer"
+
+
+def race(rate: float, seed: int) -> Answer:
+    chance, lock = random.Random(seed), threading.Lock()
+
+    def answer(what: Scenario) -> Verdict | str:
+        with lock:
+            return "no answer" if chance.random() < rate else HELD
+
+    return answer
+
+
+def compared(folder: Path, base: Answer, head: Answer, n: int = 32, seed: int = 1) -> Comparison:
+    sides = (cast(Session, Pretended(folder, base)), cast(Session, Pretended(folder, head, "2")))
+    return Comparer(*sides, jobs=2, seed=seed).compare(n)
+
+
+def test_what_breaks_on_the_head_alone_is_a_regression_and_shrinks(tmp_path: Path) -> None:
+    found = compared(tmp_path, holds, preloaded)
+    [one] = found.differences
+    assert one.name == "regression"
+    small = one.scenario.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    assert small.pop("loops")[1:] == []
+    assert small == {"server": {"preload": True, "workers": 2}}
+    assert one.verdicts == (HELD, Verdict.BROKEN)
+    assert one.rates[BASE][0] == 0
+    assert one.rates[HEAD][0] == one.rates[HEAD][1] == one.rates[BASE][1] >= 5
+    assert one.chance <= one.level / 2
+    assert one.also == ("workers_boot",), "what the same scenario breaks beside is grouped with it"
+    assert one.seen >= 1
+    assert found.exit_code == 1
+    assert one.report.folder.is_dir(), "the run that shows it is kept"
+    assert len(list(tmp_path.iterdir())) == 1, "and no other"
+
+
+def test_what_breaks_on_the_base_alone_is_fixed(tmp_path: Path) -> None:
+    found = compared(tmp_path, preloaded, holds)
+    assert [one.name for one in found.differences] == ["fixed"]
+    assert found.exit_code == 1
+    [told] = found.to_dict()["failures"]
+    assert json.loads(json.dumps(told))["base"]["verdict"] == "broken"
+    assert told["head"] == {"verdict": "held", "rate": [0, told["base"]["rate"][1]]}
+    assert told["change"] == "fixed"
+
+
+def test_what_breaks_in_another_way_is_unclassified(tmp_path: Path) -> None:
+    found = compared(tmp_path, lambda what: "once", lambda what: "twice")
+    assert {one.name for one in found.differences} == {"unclassified"}
+
+
+@pytest.mark.parametrize("both", [holds, broken, preloaded])
+def test_what_is_alike_is_no_difference(tmp_path: Path, both: Answer) -> None:
+    found = compared(tmp_path, both, both)
+    assert not found.differences
+    assert found.exit_code == 0
+    assert (found.drawn, found.launched) == (32, 64)
+
+
+def test_what_cannot_be_told_is_no_difference(tmp_path: Path) -> None:
+    found = compared(tmp_path, lambda what: Verdict.UNKNOWN, broken)
+    assert not found.differences
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5])
+def test_a_race_that_is_alike_on_both_sides_is_no_difference(tmp_path: Path, rate: float) -> None:
+    wrong = 0
+    for seed in range(10):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        wrong += bool(compared(folder, race(rate, seed), race(rate, 1000 + seed)).differences)
+    assert wrong <= 2, "a twentieth of them may"
+
+
+def test_a_race_on_one_side_is_told_with_its_rate(tmp_path: Path) -> None:
+    [one, *_] = compared(tmp_path, race(0.9, 7), holds).differences
+    shown, tried = one.rates[BASE]
+    assert 0.5 < shown / tried <= 1
+    assert one.rates[HEAD] == (0, one.rates[HEAD][1])
+
+
+def test_two_causes_are_two_differences(tmp_path: Path) -> None:
+    def two(what: Scenario) -> Verdict | str:
+        if what.server.control_socket is False:
+            return "no socket"
+        return "no answer" if any(loop.kind.value == "timer" for loop in what.loops) else HELD
+
+    found = compared(tmp_path, holds, two, n=64)
+    assert {one.key[1] for one in found.differences} == {"no socket", "no answer"}
+    for one in found.differences:
+        assert one.scenario.server.control_socket is (one.key[1] == "no answer")
+
+
+def test_a_documented_change_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change = documented.Change(
+        "an-id", "as announced", "https://example.org", "head", ("server_answers", "workers_boot"),
+        {"gunicorn": "<2"}, {"gunicorn": ">=2"}, {"server.preload": [True]},
+    )  # fmt: skip
+    monkeypatch.setattr(documented, "load", lambda: (change,))
+    found = compared(tmp_path, holds, preloaded)
+    assert [(one.name, one.change) for one in found.differences] == [("documented", change)]
+    assert found.exit_code == 0
+
+
+def test_nothing_boots_on_one_side(tmp_path: Path) -> None:
+    def nothing(what: Scenario) -> Verdict | str:
+        raise NothingBoots("no server boots")
+
+    found = compared(tmp_path, nothing, nothing, n=100)
+    assert found.exit_code == 3
+    assert found.launched < 40, "it gives up"
+
+
+def test_when_the_time_is_over_what_was_noticed_is_told(tmp_path: Path) -> None:
+    ticks = itertools.count()
+    sides = [cast(Session, Pretended(tmp_path, answer)) for answer in (holds, preloaded)]
+    comparer = Comparer(sides[0], sides[1], jobs=1, seed=1)
+    comparer._over = lambda: next(ticks) > 0  # type: ignore[method-assign]
+    found = comparer.compare(n=32)
+    assert not found.differences
+    assert any(one.startswith("server_answers (no answer) on head") for one in found.left)
+
+
+def test_ctrl_c_keeps_what_was_confirmed(tmp_path: Path) -> None:
+    launched = itertools.count()
+
+    def interrupted(what: Scenario) -> Verdict | str:
+        if next(launched) == 20:
+            raise KeyboardInterrupt
+        return HELD
+
+    sides = [cast(Session, Pretended(tmp_path, answer)) for answer in (holds, interrupted)]
+    found = Comparer(sides[0], sides[1], jobs=1).compare(n=32)
+    assert found.interrupted
+    assert found.exit_code == 3
+    assert all(side.stop.is_set() for side in sides)
+
+
+def test_has() -> None:
+    small = from_dict({"loops": [{"name": "x", "kind": "greenlet"}], "server": {"workers": 2}})
+    assert has(
+        from_dict({"loops": [{"name": "a"}, {"name": "b", "kind": "greenlet"}], "server": {"workers": 3}}), small
+    )
+    assert not has(from_dict({"loops": [{"name": "a", "kind": "greenlet"}]}), small)
+    assert not has(from_dict({"loops": [{"name": "a"}], "server": {"workers": 3}}), small)
+
+
+# --- rates
+
+
+def test_fisher_is_the_exact_test() -> None:
+    # The lady tasting tea: 3 of 4 right has 17 of 70 ways.
+    assert fisher((3, 4), (1, 4)) == pytest.approx(17 / 70)
+    assert fisher((4, 4), (0, 4)) == pytest.approx(1 / 70)
+    assert fisher((0, 4), (4, 4)) == 1.0
+    assert fisher((2, 3), (1, 7)) == pytest.approx((3 * 7 + 1) / 120)
+
+
+def test_all_levels_together_stay_below_the_one_that_is_promised() -> None:
+    spending = Spending(0.05)
+    levels = [spending.next() for _ in range(10_000)]
+    assert sum(levels) < 0.05
+    assert sum(levels) > 0.0499
+    for level in levels[:20]:
+        n = enough(level / 2)
+        assert fisher((n, n), (0, n)) <= level / 2 or n == 12
+
+
+# --- which scenarios
+
+
+def made(n: int = 40, seed: int = 1, words: dict[str, int] | None = None) -> list[Scenario]:
+    return list(aim.scenarios(n, seed, lambda what: True, words))
+
+
+def test_the_same_seed_makes_the_same_scenarios() -> None:
+    assert made(20) == made(20)
+    assert made(20) != made(20, seed=2)
+    assert len({what.digest for what in made()}) == 40
+
+
+def test_what_is_taken_meets_more_pairs_than_what_is_made() -> None:
+    chance = random.Random(1)
+    anyhow = [aim._made(chance, lambda value: 1.0) for _ in range(40)]
+    taken, random_ones = (len(set().union(*map(pairs_of, some))) for some in (made(), anyhow))
+    assert taken > 1.1 * random_ones
+
+
+def test_every_fault_and_kind_comes_soon() -> None:
+    some = made(80)
+    faults = {fault.fault for what in some for fault in what.faults}
+    kinds = {loop.kind for what in some for loop in what.loops}
+    starts = {loop.start for what in some for loop in what.loops}
+    assert len(faults) >= len(REGISTRY) - 2
+    assert (len(kinds), len(starts)) == (11, 9)
+
+
+def test_what_changed_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert aim._weight(("worker_class", "tornado"), {"tornado": 1}) == aim.CHANGED > 1
+    assert aim._weight(("claim", "no_leak_on_reload"), {"leak": 1, "reload": 1}) == aim.CHANGED
+    assert aim._weight(("claim", "no_leak_on_reload"), {"reload": 1}) == 1
+    monkeypatch.setattr(aim, "CHANGED", 20.0)
+
+    def tornado(words: dict[str, int]) -> int:
+        return sum(what.server.worker_class.value == "tornado" for what in made(12, words=words))
+
+    assert tornado({"tornado": 3}) > 2 * tornado({})
+
+
+def test_the_words_of_a_change_are_read_from_the_installed_files(tmp_path: Path) -> None:
+    def installed(name: str, text: str, version: str) -> Target:
+        python = tmp_path / name / "python"
+        package = tmp_path / name / "gunicorn" / "workers"
+        package.mkdir(parents=True)
+        (package / "gthread.py").write_text(text)
+        (package / "same.py").write_text("nothing = 'unchanged'\n")
+        python.write_text(f"#!/bin/sh\necho '[\"{tmp_path / name}\"]'\n")
+        python.chmod(0o755)
+        return Target(str(python), "3.11.7", {"gunicorn": version, "redis": "5"}, ())
+
+    base = installed("base", "def handle_hup(self):\n    self.keep = 1\n", "1")
+    head = installed("head", "def handle_hup(self):\n    os.kill(pid, SIGTERM)\n", "2")
+    words = aim.changed_words(base, head)
+    assert {"gthread", "keep", "kill", "term"} <= words.keys()
+    assert not {"hup", "unchanged", "same"} & words.keys()
+    assert not aim.changed_words(base, base)
+
+
+# --- what is documented
+
+
+def test_the_documented_changes_are_read() -> None:
+    for change in documented.load():
+        assert change.link.startswith("https://")
+        assert set(change.base) == set(change.head)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("x", "is no TOML"),
+        ("[[change]]\nid = 'a'", "change.0.title: Field required"),
+        ("more = 1", "more: Extra inputs are not permitted"),
+    ],
+)
+def test_what_is_wrong_with_the_list_is_told(text: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        documented.parse(text.encode(), source="documented_changes.toml")
+
+
+def test_a_change_is_of_its_versions_and_its_side() -> None:
+    [change] = [one for one in documented.load() if one.id == "gevent-patches-event-by-default"]
+    finding = Finding("patch_is_what_was_asked", Verdict.BROKEN, None, "pretended")
+    what = from_dict({"loops": [{"name": "a"}]})
+    old, new = {"gevent": "1.2.2"}, {"gevent": "26.9.0"}
+    assert change.explains(what, finding, old, new, "base")
+    assert not change.explains(what, finding, old, new, "head")
+    assert not change.explains(what, finding, new, new, "base")
+    assert not change.explains(what, finding, old, old, "base")
