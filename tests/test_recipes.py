@@ -50,6 +50,8 @@ def is_a_finding(found: Finding, everything: list[Finding]) -> bool:
         if "_exit_function" in found.explanation:  # findings/worker-exit-ends-masters-process
             return any("can only join a child process" in line for line in lines)
         return half_imported and "Exception in worker process" in found.explanation
+    if "C code waited for a lock" in found.explanation:  # findings/greenlet-lock-held-at-fork
+        return True
     return half_imported and found.claim in HALF_IMPORTED
 
 

@@ -542,12 +542,12 @@ def _all_greenlets():
     todo = [sys.modules["greenlet"].greenlet]
     while todo:
         kind = todo.pop()
-        kinds.add(kind)
+        kinds.add(id(kind))  # a class of the app's may have no hash
         todo += type.__subclasses__(kind)
     # Nothing is asked for before list() asks.
     objects = itertools.chain.from_iterable(itertools.starmap(gc.get_objects, ((),)))
     objects, others = itertools.tee(objects)
-    return list(itertools.compress(objects, map(kinds.__contains__, map(type, others))))
+    return list(itertools.compress(objects, map(kinds.__contains__, map(id, map(type, others)))))
 
 
 def _root(one):
