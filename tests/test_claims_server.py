@@ -273,7 +273,7 @@ def test_a_worker_that_hangs_once_python_has_ended_in_it(waits: list[str], t: fl
     assert ("C code waited for a lock" in found.explanation) is told
 
 
-@pytest.mark.parametrize(("granted", "verdict"), [(0.4, Verdict.UNKNOWN), (0.5, Verdict.BROKEN)])
+@pytest.mark.parametrize(("granted", "verdict"), [(1.4, Verdict.UNKNOWN), (1.6, Verdict.BROKEN)])
 def test_graceful_timeout_is_the_machines_too(granted: float, verdict: Verdict) -> None:
     def told(t: float, seconds: float) -> Events:
         return seen(t, "sample", turn=0, control=0, granted=seconds, ticks={}, gone=[])

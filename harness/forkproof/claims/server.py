@@ -230,8 +230,9 @@ def _too_late(
     return say.broken(told, events, how="killed")
 
 
-ENOUGH = 0.15
-"""The share of graceful_timeout within which a worker that can leave has left: most of what it does is to sleep."""
+ENOUGH = 0.5
+"""The share of graceful_timeout within which a worker that can leave has left: gevent's looks once a second whether it is
+to go. One that hangs asleep is kept waiting by nobody, and gets all of it on a crowded machine too."""
 
 
 def _bad_exit(say: Say, history: History, term: Event) -> Finding | None:
