@@ -161,7 +161,7 @@ class _Everybody:
 
     def __init__(self, server: int, broker: int | None) -> None:
         self._server = server
-        self._others = [os.getpid()] if broker is None else [os.getpid(), broker]
+        self._others = [] if broker is None else [broker]  # not this process, whose other threads always wait
         self._found: list[tuple[int, str]] = []
         self._looked = float("-inf")
 
