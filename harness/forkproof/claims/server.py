@@ -231,8 +231,8 @@ def _too_late(
 
 
 ENOUGH = 0.5
-"""The share of graceful_timeout within which a worker that can leave has left: gevent's looks once a second whether it is
-to go. One that hangs asleep is kept waiting by nobody, and gets all of it on a crowded machine too."""
+"""The share of graceful_timeout within which a worker that can leave has left: gevent's looks once a second whether
+it is to go. One that hangs asleep is kept waiting by nobody, and gets all of it on a crowded machine too."""
 
 
 def _bad_exit(say: Say, history: History, term: Event) -> Finding | None:
