@@ -53,12 +53,17 @@ def test_a_later_factor_takes_the_place_of_an_earlier_pin() -> None:
 def test_tox_has_the_factors_and_the_lanes() -> None:
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini")
-    [section] = [name for name in tox.sections() if name.startswith("testenv:py3")]
-    groups = [group.split(",") for group in re.findall(r"\{([^}]*)\}", section)]
     can_run = [name for name in KNOWN.pythons if tuple(map(int, KNOWN.pythons[name][0].split("."))) >= (3, 10)]
-    assert sorted(f"py3{minor}" for minor in groups[0]) == sorted(can_run)
-    assert sorted(f"gevent{one}" for one in groups[1]) == sorted(one for one in KNOWN.factors if "gevent" in one)
-    assert sorted(f"gunicorn{one}" for one in groups[2]) == sorted(one for one in KNOWN.factors if "gunicorn" in one)
+    for setting in ("description", "commands"):
+        lines = tox["testenv"][setting].split()
+        for kind in ("gevent", "gunicorn"):
+            known = {name for name in KNOWN.factors if kind in name}
+            conditions = [line[:-1] for line in lines if line.startswith(f"{kind}{{")]
+            assert all(set(expanded(condition)) == known for condition in conditions)
+            assert conditions or (kind, setting) == ("gevent", "commands")
+            left_out = [line[:-1] for line in lines if line.startswith(f"!{kind}")]
+            assert all({name[1:] for name in condition.split("-")} == known for condition in left_out)
+            assert bool(left_out) is (kind == "gunicorn")
     named = {name for name in KNOWN.compat if name.partition("-")[0] in can_run} | set(KNOWN.named)
     _, _, label = tox["tox"]["labels"].partition("compat = ")
     assert {name for entry in label.split(", ") for name in expanded(entry)} == named
