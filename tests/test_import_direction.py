@@ -83,10 +83,11 @@ ALLOWED = {
     "forkproof.scenario": {"forkproof.faults", "forkproof.files", "forkproof.errors"},
     "forkproof.target": {"forkproof.scenario", "forkproof.errors"},
     "forkproof.files": set[str](),
-    "forkproof.lanes": {"forkproof.files", "forkproof.errors"},
+    "forkproof.tables": {"forkproof.errors"},
+    "forkproof.lanes": {"forkproof.files", "forkproof.tables", "forkproof.errors"},
     "forkproof.rates": set[str](),
     "forkproof.documented": {
-        "forkproof.known_issues", "forkproof.scenario", "forkproof.verdict", "forkproof.errors",
+        "forkproof.known_issues", "forkproof.scenario", "forkproof.verdict", "forkproof.tables",
     },
     "forkproof.aim": {
         "forkproof.claims", "forkproof.coverage", "forkproof.dimensions", "forkproof.errors", "forkproof.faults",
@@ -103,7 +104,7 @@ ALLOWED = {
     "forkproof.expectation": {
         "forkproof.history", "forkproof.patching", "forkproof.scenario", "forkproof.faults", "forkproof.errors",
     },
-    "forkproof.known_issues": {"forkproof.scenario", "forkproof.verdict", "forkproof.errors"},
+    "forkproof.known_issues": {"forkproof.scenario", "forkproof.verdict", "forkproof.tables"},
     "forkproof.dimensions": {"forkproof.scenario", "forkproof.faults"},
     "forkproof.simplify": {
         "forkproof.dimensions", "forkproof.scenario", "forkproof.faults", "forkproof.errors",

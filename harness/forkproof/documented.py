@@ -6,23 +6,17 @@ What `forkproof diff` finds and this list has is told as documented, and is no f
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from forkproof.errors import UsageError
+from forkproof import tables
 from forkproof.known_issues import KnownIssue, Specifiers
 from forkproof.scenario import Scenario
 from forkproof.verdict import Finding
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PATH = Path(__file__).parent / "documented_changes.toml"
 
@@ -86,21 +80,11 @@ def load() -> tuple[Change, ...]:
 
 def parse(content: bytes, *, source: str) -> tuple[Change, ...]:
     """The entries of a file; UsageError names the entry and the field that cannot be."""
-    try:
-        data = _File.model_validate(tomllib.loads(content.decode()))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        why = f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}"
-    except (ValueError, RecursionError) as error:
-        why = f"is no TOML: {error}"
-    else:
-        return tuple(
-            Change(
-                one.id, one.title, one.link, one.breaks, tuple(one.claims), one.base, one.head, one.when, tuple(one.how)
-            )
-            for one in data.change
-        )
-    raise UsageError(f"{source}: {why}. Correct it there, or install forkproof again.")
+    data = tables.parse(_File, content, source=source, then="Correct it there, or install forkproof again.")
+    return tuple(
+        Change(one.id, one.title, one.link, one.breaks, tuple(one.claims), one.base, one.head, one.when, tuple(one.how))
+        for one in data.change
+    )
 
 
 def find(what: Scenario, finding: Finding, base: Versions, head: Versions, breaks: str) -> Change | None:

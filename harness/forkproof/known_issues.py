@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from forkproof.errors import UsageError
+from forkproof import tables
 from forkproof.scenario import Scenario
 from forkproof.verdict import Finding, Verdict
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 PATH = Path(__file__).parent / "known_issues.toml"
 
@@ -113,22 +106,14 @@ def load() -> tuple[KnownIssue, ...]:
 
 def parse(content: bytes, *, source: str) -> tuple[KnownIssue, ...]:
     """The entries of a file; UsageError names the entry and the field that cannot be."""
-    try:
-        data = _File.model_validate(tomllib.loads(content.decode()))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        why = f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}"
-    except (ValueError, RecursionError) as error:
-        why = f"is no TOML: {error}"
-    else:
-        return tuple(
-            KnownIssue(
-                issue.id, issue.title, issue.link, tuple(issue.claims), issue.versions, issue.when,
-                (issue.rate[0], issue.rate[1]), tuple(issue.how),
-            )
-            for issue in data.issue
-        )  # fmt: skip
-    raise UsageError(f"{source}: {why}. Correct it there, or install forkproof again.")
+    data = tables.parse(_File, content, source=source, then="Correct it there, or install forkproof again.")
+    return tuple(
+        KnownIssue(
+            issue.id, issue.title, issue.link, tuple(issue.claims), issue.versions, issue.when,
+            (issue.rate[0], issue.rate[1]), tuple(issue.how),
+        )
+        for issue in data.issue
+    )  # fmt: skip
 
 
 def find(scenario: Scenario, finding: Finding, versions: Mapping[str, str | None]) -> KnownIssue | None:

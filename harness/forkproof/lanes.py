@@ -29,15 +29,10 @@ from typing import Annotated
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from forkproof import files
+from forkproof import files, tables
 from forkproof.errors import LaneError, UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PATH = Path(__file__).parent / "lanes.toml"
 
@@ -187,18 +182,9 @@ def load(path: Path = PATH) -> Lanes:
 
 def parse(content: bytes, *, source: str) -> Lanes:
     """The lanes of a file; UsageError names the entry and the field that cannot be."""
-    try:
-        if len(content) > LONGEST:
-            raise ValueError(f"is longer than {LONGEST} bytes")
-        data = _File.model_validate(tomllib.loads(content.decode()))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        why = f"{'.'.join(str(part)[:40] for part in first['loc'])}: {first['msg']}"
-    except (ValueError, RecursionError) as error:
-        why = f"is no TOML: {error}"
-    else:
-        return _understood(data, source)
-    raise UsageError(f"{source}: {why}. Correct it there.")
+    if len(content) > LONGEST:
+        raise UsageError(f"{source}: is no TOML: is longer than {LONGEST} bytes. Correct it there.")
+    return _understood(tables.parse(_File, content, source=source, then="Correct it there."), source)
 
 
 def _understood(data: _File, source: str) -> Lanes:
