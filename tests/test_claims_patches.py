@@ -32,11 +32,13 @@ UNDONE = scenario(patches=[{"site": "config_first_line", "flags": {"thread": Fal
 TOO_LATE = scenario(patches=[{"site": "config_first_line"}, {"site": "post_fork", "flags": {"thread": False}}])
 
 
-def seen(pid: int, names: Mapping[str, str], keywords: tuple[str, ...] = KEYWORDS) -> Events:
+def seen(
+    pid: int, names: Mapping[str, str], keywords: tuple[str, ...] = KEYWORDS, off: tuple[str, ...] = ()
+) -> Events:
     when = "when_ready" if pid == ARBITER else "post_worker_init"
     return [
         *hook(when, pid),
-        event(0.5, pid, "patched", when=when, keywords=list(keywords), names=dict(names), stale=[]),
+        event(0.5, pid, "patched", when=when, keywords=list(keywords), off=list(off), names=dict(names), stale=[]),
     ]
 
 
@@ -90,6 +92,21 @@ def test_what_the_target_has_no_keyword_or_no_name_for_is_not_asked() -> None:
     lacks = tuple(keyword for keyword in KEYWORDS if keyword != "queue")
     found = judged(ASKED, IN_CONFIG, server(), seen(ARBITER, old, lacks), seen(WORKER, old, lacks), window())
     assert found.verdict is Verdict.HELD
+
+
+def test_what_this_gevent_leaves_alone_unless_told_is_not_asked() -> None:
+    """Until gevent 1.3 `patch_all()` left `threading.Event` alone."""
+    left = {**ALL, "threading.Event": "original"}
+    told = scenario(patches=[{"site": "config_first_line", "flags": {"Event": True}}])
+    for what, names, off, verdict in [
+        (IN_CONFIG, left, ("Event",), Verdict.HELD),
+        (IN_CONFIG, left, (), Verdict.BROKEN),
+        (IN_CONFIG, ALL, ("Event",), Verdict.BROKEN),
+        (told, left, ("Event",), Verdict.BROKEN),
+        (told, ALL, ("Event",), Verdict.HELD),
+    ]:
+        seen_by_both = (seen(ARBITER, names, off=off), seen(WORKER, names, off=off))
+        assert judged(ASKED, what, server(), *seen_by_both, window()).verdict is verdict
 
 
 def test_without_patches_there_is_nothing_to_ask() -> None:

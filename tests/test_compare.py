@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import cast
 import pytest
 
 from forkproof import aim, documented
+from forkproof.aim import changed_words, scenarios
 from forkproof.compare import BASE, HEAD, Comparer, Comparison, has
 from forkproof.coverage import pairs_of
 from forkproof.errors import NothingBoots, UsageError
@@ -91,6 +94,22 @@ def race(rate: float, seed: int) -> Answer:
     return answer
 
 
+@functools.cache
+def plan() -> tuple[Scenario, ...]:
+    """Scenarios as a comparison takes them, made once: most of these tests are about what is made of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aim, "POOL", 16)
+        patch.setattr(aim, "MORE", 1)
+        return tuple(scenarios(64, 1, lambda what: True))
+
+
+@pytest.fixture(autouse=True)
+def planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparisons take the scenarios that are there already, and ask no target for its files."""
+    monkeypatch.setattr(aim, "changed_words", lambda base, head: Counter[str]())
+    monkeypatch.setattr(aim, "scenarios", lambda n, *rest: iter(plan()[:n]))
+
+
 def compared(folder: Path, base: Answer, head: Answer, n: int = 32, seed: int = 1) -> Comparison:
     sides = (cast(Session, Pretended(folder, base)), cast(Session, Pretended(folder, head, "2")))
     return Comparer(*sides, jobs=2, seed=seed).compare(n)
@@ -145,11 +164,11 @@ def test_what_cannot_be_told_is_no_difference(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate", [0.05, 0.5])
 def test_a_race_that_is_alike_on_both_sides_is_no_difference(tmp_path: Path, rate: float) -> None:
     wrong = 0
-    for seed in range(10):
+    for seed in range(6):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        wrong += bool(compared(folder, race(rate, seed), race(rate, 1000 + seed)).differences)
-    assert wrong <= 2, "a twentieth of them may"
+        wrong += bool(compared(folder, race(rate, seed), race(rate, 1000 + seed), n=6).differences)
+    assert wrong <= 1, "a twentieth of them may"
 
 
 def test_a_race_on_one_side_is_told_with_its_rate(tmp_path: Path) -> None:
@@ -249,25 +268,33 @@ def test_all_levels_together_stay_below_the_one_that_is_promised() -> None:
 # --- which scenarios
 
 
-def made(n: int = 40, seed: int = 1, words: dict[str, int] | None = None) -> list[Scenario]:
-    return list(aim.scenarios(n, seed, lambda what: True, words))
+def made(n: int, seed: int = 1, words: dict[str, int] | None = None) -> list[Scenario]:
+    return list(scenarios(n, seed, lambda what: True, words))
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a few are made to choose from: most of the time goes into making them."""
+    monkeypatch.setattr(aim, "POOL", 12)
+
+
+@pytest.mark.usefixtures("few")
 def test_the_same_seed_makes_the_same_scenarios() -> None:
-    assert made(20) == made(20)
-    assert made(20) != made(20, seed=2)
-    assert len({what.digest for what in made()}) == 40
+    assert made(4) == made(4)
+    assert made(4) != made(4, seed=2)
+    assert len({what.digest for what in plan()}) == 64
 
 
+@pytest.mark.usefixtures("few")
 def test_what_is_taken_meets_more_pairs_than_what_is_made() -> None:
     chance = random.Random(1)
-    anyhow = [aim._made(chance, lambda value: 1.0) for _ in range(40)]
-    taken, random_ones = (len(set().union(*map(pairs_of, some))) for some in (made(), anyhow))
-    assert taken > 1.1 * random_ones
+    anyhow = [aim._made(chance, lambda value: 1.0) for _ in range(10)]
+    taken, random_ones = (len(set().union(*map(pairs_of, some))) for some in (made(10), anyhow))
+    assert taken > 1.05 * random_ones
 
 
 def test_every_fault_and_kind_comes_soon() -> None:
-    some = made(80)
+    some = plan()
     faults = {fault.fault for what in some for fault in what.faults}
     kinds = {loop.kind for what in some for loop in what.loops}
     starts = {loop.start for what in some for loop in what.loops}
@@ -280,9 +307,10 @@ def test_what_changed_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert aim._weight(("claim", "no_leak_on_reload"), {"leak": 1, "reload": 1}) == aim.CHANGED
     assert aim._weight(("claim", "no_leak_on_reload"), {"reload": 1}) == 1
     monkeypatch.setattr(aim, "CHANGED", 20.0)
+    monkeypatch.setattr(aim, "POOL", 24)
 
     def tornado(words: dict[str, int]) -> int:
-        return sum(what.server.worker_class.value == "tornado" for what in made(12, words=words))
+        return sum(what.server.worker_class.value == "tornado" for what in made(6, words=words))
 
     assert tornado({"tornado": 3}) > 2 * tornado({})
 
@@ -300,10 +328,10 @@ def test_the_words_of_a_change_are_read_from_the_installed_files(tmp_path: Path)
 
     base = installed("base", "def handle_hup(self):\n    self.keep = 1\n", "1")
     head = installed("head", "def handle_hup(self):\n    os.kill(pid, SIGTERM)\n", "2")
-    words = aim.changed_words(base, head)
+    words = changed_words(base, head)
     assert {"gthread", "keep", "kill", "term"} <= words.keys()
     assert not {"hup", "unchanged", "same"} & words.keys()
-    assert not aim.changed_words(base, base)
+    assert not changed_words(base, base)
 
 
 # --- what is documented
@@ -328,9 +356,21 @@ def test_what_is_wrong_with_the_list_is_told(text: str, why: str) -> None:
         documented.parse(text.encode(), source="documented_changes.toml")
 
 
+CHANGE = b"""
+[[change]]
+id = "something-else"
+title = "as announced"
+link = "https://example.org/changes"
+breaks = "base"
+claims = ["quiet_runtime"]
+base = { gevent = "<1.3a2" }
+head = { gevent = ">=1.3a2" }
+"""
+
+
 def test_a_change_is_of_its_versions_and_its_side() -> None:
-    [change] = [one for one in documented.load() if one.id == "gevent-patches-event-by-default"]
-    finding = Finding("patch_is_what_was_asked", Verdict.BROKEN, None, "pretended")
+    [change] = documented.parse(CHANGE, source="documented_changes.toml")
+    finding = Finding("quiet_runtime", Verdict.BROKEN, None, "pretended")
     what = from_dict({"loops": [{"name": "a"}]})
     old, new = {"gevent": "1.2.2"}, {"gevent": "26.9.0"}
     assert change.explains(what, finding, old, new, "base")

@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from forkproof.scenario import PatchSite, Scenario
@@ -24,6 +24,9 @@ WORKER_CLASS = "worker_class"
 
 NEEDS = {"dns": "socket", "aggressive": "select", "Event": "thread"}
 """Keywords that only qualify another one."""
+
+OFF = frozenset({"sys"})
+"""Keywords that every gevent takes for False where nobody says anything."""
 
 KEYWORDS = (
     "socket", "dns", "time", "select", "aggressive", "thread", "Event", "os", "ssl", "subprocess", "signal", "queue",
@@ -41,10 +44,10 @@ class Call:
     site: str
     flags: Mapping[str, bool] = field(default_factory=dict)
 
-    def patches(self, keyword: str) -> bool:
-        """Whether it asks for what the keyword stands for."""
+    def patches(self, keyword: str, off: Collection[str] = OFF) -> bool:
+        """Whether it asks for what the keyword stands for, where gevent leaves alone what is `off` unless told."""
         needed = NEEDS.get(keyword)
-        return self.flags.get(keyword, keyword != "sys") and (needed is None or self.patches(needed))
+        return self.flags.get(keyword, keyword not in off) and (needed is None or self.patches(needed, off))
 
     def refuses(self, keyword: str) -> bool:
         """Whether it says in so many words that this is not to be patched."""
@@ -85,9 +88,9 @@ def calls(scenario: Scenario, role: str) -> list[Call]:
     return found
 
 
-def asked(sequence: Sequence[Call], keyword: str) -> Asked:
-    """What a sequence of calls says of one keyword."""
+def asked(sequence: Sequence[Call], keyword: str, off: Collection[str] = OFF) -> Asked:
+    """What a sequence of calls says of one keyword; `off` are those that this gevent leaves alone unless told."""
     return Asked(
-        tuple(index for index, call in enumerate(sequence) if call.patches(keyword)),
+        tuple(index for index, call in enumerate(sequence) if call.patches(keyword, off)),
         tuple(index for index, call in enumerate(sequence) if call.refuses(keyword)),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from forkproof.claims.base import Claim, Say, booted, clock, listing, no_window, who
 from forkproof.history import Event, History
-from forkproof.patching import KEYWORDS, Call, asked, calls
+from forkproof.patching import KEYWORDS, OFF, Call, asked, calls
 from forkproof.scenario import ForkHooks, LoopBody, Scenario
 from forkproof.verdict import Finding
 
@@ -64,7 +64,7 @@ def _problems(scenario: Scenario, history: History, event: Event) -> list[tuple[
     found = []
     # A keyword that this gevent lacks is asked for by nobody.
     for keyword in (known for known in KEYWORDS if known in event["keywords"]):
-        said = asked(sequence, keyword)
+        said = asked(sequence, keyword, {*OFF, *event.get("off", ())})
         states = {event["names"][name] for name in _TELLS[keyword] if name in event["names"]}
         patched = bool(states & {"patched", "removed"})
         where = f"in {who(history, event.process)}"

@@ -137,7 +137,8 @@ def hook(name, **fields):
     patch(name)
     if name in ("when_ready", "post_worker_init"):
         probe.event(
-            "patched", when=name, keywords=originals.keywords(), names=originals.states(), stale=originals.stale_names()
+            "patched", when=name, keywords=originals.keywords(), off=originals.off(), names=originals.states(),
+            stale=originals.stale_names(),
         )
     start_loops(name)
 

@@ -34,6 +34,14 @@ def keywords():
     return list(code.co_varnames[:code.co_argcount]) if code else []
 
 
+def off():
+    """Those of the keywords that this gevent takes for False where nobody says anything: `Event` was one until 1.3."""
+    monkey = sys.modules.get("gevent.monkey")
+    defaults = getattr(getattr(monkey, "patch_all", None), "__defaults__", None) or ()
+    names = keywords()
+    return [name for name, default in zip(names[len(names) - len(defaults):], defaults) if default is False]
+
+
 def states():
     """{name: `patched`, `removed` or `original`} of those of `NAMES` whose module is imported and has, or had, them."""
     replaced = saved()

@@ -630,7 +630,7 @@ def _tell(frame):
     patched = originals.states()
     if patched != _last["patched"] or _last.get("patched_pid") != _getpid():
         _last["patched"], _last["patched_pid"] = patched, _getpid()
-        probe.event("patched", when="look", keywords=originals.keywords(), names=patched)
+        probe.event("patched", when="look", keywords=originals.keywords(), off=originals.off(), names=patched)
     greenlets = _find_greenlets()
     current = root = None
     hub = {"inside": None, "iteration": None}
