@@ -32,9 +32,7 @@ UNDONE = scenario(patches=[{"site": "config_first_line", "flags": {"thread": Fal
 TOO_LATE = scenario(patches=[{"site": "config_first_line"}, {"site": "post_fork", "flags": {"thread": False}}])
 
 
-def seen(
-    pid: int, names: Mapping[str, str], keywords: tuple[str, ...] = KEYWORDS, off: tuple[str, ...] = ()
-) -> Events:
+def seen(pid: int, names: Mapping[str, str], keywords: tuple[str, ...] = KEYWORDS, off: tuple[str, ...] = ()) -> Events:
     when = "when_ready" if pid == ARBITER else "post_worker_init"
     return [
         *hook(when, pid),

@@ -20,9 +20,16 @@ REPORT = Path(__file__).parents[1] / "examples" / "original-report"
 
 # What Python 3.6 does after a fork where another module stands in the place of `threading`, as gevent 1.3's did.
 FORKS = """
-import os, sys, types
-sys.modules["threading"] = types.ModuleType("gevent.threading")
-sys.exit(os.waitpid(os.fork(), 0)[1])
+import os, sys, threading, types
+thread = threading.Thread(target=int)  # before the first one Python has nothing to put right after a fork
+thread.start()
+thread.join()
+real, sys.modules["threading"] = threading, types.ModuleType("gevent.threading")
+child = os.fork()
+if not child:
+    os._exit(0)
+sys.modules["threading"] = real
+sys.exit(os.waitpid(child, 0)[1])
 """
 
 
