@@ -101,8 +101,8 @@ EVENTS: Mapping[str, _Fields] = {
     "hook": _has({"slot": _maybe(_WHOLE), "child": _WHOLE}, name=_TEXT),
     # `site` is `worker_class` for the worker's own; `saved` are the modules that are patched by then.
     "patch": _has({"saved": _TEXTS}, site=_TEXT, flags=_dict(_TEXT, _FLAG)),
-    # `keywords` of patch_all, and those that are `off` unless told otherwise; `names` {name: `patched`, `removed`, `original`}; `stale` [[name, original]]: names
-    # in modules that still mean what gevent has replaced.
+    # `keywords` of patch_all, and those that are `off` unless told otherwise; `names` {name: `patched`, `removed`,
+    # `original`}; `stale` [[name, original]]: names in modules that still mean what gevent has replaced.
     "patched": _has({"when": _TEXT, "stale": _PAIRS, "off": _TEXTS}, keywords=_TEXTS, names=_dict(_TEXT, _TEXT)),
     "early.made": _has(name=_TEXT),  # its module, and what it is
     # `user` is `request` or a loop; `native` [[path, `lock`, `queue`, `socket`]].

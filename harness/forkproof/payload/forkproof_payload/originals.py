@@ -39,7 +39,8 @@ def off():
     monkey = sys.modules.get("gevent.monkey")
     defaults = getattr(getattr(monkey, "patch_all", None), "__defaults__", None) or ()
     names = keywords()
-    return [name for name, default in zip(names[len(names) - len(defaults):], defaults) if default is False]
+    first = len(names) - len(defaults)
+    return [names[first + number] for number, default in enumerate(defaults) if default is False]
 
 
 def states():
