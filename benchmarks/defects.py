@@ -52,6 +52,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     f"{MAIN}explore.py": ("tests/test_explore.py",),
     f"{MAIN}simplify.py": ("tests/test_simplify.py",),
     f"{MAIN}coverage.py": ("tests/test_coverage.py",),
+    f"{MAIN}crowd.py": ("tests/test_crowd.py",),
+    f"{MAIN}observed.py": ("tests/test_observed.py",),
+    f"{MAIN}check.py": ("tests/test_check.py",),
+    f"{MAIN}baseline.py": ("tests/test_check.py",),
+    f"{MAIN}compare.py": ("tests/test_compare.py",),
+    f"{MAIN}documented.py": ("tests/test_compare.py",),
     f"{MAIN}faults/life.py": ("tests/test_faults.py",),
     f"{CLAIMS}__init__.py": ("tests/test_claims.py",),
     f"{CLAIMS}base.py": ("tests/test_claims_placement.py", "tests/test_claims_messages.py"),
@@ -1238,6 +1244,150 @@ AROUND_THE_JUDGE = (
 )
 
 
+CHECKING_AN_APP = (
+    Defect(
+        "clock-goes-on-while-a-task-waits",
+        "the clock goes on while a task waits for a processor",
+        f"{MAIN}crowd.py",
+        '(task.state == "R" and before is not None and task.ran == before.ran)',
+        "False",
+    ),
+    Defect(
+        "clock-goes-on-while-a-disk-is-waited-for",
+        "the clock goes on while a task waits for a disk",
+        f"{MAIN}crowd.py",
+        'task.state == "D" or ',
+        "",
+    ),
+    Defect(
+        "clock-counts-what-was-waited",
+        "the clock counts what a task has waited as well",
+        f"{MAIN}crowd.py",
+        "now - self._last - waited)",
+        "now - self._last)",
+    ),
+    Defect(
+        "clock-counts-what-it-did-not-see",
+        "the clock counts what lies between two looks that are far apart",
+        f"{MAIN}crowd.py",
+        "if now - self._last < _GAP and not",
+        "if not",
+    ),
+    Defect(
+        "clock-goes-by-the-wall-where-nothing-is-known",
+        "the clock goes with the wall's where the kernel tells nothing",
+        f"{MAIN}crowd.py",
+        "            return 0.0\n",
+        "            return now\n",
+    ),
+    Defect(
+        "a-second-listener-is-one",
+        "a check counts two of a loop that is meant to be one as fine",
+        f"{MAIN}observed.py",
+        "Policy.ONCE_PER_SERVICE and total > 1",
+        "Policy.ONCE_PER_SERVICE and total > 2",
+    ),
+    Defect(
+        "a-worker-without-the-loop-is-fine",
+        "a check does not miss the loop in a worker",
+        f"{MAIN}observed.py",
+        '            if missing:\n                return f"it does not run',
+        '            if len(missing) > 9:\n                return f"it does not run',
+    ),
+    Defect(
+        "a-copy-of-the-users-loop-is-none",
+        "a check takes no loop for a copy",
+        f"{MAIN}observed.py",
+        "if state.copied]",
+        "if state.copied > 9]",
+    ),
+    Defect(
+        "a-users-loop-never-dies",
+        "a check passes over what a loop died of",
+        f"{MAIN}observed.py",
+        '        if died:\n            told = f"it died',
+        '        if died and False:\n            told = f"it died',
+    ),
+    Defect(
+        "a-users-owner-never-errs",
+        "a check believes whoever believes a loop alive",
+        f"{MAIN}observed.py",
+        "                if state.lies:\n",
+        "                if len(state.lies) > 9:\n",
+    ),
+    Defect(
+        "a-users-greenlet-never-starves",
+        "a check takes a greenlet without turns for a healthy one",
+        f"{MAIN}observed.py",
+        '        return str(known[-1]["at"][0]) if known[-1]["at"] else "native code"',
+        '        return ""',
+    ),
+    Defect(
+        "a-users-queue-never-piles-up",
+        "a check passes over a queue that fills",
+        f"{MAIN}observed.py",
+        "sizes[-1] > sizes[0]:",
+        "sizes[-1] < sizes[0]:",
+    ),
+    Defect(
+        "a-users-loop-always-comes-back",
+        "a check takes a loop that does not come back for one that does",
+        f"{MAIN}observed.py",
+        "if missing and everywhere and",
+        "if missing and not everywhere and",
+    ),
+    Defect(
+        "a-users-worker-may-crash",
+        "a check passes over a worker that ended by itself",
+        f"{MAIN}observed.py",
+        "return found[:1]",
+        "return found[1:1]",
+    ),
+    Defect(
+        "a-users-request-may-fail",
+        "a check passes over a request that got no answer",
+        f"{MAIN}observed.py",
+        "        if silent:\n",
+        "        if len(silent) > 99:\n",
+    ),
+    Defect(
+        "who-hears-nothing-is-fine",
+        "a check takes a process that it could not look into for a healthy one",
+        f"{MAIN}observed.py",
+        "if times >= _STILL:",
+        "if times >= 999:",
+    ),
+    Defect(
+        "killed-at-the-users-term-is-fine",
+        "a check passes over a worker that had to be killed at TERM",
+        f"{MAIN}observed.py",
+        'event["status"] == -signal.SIGKILL:',
+        'event["status"] == 0:',
+    ),
+    Defect(
+        "a-baseline-accepts-everything",
+        "a baseline accepts whatever broke",
+        f"{MAIN}check.py",
+        "and identity(finding) in self.accepted",
+        "and bool(self.accepted)",
+    ),
+    Defect(
+        "a-check-exits-0-when-broken",
+        "a check that found something exits 0",
+        f"{MAIN}check.py",
+        "Verdict.BROKEN: 1}.get(self.verdict, 3)",
+        "Verdict.BROKEN: 0}.get(self.verdict, 3)",
+    ),
+    Defect(
+        "a-check-exits-0-when-unknown",
+        "a check that could not decide exits 0",
+        f"{MAIN}check.py",
+        "Verdict.BROKEN: 1}.get(self.verdict, 3)",
+        "Verdict.BROKEN: 1}.get(self.verdict, 0)",
+    ),
+)
+
+
 def _always_held() -> tuple[Defect, ...]:
     """For each claim the defect that it holds whatever it finds."""
     found = []
@@ -1261,6 +1411,7 @@ AREAS = {
     "history, windows, verdict": IN_THE_RECORD,
     "claims": (*IN_THE_CLAIMS, *_always_held()),
     "expectation, shrinking, coverage, reports": AROUND_THE_JUDGE,
+    "check of an app, and its clock": CHECKING_AN_APP,
 }
 """All of them, by what they are planted in."""
 

@@ -34,9 +34,12 @@ from hypothesis.errors import Flaky
 from rich.console import Console
 
 from forkproof import (
+    baseline,
+    check,
     cli,
     control,
     coverage,
+    documented,
     events,
     expectation,
     judge,
@@ -51,8 +54,10 @@ from forkproof import (
 from forkproof.claims import REGISTRY
 from forkproof.errors import ForkproofError
 from forkproof.explore import NOTHING, drawn
-from forkproof.reports import junit, terminal
+from forkproof.reports import checked, junit, terminal
 from forkproof.supervisor import Supervisor, _frames, understood
+from forkproof.verdict import Finding, Verdict
+from forkproof.watcher import PLAN
 from forkproof_strategies import scenarios
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -355,6 +360,33 @@ def read_scenario(path: Path, content: bytes) -> None:
             expectation.expect(what, name, finding.loop, VERSIONS, finding.how)
 
 
+class Checked:
+    """The folder of a `forkproof check` whose history is another each time; judges it and renders what comes of it."""
+
+    def __init__(self, below: Path) -> None:
+        self.folder = below / "checked"
+        for name in ("history", "stacks"):
+            (self.folder / name).mkdir(parents=True)
+        policies = dict(zip(WORDS, [*(policy.value for policy in scenario.Policy), "once_per_worker"], strict=False))
+        plan = {"policies": policies, "where": {"preload_app": "gunicorn.conf.py:1"}, "cwd": "/srv"}
+        (self.folder / PLAN).write_bytes(_dumped(plan))
+        (self.folder / "launch.json").write_bytes((RECORDED / "faults" / "launch.json").read_bytes())
+        (self.folder / "scenario.json").write_bytes((RECORDED / "faults" / "scenario.json").read_bytes())
+
+    def read(self, content: bytes) -> None:
+        """Judge the run with this as its history."""
+        (self.folder / "history" / "supervisor.jsonl").write_bytes(content)
+        try:
+            report = check.judge(self.folder)
+        except ForkproofError as error:
+            if str(self.folder) not in str(error):
+                raise Crash(f"the message does not name the file: {error}") from None
+            raise
+        Console(file=io.StringIO(), width=100).print(checked.check(report, verbosity=1))
+        json.dumps(report.to_dict(), allow_nan=False)
+        junit.write(self.folder / "junit.xml", "check", checked.cases(report))
+
+
 class Watching:
     """A supervisor that starts nothing, and reads what a server's processes leave in their folder."""
 
@@ -389,6 +421,8 @@ class Watching:
             except ValueError as error:
                 raise Crash(f"it recorded what is no event: {error}: {line[:200]!r}") from None
 
+
+NOTHING_FOUND = Finding("exactly_one_listener", Verdict.BROKEN, None, "", how="double")
 
 BEGUN = b"\n".join(
     map(
@@ -458,6 +492,9 @@ def kinds(below: Path, plans: int = 20) -> list[Kind]:
     drawn_plans = [what.to_json().encode() for what in drawn(plans, 1, scenarios())]
     histories = [sorted(path.name for path in (folder.path / "history").iterdir()) for folder in folders]
 
+    project = below / "project"
+    project.mkdir()
+
     old = below / "out" / "0123456789ab-cdef01"
     old.mkdir(parents=True)
 
@@ -484,6 +521,18 @@ def kinds(below: Path, plans: int = 20) -> list[Kind]:
             issue.meets(example)
             _ = issue.scenario
 
+    def announced(content: bytes) -> None:
+        for change in documented.parse(content, source="documented_changes.toml"):
+            change.explains(example, NOTHING_FOUND, VERSIONS, VERSIONS, change.breaks)
+
+    def wanted(content: bytes) -> None:
+        (project / "pyproject.toml").write_bytes(content)
+        check.policies({}, project)
+
+    def accepted(content: bytes) -> None:
+        (project / "baseline.json").write_bytes(content)
+        baseline.read(project / "baseline.json")
+
     def stacks_by_name(content: bytes) -> None:
         found = lanes.parse(content, source="lanes.toml")
         for name in (*found.names, "py311-gevent259-gunicorn23"):
@@ -508,6 +557,7 @@ def kinds(below: Path, plans: int = 20) -> list[Kind]:
     one = [
         b"\n".join(b"[[issue]]" + entry for entry in toml.split(b"[[issue]]")[start : start + 2]) for start in (1, 5)
     ]
+    changes = documented.PATH.read_bytes()
     process_files = [folder.content(name) for folder, names in zip(folders, processes, strict=True) for name in names]
     stacks = [path.read_bytes() for path in sorted(RECORDED.glob("*/stacks/*"))]
     return [
@@ -520,7 +570,11 @@ def kinds(below: Path, plans: int = 20) -> list[Kind]:
         in_folders("server.log", lambda contents: st.one_of(*map(_bytes_changed, contents), st.binary()), 1),
         Kind("stacks", st.one_of(*map(_bytes_changed, stacks), st.binary()), _stacks(folders[0]), 1),
         Kind("verdict.json, when folders are pruned", of_json([_VERDICT]), pruned, 10),
-        Kind("known_issues.toml", st.one_of(*map(_bytes_changed, one), _toml(), _DEEP), known, 16),
+        Kind("history, of a check", of_events(loops), Checked(below).read, 5),
+        Kind("known_issues.toml", st.one_of(*map(_bytes_changed, one), _toml("issue"), _DEEP), known, 16),
+        Kind("documented_changes.toml", st.one_of(_bytes_changed(changes), _toml("change"), _DEEP), announced, 16),
+        Kind("pyproject.toml", st.one_of(_bytes_changed(_PROJECT), _project(), _DEEP), wanted, 16),
+        Kind("baseline", of_json([b'{"schema": 1, "accepted": ["no_dead_listener listen"]}']), accepted, 10),
         Kind("lanes.toml", st.one_of(_bytes_changed(lanes.PATH.read_bytes()), _lanes(), _DEEP), stacks_by_name, 16),
         Kind("a Python's answer", of_json([_dumped(_TARGET)]), asked, 20),
         Kind("a server's answer", of_json([_dumped(_ANSWER)]), answered, 24, (ValueError,)),
@@ -564,13 +618,40 @@ def _stacks(folder: Folder) -> Callable[[bytes], None]:
     return read
 
 
-def _toml() -> st.SearchStrategy[bytes]:
+def _toml(table: str) -> st.SearchStrategy[bytes]:
     """Entries with any values, as JSON writes most of them too."""
-    fields = st.sampled_from(["id", "title", "link", "claims", "versions", "when", "rate", "how", "more"])
+    fields = st.sampled_from(
+        ["id", "title", "link", "claims", "versions", "when", "rate", "how", "breaks", "base", "head", "more"]
+    )
     value = _LEAF.filter(lambda value: value is not None) | st.lists(_TEXT, max_size=2)
     entries = st.dictionaries(fields, value, max_size=8)
     return entries.map(
-        lambda entry: b"[[issue]]\n" + b"".join(b"%s = %s\n" % (k.encode(), _dumped(v)) for k, v in entry.items())
+        lambda entry: (
+            b"[[%s]]\n" % table.encode() + b"".join(b"%s = %s\n" % (k.encode(), _dumped(v)) for k, v in entry.items())
+        )
+    )
+
+
+_PROJECT = b"""[project]
+name = "a"
+
+[tool.forkproof.policies]
+listen = "once_per_service"
+"*" = "best_effort"
+"""
+
+
+def _project() -> st.SearchStrategy[bytes]:
+    """Our table with any values, and tables where values are to be."""
+    policies = st.sampled_from([policy.value for policy in scenario.Policy])
+    values = policies | _LEAF.filter(lambda one: one is not None) | st.lists(policies, max_size=2)
+    headings = st.sampled_from(["tool.forkproof.policies", "tool.forkproof", "tool", "tool.forkproof.policies.a"])
+    entries = st.dictionaries(st.sampled_from(["listen", "policies", "forkproof", "tool"]), values, max_size=3)
+    return st.lists(st.tuples(headings, entries), max_size=3).map(
+        lambda tables: b"".join(
+            f"[{heading}]\n".encode() + b"".join(b"%s = %s\n" % (k.encode(), _dumped(v)) for k, v in entry.items())
+            for heading, entry in tables
+        )
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,30 @@ def test_policies_of_the_command_line_come_before_those_of_the_project(tmp_path:
         check.policies({"listen": "twice"}, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("tool = 3", "tool: Input should be a valid dictionary"),
+        ("[tool]\nforkproof = []", "tool.forkproof: Input should be"),
+        ("[tool.forkproof]\npolicy = {}", "tool.forkproof.policy: Extra inputs are not permitted"),
+        ("[tool.forkproof.policies]\nlisten = [1]", "tool.forkproof.policies.listen: Input should be"),
+        ("[tool.forkproof.policies]\nlisten = 'twice'", "tool.forkproof.policies.listen: .*once_per_service"),
+        ("a = " + "[" * 5000, "is no TOML"),
+        ("[tool", "is no TOML"),
+    ],
+)
+def test_a_table_of_the_project_that_cannot_be(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=f"{path}: {told}"):
+        check.policies({}, tmp_path)
+
+
+def test_what_other_tools_have_in_the_project_is_theirs(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'a'\n[tool.ruff]\nselect = 3\n", encoding="utf-8")
+    assert check.policies({}, tmp_path) == {}
+
+
 def test_a_failure_has_a_name_that_stays() -> None:
     finding = Finding("no_dead_listener", Verdict.BROKEN, "listen@app.py:5", "in worker 0 (pid 12) ...", how="died")
     assert check.identity(finding) == "no_dead_listener:listen:died"
@@ -110,9 +135,10 @@ def test_a_baseline_is_written_and_read_back(tmp_path: Path) -> None:
     path = tmp_path / "accepted.json"
     baseline.write(path, ["b:x", "a:x", "a:x"])
     assert baseline.read(path) == {"a:x", "b:x"}
-    path.write_text('{"schema": 1, "accepted": [1]}', encoding="utf-8")
-    with pytest.raises(UsageError, match="is no baseline"):
-        baseline.read(path)
+    for text in ('{"schema": 1, "accepted": [1]}', '{"schema": 2, "accepted": []}', "[" * 100_000, "3", ""):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UsageError, match="is no baseline"):
+            baseline.read(path)
     with pytest.raises(UsageError, match="there is no such file"):
         baseline.read(tmp_path / "none.json")
 
@@ -134,6 +160,12 @@ def test_what_the_baseline_has_is_no_failure_and_what_it_lacks_is() -> None:
     assert (one.verdict, one.exit_code) == (Verdict.HELD, 0)
     assert one.no_longer == ["no_copied_thread:listen:copied"]
     assert report(DIED, accepted=frozenset({"no_dead_listener:other:died"})).exit_code == 1
+
+
+@pytest.mark.parametrize("verdict", [Verdict.UNKNOWN, Verdict.NOT_APPLICABLE])
+def test_what_was_not_decided_does_not_pass(verdict: Verdict) -> None:
+    assert report(LIVES).exit_code == 0
+    assert report(replace(LIVES, verdict=verdict)).exit_code == 3
 
 
 def test_runs_are_combined_with_rates() -> None:

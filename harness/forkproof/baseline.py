@@ -22,7 +22,7 @@ def read(path: Path) -> frozenset[str]:
             raise ValueError("it is not of schema 1")
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file. Write it with --write-baseline {path}") from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise UsageError(f"{path}: is no baseline: {error}. Write it anew with --write-baseline {path}") from None
     return frozenset(ids)
 

@@ -23,13 +23,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from packaging.version import Version
+from pydantic import BaseModel, ConfigDict
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-from forkproof import broker, files, launch, target
+from forkproof import broker, files, launch, tables, target
 from forkproof.control import Control
 from forkproof.cures import cure
 from forkproof.errors import CouldNotDecide, MissingPackage, RunFolderError, UsageError
@@ -84,19 +80,35 @@ class Deployment:
 def policies(given: Mapping[str, str], folder: Path) -> dict[str, Policy]:
     """The policies of the command line, then those of `[tool.forkproof.policies]` in the app's `pyproject.toml`."""
     path = folder / "pyproject.toml"
-    found = dict(given)
-    if path.is_file():
-        try:
-            table = tomllib.loads(files.read(path).decode())
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path}: cannot be read: {error}") from None
-        for name, value in table.get("tool", {}).get("forkproof", {}).get("policies", {}).items():
-            found.setdefault(name, value)
     known = {policy.value: policy for policy in Policy}
-    for name, value in found.items():
+    for name, value in given.items():
         if value not in known:
             raise UsageError(f"{name}={value}: there is no such policy; there are: {', '.join(known)}")
-    return {name: known[value] for name, value in found.items()}
+    found = {name: known[value] for name, value in given.items()}
+    if path.is_file():
+        try:
+            content = files.read(path)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error}") from None
+        table = tables.parse(_Project, content, source=str(path), then="Correct it there.").tool.forkproof
+        found |= {name: policy for name, policy in table.policies.items() if name not in found}
+    return found
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    policies: dict[str, Policy] = {}
+
+
+class _Tool(BaseModel):
+    forkproof: _Table = _Table()
+
+
+class _Project(BaseModel):
+    """Of a `pyproject.toml`, what is ours; the rest is other tools'."""
+
+    tool: _Tool = _Tool()
 
 
 @dataclass(frozen=True)
