@@ -342,6 +342,7 @@ def test_a_bad_line(line: str) -> None:
 
 
 OWN = "Exception ignored: AssertionError in gevent"
+NOTIFY = "gevent.AbstractLinkable._notify_links"
 BEFORE = [
     "[100] [INFO] Booting worker with pid: 110",
     "Traceback (most recent call last):",
@@ -361,20 +362,22 @@ AFTER = [
 @pytest.mark.parametrize(
     ("lines", "how", "where"),
     [
-        (BEFORE, "callback failed with AssertionError in gevent", ", raised in gevent.AbstractLinkable._notify_links"),
+        (BEFORE, "callback failed with AssertionError in gevent", f", raised in {NOTIFY}: {BEFORE[3]!r}"),
         (BEFORE[-1:], "callback failed with AssertionError", ""),
-        (AFTER, OWN, ", raised in after_fork_in_child"),
+        (AFTER, OWN, ", raised in after_fork_in_child: 'AssertionError:'"),
         (
             [line.replace("/lib/gevent/", "/app/") for line in AFTER],
             "Exception ignored: AssertionError",
-            ", raised in after_fork_in_child",
+            ", raised in after_fork_in_child: 'AssertionError:'",
         ),
         (AFTER[:1], "Exception ignored", ""),
         (
             [BEFORE[0], *AFTER, BEFORE[0]],
             "Exception ignored: AssertionError in gevent",
-            ", raised in after_fork_in_child",
+            ", raised in after_fork_in_child: 'AssertionError:'",
         ),
+        # Two processes, across each other.
+        ([line for line in AFTER for _ in range(2)], OWN, ", raised in after_fork_in_child: 'AssertionError:'"),
         (
             ["Exception in thread a:", "gevent.exceptions.LoopExit: This operation would block forever"],
             "Exception in thread: LoopExit",

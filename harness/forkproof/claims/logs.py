@@ -89,7 +89,10 @@ def _of_gevent(how: str, around: list[Event]) -> str:
 
 def _where(around: list[Event]) -> str:
     frames = _frames(around)
-    return f", raised in {frames[-1][1]}" if frames else ""
+    if not frames:
+        return ""
+    said = next((event for event in reversed(around) if _RAISED.match(event["line"])), None)
+    return f", raised in {frames[-1][1]}{f': {quoted(said)}' if said else ''}"
 
 
 def _frames(around: list[Event]) -> list[tuple[str, str]]:
