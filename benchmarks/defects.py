@@ -623,8 +623,8 @@ IN_THE_RECORD = (
         "between-leaves-out-an-end",
         "an event at a window's very end is not in it",
         f"{MAIN}history.py",
-        "if opened <= event.t <= closed]",
-        "if opened <= event.t < closed]",
+        "bisect.bisect_right(found, closed, lo=first, key=_time)",
+        "bisect.bisect_left(found, closed, lo=first, key=_time)",
     ),
     Defect(
         "counts-are-a-sample-old",

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 from histories import (
     ARBITER,
     WORKER,
     Events,
+    begin,
     created,
     event,
     gone,
+    handled,
     history,
     key,
     process,
+    published,
     ran,
+    request,
     sample,
+    scenario,
     seen,
     server,
     window,
     worker,
 )
 
+from forkproof.claims import REGISTRY
 from forkproof.history import History, Place
 
 
@@ -94,3 +101,49 @@ def test_a_child_has_the_slot_of_its_parent() -> None:
     found = history(server(2), process(130, ppid=111, t=0.7), process(131, ppid=ARBITER, t=0.7))
     assert found.processes[key(130)].place == Place("child", 1)
     assert found.processes[key(131)].place == Place("child")
+
+
+def answers(number: int) -> Events:
+    """A loop whose handle is asked so many times, and that ticks all the while: five events each."""
+    groups = [server(1), created("aa", WORKER), begin("aa", WORKER)]
+    groups += [seen(1.0, "window.open", window=0, after="boot", healed=True)]
+    for count in range(number):
+        t = 1 + count * 0.001
+        groups.append(published(t, f"listen-{count}"))
+        groups.append(handled(t + 0.0002, f"listen-{count}", "aa", WORKER))
+        groups.append(sample(t + 0.0003, WORKER, aa=count + 1))
+        groups.append(log(t + 0.0004))
+        groups.append(request(t + 0.0005, aa=False))
+    groups += [seen(1 + number * 0.001, "window.close", window=0, turns=200, control=200)]
+    return [one for group in groups for one in group]
+
+
+def test_what_judging_takes_grows_as_the_history_does() -> None:
+    what = scenario({"policy": "once_per_worker"})
+    taken = []
+    for number in (150, 1200):
+        found = history(answers(number))
+        begun = time.process_time()
+        findings = [finding for claim in REGISTRY.values() for finding in claim.check(what, found)]
+        taken.append(time.process_time() - begun)
+        assert "dead but ticking" in [finding.how for finding in findings]
+    # Eight times as many events: what asks each of them about all of them takes sixty-four times as long.
+    assert taken[1] < 24 * taken[0]
+
+
+def test_ticks_after_count_from_the_first_sample_after() -> None:
+    found = history(server(1), created("aa", WORKER), begin("aa", WORKER),
+                    *(sample(1 + n, WORKER, aa=10 * n) for n in range(5)))  # fmt: skip
+    assert found.ticks_after("aa", key(WORKER), 1.5, 4.5) == 20
+    assert found.ticks_after("aa", key(WORKER), 2.0, 4.0) == 20
+    assert found.ticks_after("aa", key(WORKER), 5.5, 9.0) == 0
+    assert found.ticks_after("bb", key(WORKER), 1.5, 4.5) == 0
+
+
+def test_events_of_several_kinds_keep_their_order() -> None:
+    found = history(log(1.0, 3.0), seen(1.0, "loop"), log(2.0), seen(2.0, "loop"))
+    assert [(one.t, one.event) for one in found.of("loop", "log", "log", "none")] == [
+        (1.0, "log"), (1.0, "loop"), (2.0, "log"), (2.0, "loop"), (3.0, "log"),
+    ]  # fmt: skip
+    assert [one.t for one in found.between("log", 1.0, 2.0)] == [1.0, 2.0]
+    assert found.between("log", 2.5, 2.6) == found.between("none", 0.0, 9.0) == []

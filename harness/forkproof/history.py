@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import heapq
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,18 +158,25 @@ class History:
         """The events of these kinds, in order of time."""
         if len(kinds) == 1:
             return self._by_kind.get(kinds[0], [])
-        return [event for event in self.events if event.event in kinds]
+        # Merged by their places: claims ask this once an answer, which may not go through the whole history each time.
+        return [self.events[place] for place in heapq.merge(*(self._places.get(kind, ()) for kind in {*kinds}))]
 
     def between(self, kind: str, opened: float, closed: float) -> list[Event]:
         """The events of one kind with opened <= t <= closed."""
-        return [event for event in self.of(kind) if opened <= event.t <= closed]
+        found = self.of(kind)
+        first = bisect.bisect_left(found, opened, key=_time)
+        return found[first : bisect.bisect_right(found, closed, lo=first, key=_time)]
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        kinds: dict[str, list[int]] = {}
+        for place, event in enumerate(self.events):
+            kinds.setdefault(event.event, []).append(place)
+        return kinds
 
     @cached_property
     def _by_kind(self) -> dict[str, list[Event]]:
-        kinds: dict[str, list[Event]] = {}
-        for event in self.events:
-            kinds.setdefault(event.event, []).append(event)
-        return kinds
+        return {kind: [self.events[place] for place in places] for kind, places in self._places.items()}
 
     @cached_property
     def processes(self) -> dict[str, Process]:
@@ -254,6 +262,15 @@ class History:
         """How often a loop ticked in a process between two times, as sampled."""
         return self.count(birth, process, closed) - self.count(birth, process, opened)
 
+    def ticks_after(self, birth: str, process: str, t: float, closed: float) -> int:
+        """How often a loop was seen to tick after `t` and until `closed`.
+
+        Counted from the first sample after `t`: the one before it may be older than the loop's last turn.
+        """
+        times, values = self._counts.get((birth, process), ([], []))
+        first, end = bisect.bisect_left(times, t), bisect.bisect_right(times, closed)
+        return values[end - 1] - values[first] if first < end else 0
+
     def changes(self, birth: str, process: str) -> list[tuple[float, int]]:
         """When a loop's counter was seen to have changed, and to what."""
         times, values = self._counts.get((birth, process), ([], []))
@@ -288,6 +305,10 @@ class History:
         """The arbiter that a window is about: after a re-exec it is another one."""
         named = (p for p in self.processes.values() if p.place.role == "arbiter" and p.pid == window.arbiter)
         return next(named, self.arbiter)
+
+
+def _time(event: Event) -> float:
+    return event.t
 
 
 def slots_in(scenario: Scenario, window: Window) -> Sequence[int]:

@@ -89,7 +89,7 @@ def _handle(
     asked = f"birth id {short(birth)} in {worker} at {at(history, request.t)}"
     if not alive:
         begun = {event.process for event in begins if event.t <= request.t}
-        later = sum(_ticks_after(history, birth.birth, key, request.t, window.closed) for key in begun)
+        later = sum(history.ticks_after(birth.birth, key, request.t, window.closed) for key in begun)
         if later > 0:
             told = f"is_alive() was false for {asked}, yet it ticked {number(later, 'time')} between that and"
             told += f" {at(history, window.closed)}"
@@ -107,12 +107,6 @@ def _handle(
     if not decides(scenario, window):
         return say.unknown(f"{told}; but {too_few(scenario, history, window)}", [request])
     return say.broken(told, [request], traces(history, [birth.birth]), edges(history, window), how="alive but silent")
-
-
-def _ticks_after(history: History, birth: str, process: str, t: float, closed: float) -> int:
-    # Counted from the first sample after `t`: the one before it may be older than the loop's last turn.
-    counts = [count for sampled, count in history.changes(birth, process) if t <= sampled <= closed]
-    return counts[-1] - counts[0] if counts else 0
 
 
 def _sound(say: Say, scenario: Scenario, history: History, loop: Loop, window: Window) -> Finding:
