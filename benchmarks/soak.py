@@ -152,7 +152,8 @@ def one_run(session: Session, what: Scenario, under: str, kept: Path | None) -> 
     if row["false"]:
         row["scenario"] = what.to_dict()
         if kept:
-            shutil.copytree(report.folder, kept / report.folder.name)
+            # Not the sockets: what is left of a server that was killed cannot be copied.
+            shutil.copytree(report.folder, kept / report.folder.name, ignore=shutil.ignore_patterns("*.ctl"))
     remove_folder(report.folder)
     return row
 

@@ -125,6 +125,20 @@ def test_what_broke_beside_somebody_elses_stop_is_undecided() -> None:
     assert found.verdict is Verdict.HELD
 
 
+@pytest.mark.parametrize(("guard", "gap", "verdict"), [
+    ("lease", 0.6, Verdict.UNKNOWN), ("lease", 0.4, Verdict.BROKEN), ("lock", 0.6, Verdict.BROKEN),
+    ("none", 0.6, Verdict.BROKEN),
+])  # fmt: skip
+def test_a_lease_may_run_out_while_everything_stands_still(guard: str, gap: float, verdict: Verdict) -> None:
+    what = scenario({"guard": guard, "policy": "once_per_service"})
+    samples = [
+        one for t in (2.1, 2.1 + gap) for one in seen(t, "sample", turn=1, control=1, granted=0.1, ticks={}, gone=[])
+    ]
+    [found] = judge(what, history(server(1), window(), samples), ["exactly_one_listener"])
+    assert found.verdict is verdict
+    assert (verdict is Verdict.BROKEN) != ("the machine stood still for 0.6 s" in found.explanation)
+
+
 def test_some_claims_alone() -> None:
     findings = judge(scenario(), EMPTY, ["quiet_runtime", "workers_boot"])
     assert [finding.claim for finding in findings] == ["workers_boot", "quiet_runtime"]

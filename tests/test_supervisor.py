@@ -94,6 +94,36 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 # What it writes
 
 
+def test_a_redis_that_somebody_stops_is_told(rig: Rig) -> None:
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        rig._host, rig.launch["broker_pid"] = os.open("/proc", os.O_RDONLY), sleeper.pid
+        try:
+            rig._look_for_halted()
+            assert rig.events("halted") == []
+            sleeper.send_signal(signal.SIGSTOP)
+            os.waitpid(sleeper.pid, os.WUNTRACED)
+            rig._look_for_halted()
+            rig._look_for_halted()
+            assert [(event["target"], event["what"]) for event in rig.events("halted")] == [(sleeper.pid, "Redis")]
+        finally:
+            os.close(rig._host)
+            sleeper.kill()
+
+
+def test_a_redis_that_a_fault_stops_is_not_told(rig: Rig) -> None:
+    rig.scenario["faults"] = [{"fault": "redis_pause"}]
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        rig._host, rig.launch["broker_pid"] = os.open("/proc", os.O_RDONLY), sleeper.pid
+        try:
+            sleeper.send_signal(signal.SIGSTOP)
+            os.waitpid(sleeper.pid, os.WUNTRACED)
+            rig._look_for_halted()
+            assert rig.events("halted") == []
+        finally:
+            os.close(rig._host)
+            sleeper.kill()
+
+
 def test_an_event_has_the_time_of_day_that_processes_share(rig: Rig) -> None:
     before = time.monotonic()
     rig.record("sample")

@@ -170,7 +170,8 @@ EVENTS: Mapping[str, _Fields] = {
         {"turn": _WHOLE, "control": _WHOLE, "granted": _NUMBER, "gone": _TEXTS},
         ticks=_dict(_TEXT, _dict(_DIGITS, _WHOLE)),
     ),
-    "halted": _has(target=_WHOLE),  # a process of the server that somebody else stopped with a signal
+    # A process of the server that somebody else stopped with a signal, or Redis.
+    "halted": _has({"what": _TEXT}, target=_WHOLE),
     # `slots` ought to have a worker; `arbiter` is its pid.
     "window.open": _has({"slots": _WHOLES, "arbiter": _maybe(_WHOLE)}, window=_WHOLE, after=_TEXT, healed=_FLAG),
     "window.close": _has(window=_WHOLE, turns=_WHOLE, control=_WHOLE),

@@ -137,6 +137,14 @@ def tasks(pid: int, root: str = "/proc") -> dict[int, Task]:
     return found
 
 
+def is_stopped(pid: int, root: str = "/proc") -> bool:
+    """Whether a signal has `pid` stand still; False where there is none. `root` as for `tasks`."""
+    try:
+        return _read(f"{root}/{pid}/stat").rpartition(b")")[2].split(None, 1)[0] == b"T"
+    except OSError:
+        return False
+
+
 @functools.cache
 def _require_waiting_times() -> None:
     with contextlib.suppress(FileNotFoundError):

@@ -268,6 +268,10 @@ class Supervisor:
             if stat is not None and stat.start == process.start and stat.state == "T":
                 self._halted.add(process.pid)
                 self.record("halted", target=process.pid)
+        redis = self._broker if self.life.uses_redis and not self._own_broker else None
+        if redis is not None and redis[0] not in self._halted and proc.is_stopped(*redis):
+            self._halted.add(redis[0])
+            self.record("halted", target=redis[0], what="Redis")
 
     def _moved(self, process: _Process) -> dict[str, int]:
         if process.ticks is None:
@@ -312,12 +316,16 @@ class Supervisor:
         """Whether all is known that the server may wait for: what lives in its namespace, and Redis while it is one."""
         if self._start is None or self._start.pid != 1:
             return False
-        replaced = any(REGISTRY[fault["fault"]].needs_broker for fault in self.scenario["faults"])
-        return not self.life.uses_redis or (self._broker is not None and not replaced)
+        return not self.life.uses_redis or (self._broker is not None and not self._own_broker)
+
+    @functools.cached_property
+    def _own_broker(self) -> bool:
+        """Whether faults are done to this run's Redis."""
+        return any(REGISTRY[fault["fault"]].needs_broker for fault in self.scenario["faults"])
 
     @property
     def _broker(self) -> tuple[int, str] | None:
-        pid = self.launch["broker_pid"]
+        pid = self.launch.get("broker_pid")
         return None if pid is None or self._host is None else (pid, f"/proc/self/fd/{self._host}")
 
     def _everybody(self) -> list[tuple[int, str]]:

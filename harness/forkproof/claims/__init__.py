@@ -6,6 +6,7 @@ behind a wrapper: one that raises, or answers what cannot be, is named and comes
 
 from __future__ import annotations
 
+import itertools
 import traceback
 from collections.abc import Collection
 from dataclasses import replace
@@ -27,8 +28,8 @@ from forkproof.claims import (
 )
 from forkproof.claims.base import Claim
 from forkproof.errors import UsageError
-from forkproof.history import Event, History
-from forkproof.scenario import Scenario
+from forkproof.history import LEASE, Event, History
+from forkproof.scenario import Guard, Scenario
 from forkproof.verdict import Finding, Verdict
 
 __all__ = ["REGISTRY", "Claim", "judge", "page"]
@@ -119,8 +120,9 @@ def _run(claim: Claim, scenario: Scenario, history: History) -> list[Finding]:
 def _cut_short(item: Any, scenario: Scenario, history: History) -> Any:
     """What held in a run that did not take its whole course has not been seen to hold through it.
 
-    What broke in one whose processes were stopped from outside may be the doing of who stopped them. Where events are
-    lost, nothing that was judged without them is known.
+    What broke in one whose processes were stopped from outside may be the doing of who stopped them; where everything
+    stood still, clocks went on all the same, and a lease changed hands as it should. Where events are lost, nothing
+    that was judged without them is known.
     """
     if not isinstance(item, Finding) or item.verdict not in (Verdict.HELD, Verdict.UNKNOWN, Verdict.BROKEN):
         return item
@@ -130,7 +132,13 @@ def _cut_short(item: Any, scenario: Scenario, history: History) -> Any:
         return item
     if item.verdict is Verdict.BROKEN:
         for halted in history.of("halted"):
-            return _undecided(item, f"process {halted['target']} was stopped by somebody else's signal", halted)
+            who = halted.get("what") or f"process {halted['target']}"
+            return _undecided(item, f"{who} was stopped by somebody else's signal", halted)
+        if any(loop.name == item.loop and loop.guard is Guard.LEASE for loop in scenario.loops):
+            for before, sample in itertools.pairwise(history.of("sample")):
+                if sample.t - before.t > LEASE / 2:
+                    told = f"the machine stood still for {sample.t - before.t:.1f} s, in which a lease may run out"
+                    return _undecided(item, told, before, sample)
         return item
     for limit in history.of("limit"):
         if limit["what"] in _UNITS:
