@@ -18,12 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from forkproof import __version__
+from forkproof import __version__, files
 from forkproof.errors import ForkproofError, LaneError, RunFolderError, UsageError
 
 if TYPE_CHECKING:
     from forkproof.cause import Cause, Claimed
     from forkproof.check import Deployment
+    from forkproof.explore import Campaign
     from forkproof.judge import RunReport
     from forkproof.lanes import Lanes, Shelf
     from forkproof.session import Session
@@ -97,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument("--seed", type=int, default=None, help="the same seed draws the same scenarios")
     explore.add_argument("--strict", action="store_true", help="known issues fail too, and those that no longer show")
     explore.add_argument("--budget", type=_seconds, default=90.0, metavar="S", help="seconds to shrink one failure")
+    explore.add_argument(
+        "--html", type=_file, metavar="FILE", help="write a page of it, and a timeline of each surprise"
+    )
     _common(explore)
     explore.set_defaults(run=_explore)
 
@@ -146,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     timeline.add_argument("--html", type=_file, metavar="FILE", help="default: timeline.html in the run's folder")
     timeline.add_argument("--svg", type=_file, metavar="FILE", help="the same picture as SVG; - for standard output")
     timeline.set_defaults(run=_timeline)
+
+    campaign = commands.add_parser("campaign", help="make the page of an exploration from its JSON report")
+    campaign.add_argument("report", type=Path, metavar="REPORT.json")
+    campaign.add_argument("--html", type=_file, metavar="FILE", help="default: REPORT.html beside it")
+    campaign.set_defaults(run=_campaign)
 
     _check_parser(commands)
 
@@ -366,6 +375,32 @@ def _timeline(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _campaign(arguments: argparse.Namespace) -> int:
+    from forkproof.reports import campaign
+
+    found = campaign.read(arguments.report)
+    html = arguments.html or arguments.report.with_suffix(".html")
+    _write_text(html, campaign.page(found, campaign.beside(html)))
+    if not _to_stdout(html):
+        print(html)
+    return 0
+
+
+def _campaign_page(found: Campaign, html: Path) -> None:
+    """Write the page of a campaign that has just ended, with a timeline of each surprise in the folder of its run."""
+    from forkproof.reports import campaign, timeline
+
+    for failure in found.failures:
+        path = failure.folder / "timeline.html"
+        try:
+            text = timeline.page(timeline.picture(failure.folder))
+            path.unlink(missing_ok=True)  # a server could have left a link there
+            files.write(path, text)
+        except (ForkproofError, OSError) as error:  # the page tells of the surprise without it
+            print(f"forkproof: {failure.folder}: no timeline was written: {error}", file=sys.stderr)
+    _write_text(html, campaign.page(campaign.of_campaign(found), campaign.beside(html)))
+
+
 def _show_run(report: RunReport, arguments: argparse.Namespace, causes: Mapping[Claimed, Cause] | None = None) -> int:
     from forkproof.reports import junit, terminal
 
@@ -485,9 +520,12 @@ def _explore(arguments: argparse.Namespace) -> int:
         )
         until = time.monotonic() + arguments.time if arguments.time is not None else None
         campaign = explorer.explore(_batches(arguments.n or 50, seed, session, until), until=until)
+    campaign.seed = seed
     shown = terminal.console(stderr=_to_stdout(arguments.json))
     shown.print(terminal.campaign(campaign, seed=seed, verbosity=arguments.verbose, quiet=arguments.quiet))
     _write_json(arguments.json, campaign.to_dict())
+    if arguments.html:
+        _campaign_page(campaign, arguments.html)
     if arguments.junit:
         _write(lambda: junit.write(arguments.junit, "explore", junit.of_campaign(campaign)), arguments.junit)
     return campaign.exit_code(strict=arguments.strict)

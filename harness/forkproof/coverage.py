@@ -67,6 +67,8 @@ class Coverage:
     reasons: dict[tuple[str, Verdict], Counter[str]] = field(default_factory=dict)
     exercised: set[Value] = field(default_factory=set)
     pairs: set[Pair] = field(default_factory=set)
+    outcomes: dict[Value, dict[str, Counter[str]]] = field(default_factory=dict)
+    """How often each claim came to what where a value came about; `surprise` counts those of them that surprised."""
 
     def add(self, report: RunReport) -> None:
         """Count a run."""
@@ -80,10 +82,26 @@ class Coverage:
         found = list(values_of(report.scenario))
         for (name, value), _ in found:
             self.values.setdefault(name, Counter())[value] += 1
+        came = [(value, member) for value, member in found if member not in report.missed]
+        self._outcomes(report, came)
         if decided:
-            came = [(value, member) for value, member in found if member not in report.missed]
             self.exercised |= {value for value, _ in came}
             self.pairs |= set(_pairs(came))
+
+    def _outcomes(self, report: RunReport, came: Iterable[tuple[Value, str]]) -> None:
+        loops = {loop.name: f"loops.{number}" for number, loop in enumerate(report.scenario.loops)}
+        # What is judged for one loop tells nothing of another one's values.
+        about: dict[str | None, set[Value]] = {None: {value for value, _ in came}}
+        for name, own in loops.items():
+            about[name] = {value for value, member in came if member == own or not member.startswith("loops.")}
+        for judgement in report.judgements:
+            finding = judgement.finding
+            if finding.verdict is not Verdict.NOT_APPLICABLE:
+                for value in about.get(finding.loop, about[None]):
+                    counts = self.outcomes.setdefault(value, {}).setdefault(finding.claim, Counter())
+                    counts[finding.verdict.value] += 1
+                    if judgement.surprise:
+                        counts["surprise"] += 1
 
     def _reason(self, key: tuple[str, Verdict], why: str) -> None:
         known = self.reasons.setdefault(key, Counter())
@@ -135,6 +153,7 @@ class Coverage:
         return {
             "claims": {name: dict(counts) for name, counts in self.claims.items()},
             "values": {name: dict(counts) for name, counts in self.values.items()},
+            "by_value": self._by_value(),
             "pairs": {
                 "seen": len(universe.pairs) - len(missing),
                 "possible": len(universe.pairs),
@@ -150,6 +169,15 @@ class Coverage:
                 ],
             },
         }
+
+    def _by_value(self) -> dict[str, dict[str, dict[str, dict[str, int]]]]:
+        found: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
+        for name, values in self.values.items():
+            for value in sorted(values):
+                claims = self.outcomes.get((name, value))
+                if claims:
+                    found.setdefault(name, {})[value] = {claim: dict(counts) for claim, counts in claims.items()}
+        return found
 
 
 def values_of(what: Scenario) -> Iterator[tuple[Value, str]]:

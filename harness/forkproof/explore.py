@@ -201,6 +201,15 @@ class Progress:
         """A scenario could not be run."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a campaign: what was done, how many servers that launched, and how many seconds it took."""
+
+    name: str
+    launched: int
+    seconds: float
+
+
 @dataclass
 class Campaign:
     """What an exploration came to."""
@@ -217,6 +226,9 @@ class Campaign:
     can_run: Callable[[Scenario], bool] | None = None
     judged: Sequence[str] = ()
     """The claims that were asked for."""
+    seed: int | None = None
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    phases: list[Part] = field(default_factory=list)
 
     @functools.cached_property
     def universe(self) -> Universe:
@@ -238,6 +250,9 @@ class Campaign:
             "launched": self.launched,
             "seconds": round(self.seconds, 1),
             "interrupted": self.interrupted,
+            "seed": self.seed,
+            "target": dict(self.versions),
+            "phases": [asdict(phase) | {"seconds": round(phase.seconds, 1)} for phase in self.phases],
             "failures": [failure.to_dict() for failure in self.failures],
             "expected_breaks": [failure.to_dict() for failure in self.expected_breaks],
             "problems": self.problems,
@@ -308,6 +323,7 @@ class Explorer:
         self._folders: set[Path] = set()
         self._undecided: list[Path] = []
         self._nothing_boots = 0
+        self._under_way: tuple[str, int, float] | None = None
 
     def explore(self, what: Iterable[Sequence[Scenario]], *, until: float | None = None) -> Campaign:
         """Run batches of scenarios (until the monotonic time `until`), then confirm and shrink what broke.
@@ -317,7 +333,7 @@ class Explorer:
         begun = time.monotonic()
         # One stream over all batches, so that no slot stands empty while a batch's last run ends.
         total = sum(len(batch) for batch in what) if isinstance(what, Sequence) else None
-        self.progress.phase("explore", total)
+        self._phase("explore", total)
         try:
             for report in self.run_all(self._counted(what, until), until):
                 self._take(report)
@@ -330,11 +346,24 @@ class Explorer:
             self._report_unconfirmed()
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        self._end_phase()
         self.campaign.launched = self.session.launched
+        self.campaign.versions = self.session.target.to_dict()
         self.campaign.can_run = self.session.can_run
         self.campaign.judged = [name for name in REGISTRY if self.session.claims is None or name in self.session.claims]
         self.campaign.seconds = time.monotonic() - begun
         return self.campaign
+
+    def _phase(self, name: str, total: int | None) -> None:
+        self._end_phase()
+        self._under_way = (name, self.session.launched, time.monotonic())
+        self.progress.phase(name, total)
+
+    def _end_phase(self) -> None:
+        if self._under_way is not None:
+            name, launched, begun = self._under_way
+            self.campaign.phases.append(Part(name, self.session.launched - launched, time.monotonic() - begun))
+            self._under_way = None
 
     def _counted(self, what: Iterable[Sequence[Scenario]], until: float | None) -> Iterator[Scenario]:
         for batch in what:
@@ -419,7 +448,7 @@ class Explorer:
                     self._show_again(issue, what)
 
     def _show_again(self, issue: KnownIssue, what: Scenario) -> None:
-        self.progress.phase(f"known issue {issue.id}", None)
+        self._phase(f"known issue {issue.id}", None)
         tried = 0
         for batch in _batches([what] * runs_until_sound(issue.rate), self.jobs):
             for report in self.run_all(batch):
@@ -445,7 +474,7 @@ class Explorer:
         self, what: Scenario, asked: Mapping[Claimed, tuple[int, int]], example: RunReport
     ) -> dict[Claimed, Cause]:
         """The causes of failures of one scenario, given with their rates, by running its neighbours."""
-        self.progress.phase("cause of " + ", ".join(sorted({claim for claim, _ in asked})), None)
+        self._phase("cause of " + ", ".join(sorted({claim for claim, _ in asked})), None)
         # There are more neighbours to every side than simpler ones.
         last_launch = self.session.launched + 2 * self.budget_launches
         deadline = time.monotonic() + self.budget_seconds
@@ -467,7 +496,7 @@ class Explorer:
         )
 
     def _confirm_and_shrink(self, key: Key, group: _Group) -> tuple[Failure, RunReport]:
-        self.progress.phase(f"confirm and shrink {key[0]}", None)
+        self._phase(f"confirm and shrink {key[0]}", None)
         for report, judgement in group.members:  # noqa: B007 - used below, as the last one looked at
             failed, tried, _ = again = self.rate(report.scenario, key, CONFIRM)
             if failed:

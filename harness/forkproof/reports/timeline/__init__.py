@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from forkproof import claims
 from forkproof.history import History
 from forkproof.judge import assess
-from forkproof.reports.timeline.drawing import KINDS, SHAPES, STYLE, escape, svg
+from forkproof.reports.pages import document, escape
+from forkproof.reports.timeline.drawing import KINDS, SHAPES, STYLE, svg
 from forkproof.reports.timeline.picture import Break, Picture, of_run
 
 __all__ = ["Picture", "page", "picture", "svg"]
 
-_SCRIPT = Path(__file__).with_name("timeline.js").read_text(encoding="utf-8")
+SCRIPT = Path(__file__).with_name("timeline.js").read_text(encoding="utf-8")
 _PAGE_STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
@@ -27,18 +26,10 @@ def picture(folder: Path) -> Picture:
 
 def page(shown: Picture) -> str:
     """The timeline as one HTML file: no script but its own runs in it, and it asks for nothing."""
-    return "\n".join(_page(shown)) + "\n"
+    return document(shown.title, _page(shown), style=STYLE + _PAGE_STYLE, script=SCRIPT)
 
 
 def _page(shown: Picture) -> Iterator[str]:
-    script = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script}'; base-uri 'none'"
-    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield '<meta name="color-scheme" content="light dark">'
-    yield f"<title>{escape(shown.title)}</title>"
-    yield f"<style>\n{STYLE}{_PAGE_STYLE}</style>\n</head>\n<body>"
     yield f"<header>\n<h1>{escape(shown.title)}</h1>"
     state = "bad" if shown.breaks else ""
     yield (
@@ -57,7 +48,7 @@ def _page(shown: Picture) -> Iterator[str]:
     for broken in shown.breaks:
         yield from _broken(broken)
     yield from _processes(shown)
-    yield f'</main>\n<div id="tip" role="status" hidden></div>\n<script>{_SCRIPT}</script>\n</body>\n</html>'
+    yield '</main>\n<div id="tip" role="status" hidden></div>'
 
 
 def _bar() -> Iterator[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from forkproof.reports.pages import COLOURS, escape
 from forkproof.reports.timeline.picture import BINS, Break, Lane, Mark, Picture, Row, Span
 
 STYLE = Path(__file__).with_name("timeline.css").read_text(encoding="utf-8")
+"""What the picture looks like, but for its colours."""
 
 WIDTH = 1000
 LEFT = 8
@@ -19,8 +19,6 @@ TOP = 50
 FLAG, FLAGS = 18, 5
 """The height of such a row, and how many there are at most."""
 HEAD, ROW, GAP = 20, 30, 8
-
-_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 SHAPES = {
     "hook": "M-3.5-3.5h7v7h-7z",
@@ -40,15 +38,6 @@ KINDS = {
     "hook": "a hook", "patch": "patch_all", "fork": "a fork, a park", "created": "created", "begun": "first turn",
     "ended": "ended", "message": "a message", "signal": "a signal", "log": "something bad", "stack": "stacks taken",
 }  # fmt: skip
-
-
-def escape(text: str) -> str:
-    """Text that is not ours, as it may stand in HTML, in XML, and in an attribute of either.
-
-    >>> escape('<script>"&' + chr(0))
-    '&lt;script&gt;&quot;&amp;\\ufffd'
-    """
-    return html.escape(_IN_XML.sub("\ufffd", text))
 
 
 def svg(picture: Picture, *, alone: bool) -> str:
@@ -82,7 +71,7 @@ class _Drawing:
             f'data-seconds="{picture.seconds:.6f}" data-bins="{BINS}" data-left="{LEFT}" data-height="{self.height:g}">'
         )
         if self.alone:
-            yield f"<title>{escape(told)}</title><style>{STYLE}</style>"
+            yield f"<title>{escape(told)}</title><style>{COLOURS}{STYLE}</style>"
             yield f'<rect class="paper" width="{WIDTH}" height="{self.height:g}"/>'
         yield (
             '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
