@@ -79,7 +79,8 @@ ALLOWED = {
     "forkproof.crowd": {"forkproof.proc"},
     "forkproof.outside": {"forkproof.proc", "forkproof.containment"},
     "forkproof.inspection": {"forkproof.proc", "forkproof.containment", "forkproof.resp", "forkproof.errors"},
-    "forkproof.faults": {"forkproof.faults"},
+    "forkproof.plugins": {"forkproof.errors"},
+    "forkproof.faults": {"forkproof.faults", "forkproof.plugins"},
     "forkproof.scenario": {"forkproof.faults", "forkproof.files", "forkproof.errors"},
     "forkproof.target": {"forkproof.scenario", "forkproof.errors"},
     "forkproof.files": set[str](),
@@ -99,7 +100,7 @@ ALLOWED = {
     "forkproof.verdict": {"forkproof.history"},
     "forkproof.claims": {
         "forkproof.claims", "forkproof.scenario", "forkproof.history", "forkproof.verdict", "forkproof.errors",
-        "forkproof.patching",
+        "forkproof.patching", "forkproof.plugins",
     },
     "forkproof.expectation": {
         "forkproof.history", "forkproof.patching", "forkproof.scenario", "forkproof.faults", "forkproof.errors",

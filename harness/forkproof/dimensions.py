@@ -12,7 +12,7 @@ import enum
 import functools
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ REQUIRED = object()
 _NO_DIMENSION = frozenset({("schema",), ("loops", "name")})
 
 # What the schema says with words alone.
-_WORDS: dict[tuple[str, ...], tuple[Any, ...]] = {("faults", "fault"): tuple(REGISTRY)}
+_WORDS: dict[tuple[str, ...], Mapping[str, Any]] = {("faults", "fault"): REGISTRY}
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _of_field(path: tuple[str, ...], info: FieldInfo) -> Iterator[Dimension | Me
             models += members
     for found in models:
         yield from _of_model(found, path)
-    values = _WORDS.get(path) or tuple(value for kind in kinds for value in _values(kind, bounds))
+    values = tuple(_WORDS.get(path, ())) or tuple(value for kind in kinds for value in _values(kind, bounds))
     open_ended = any(kind in (int, float, str) for kind in kinds)
     if not models and (len(values) > 1 or open_ended):
         yield Dimension(path, values if len(values) > 1 else (), _default(info))

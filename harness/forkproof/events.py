@@ -178,6 +178,7 @@ EVENTS: Mapping[str, _Fields] = {
     "fault.invoke": _has(**_FAULT),
     "fault.ok": _has({"target": _WHOLE, "new": _maybe(_WHOLE), "code": _WHOLE}, **_FAULT),  # and its other facts
     "fault.fail": _has(**_FAULT, error=_TEXT),
+    "fault.defect": _has(**_FAULT, error=_TEXT),  # of a fault of another package
     "fault.heal": _has(**_FAULT),  # what was done to take it back
     "fault.healed": _has(**_FAULT, healed=_FLAG),  # whether the server has come through it
     "request.invoke": _has(request=_WHOLE),

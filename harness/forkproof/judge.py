@@ -159,7 +159,9 @@ def assess(folder: Path, names: Collection[str] | None = None) -> RunReport:
     history = History.read(folder / "history")
     judgements = []
     for finding in claims.judge(what, history, names):
-        expected, reason = expectation.expect(what, finding.claim, finding.loop, versions, finding.how)
+        expected, reason = _promised(what, finding.claim) or expectation.expect(
+            what, finding.claim, finding.loop, versions, finding.how
+        )
         if finding.verdict is Verdict.NOT_APPLICABLE:
             judgements.append(Judgement(finding, None, ""))
             continue
@@ -172,6 +174,17 @@ def assess(folder: Path, names: Collection[str] | None = None) -> RunReport:
         what, folder, versions, judgements, loops(what, history), (folder,), stands(folder, history),
         bool(history.windows), missed(what, history),
     )  # fmt: skip
+
+
+def _promised(what: Scenario, claim: str) -> tuple[Expectation, str] | None:
+    """What a claim of another package says that it promises; None where it is ours, or promises nothing."""
+    try:
+        why: object = claims.REGISTRY[claim].promised(what)
+    except Exception as error:
+        return Expectation.MAY_BREAK, f"its `promised` raised {type(error).__name__}: {error}"
+    if not isinstance(why, str):
+        return Expectation.MAY_BREAK, f"its `promised` returned {type(why).__name__}, not a text"
+    return (Expectation.MUST_HOLD, why) if why else None
 
 
 def combine(reports: Sequence[RunReport]) -> RunReport:

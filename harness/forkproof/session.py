@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from forkproof import broker, launch, scenario, target
+from forkproof import broker, faults, launch, plugins, scenario, target
+from forkproof import claims as claim_registry
 from forkproof.control import Control
 from forkproof.errors import CouldNotDecide, ForkproofError, HistoryError, NothingBoots, UsageError
 from forkproof.history import History
@@ -106,6 +107,7 @@ def open_session(
     claims: Collection[str] | None = None,
 ) -> Iterator[Session]:
     """A session with its broker and control process running; both end with it, or with this process."""
+    plugins.require(faults.extend, claim_registry.extend)
     chosen = target.find(target_name)
     spec = broker.parse(broker_name)
     folder = launch.campaign_folder(out)

@@ -30,7 +30,7 @@ from typing import Any
 from forkproof import containment, files, proc, resp
 from forkproof.control import Budget, Gauge
 from forkproof.crowd import Unhindered
-from forkproof.faults import REGISTRY, Life
+from forkproof.faults import REGISTRY, Defect, Life, extend
 from forkproof.outside import Outside
 
 SAMPLE_EVERY = 0.02
@@ -92,6 +92,8 @@ class Supervisor:
         self._host = host
         self.scenario: dict[str, Any] = json.loads((folder / "scenario.json").read_bytes())
         self.launch: dict[str, Any] = json.loads((folder / "launch.json").read_bytes())
+        if any(fault["fault"] not in REGISTRY for fault in self.scenario["faults"]):
+            extend()
         self.life = Life.begin(self.scenario)
         self.gauge = Gauge(Path(self.launch["control"]))
         self.processes: dict[str, _Process] = {}
@@ -800,7 +802,11 @@ class Supervisor:
                     error = "the server had not come through what was before it"
                     self.record("fault.fail", fault=fault["fault"], index=index, error=error)
                     continue
-                healed = await self._fault(index, fault)
+                try:
+                    healed = await self._fault(index, fault)
+                except Defect as defect:
+                    healed = False
+                    self.record("fault.defect", fault=fault["fault"], index=index, error=str(defect))
         finally:
             self._finish()
             await self._forget()

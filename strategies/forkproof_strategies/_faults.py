@@ -39,15 +39,15 @@ def faults(
     draw: st.DrawFn,
     *,
     life: Life = ONE_WORKER,
-    allow: Collection[str] = frozenset(REGISTRY),
+    allow: Collection[str] | None = None,
     max_size: int = 3,
     ticking: bool = True,
 ) -> tuple[Fault, ...]:
-    """What may happen to a server, of the kinds in `allow`; one that ends it comes last.
+    """What may happen to a server, of the kinds in `allow` (all); one that ends it comes last.
 
     `ticking` says whether some loop is started in every worker.
     """
-    kinds = [kind for name, kind in REGISTRY.items() if name in allow]
+    kinds = [kind for name, kind in REGISTRY.items() if allow is None or name in allow]
     # TTIN and TTOU may make possible what is not so at first.
     lives = (life, life.more(), life.fewer())
     lasting = [kind for kind in kinds if not kind.ends_the_run and any(_can_be(one, kind) for one in lives)]

@@ -6,6 +6,7 @@ behind a wrapper: one that raises, or answers what cannot be, is named and comes
 
 from __future__ import annotations
 
+import functools
 import itertools
 import traceback
 from collections.abc import Collection
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from forkproof import plugins
 from forkproof.claims import (
     arbiter,
     connections,
@@ -71,8 +73,21 @@ _ORDER = (
     "foreign_child_ignored",
 )
 
+
+def _wrong(claim: Any) -> str:
+    if not callable(claim.check) or not callable(claim.promised):
+        return "its check and its promised must be functions"
+    return "" if isinstance(claim.definition, str) and claim.definition.strip() else "it has no definition"
+
+
 REGISTRY: dict[str, Claim] = {name: _BY_NAME[name] for name in _ORDER}
-"""The claims by name, in the order in which they are reported."""
+"""The claims by name, in the order in which they are reported; those of other packages come last."""
+
+
+@functools.cache
+def extend() -> None:
+    """Take in the claims of other packages."""
+    REGISTRY.update((claim.name, claim) for claim, _ in plugins.found("forkproof.claims", Claim, _ORDER, _wrong))
 
 
 def judge(scenario: Scenario, history: History, names: Collection[str] | None = None) -> list[Finding]:
@@ -87,8 +102,10 @@ def judge(scenario: Scenario, history: History, names: Collection[str] | None = 
 
 
 def page(name: str) -> str:
-    """The documentation of a claim, as Markdown."""
+    """The documentation of a claim, as Markdown; its definition where it is another package's."""
     _known(name)
+    if name not in _ORDER:
+        return f"# {name}\n\n{REGISTRY[name].definition}\n"
     here = Path(__file__).resolve()
     # An installed forkproof carries the pages in its package; a checkout has them in docs.
     folders = (here.parent / "pages", here.parents[3] / "docs" / "claims")
@@ -128,6 +145,8 @@ def _cut_short(item: Any, scenario: Scenario, history: History) -> Any:
         return item
     if history.damage:
         return _undecided(item, f"the record is damaged: {history.damage}")
+    for defect in history.of("fault.defect"):
+        return _undecided(item, f"the fault {defect['fault']!r} has a defect: {defect['error']}", defect)
     if item.verdict is Verdict.UNKNOWN:
         return item
     if item.verdict is Verdict.BROKEN:

@@ -24,15 +24,25 @@ from forkproof.verdict import Finding, Verdict, merge
 EVIDENCE_MAX = 20
 
 Check = Callable[[Scenario, History], list[Finding]]
+Promised = Callable[[Scenario], str]
+
+
+def _nothing_promised(scenario: Scenario) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that ought to be true of a run. `check` looks at the history alone and starts nothing."""
+    """Something that ought to be true of a run. `check` looks at the history alone and starts nothing.
+
+    `promised` is for claims of other packages: why it must hold of such a deployment, empty where it may break. What
+    breaks though it was promised is a surprise of `explore`.
+    """
 
     name: str
     definition: str
     check: Check
+    promised: Promised = _nothing_promised
 
 
 @dataclass(frozen=True)

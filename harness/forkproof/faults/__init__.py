@@ -2,13 +2,16 @@
 
 A fault's module holds `FAULT`: what it is called, what it takes, to which servers it can be done, how it is injected
 and healed and how one sees that the server has come through it. The supervisor imports these modules, so they use the
-standard library alone.
+standard library alone. Other packages add theirs by entry points, which are guarded.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
+from forkproof import plugins
 from forkproof.faults import (
     block_loop,
     foreign_child_exit,
@@ -30,10 +33,10 @@ from forkproof.faults import (
     usr1,
     usr2,
 )
-from forkproof.faults.base import Fault, FaultKind, Option
+from forkproof.faults.base import Defect, Fault, FaultKind, Option, guarded
 from forkproof.faults.life import Life
 
-__all__ = ["REGISTRY", "FaultKind", "Life", "Option", "problem", "walk"]
+__all__ = ["REGISTRY", "Defect", "FaultKind", "Life", "Option", "problem", "walk"]
 
 REGISTRY: dict[str, FaultKind] = {
     kind.name: kind
@@ -59,6 +62,24 @@ REGISTRY: dict[str, FaultKind] = {
         kill_arbiter.FAULT,
     )
 }
+"""The kinds of faults by name; those of other packages come last."""
+
+
+def _wrong(kind: Any) -> str:
+    steps = (kind.inject, kind.heal, kind.healed, kind.refuses, kind.effect)
+    if not all(map(callable, steps)):
+        return "its inject, heal, healed, refuses and effect must be functions"
+    if not isinstance(kind.label, str) or not kind.label.strip():
+        return "it has no label"
+    good = all(isinstance(one, Option) and one.least <= one.default <= one.most for one in kind.options.values())
+    return "" if good else "its options must be Options whose default is allowed"
+
+
+@functools.cache
+def extend() -> None:
+    """Take in the faults of other packages."""
+    for kind, package in plugins.found("forkproof.faults", FaultKind, tuple(REGISTRY), _wrong):
+        REGISTRY[kind.name] = guarded(kind, package)
 
 
 def problem(life: Life, fault: Fault) -> str:

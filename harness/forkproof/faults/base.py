@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from forkproof.faults.life import Life
@@ -157,6 +157,70 @@ class FaultKind:
     def option(self, fault: Fault, name: str) -> Any:
         """The value of an option in a fault."""
         return fault["options"].get(name, self.options[name].default)
+
+
+class Defect(Exception):
+    """A fault of another package has raised, or returned what cannot be."""
+
+
+_OURS = frozenset({"t", "pid", "start", "event", "n", "fault", "index"})
+
+
+def guarded(kind: FaultKind, package: str) -> FaultKind:
+    """The same fault, so that whatever is wrong with it is told in its name and comes to unknown.
+
+    An OSError of `inject` goes on meaning that the fault did not land; any other exception, and any answer of another
+    type, is a Defect. What is wrong with `refuses` or `effect` is a reason to refuse the fault.
+    """
+
+    def defect(step: str, what: object) -> Defect:
+        told = f"raised {type(what).__name__}: {what}" if isinstance(what, Exception) else f"returned {what!r:.80}"
+        return Defect(f"{step} of {kind.name!r} ({package}) {told}")
+
+    def plain(step: str, facts: object) -> dict[str, Any]:
+        good = (str, int, float, bool, type(None))
+        if not isinstance(facts, dict) or not all(isinstance(name, str) for name in facts):
+            raise defect(step, facts)
+        if facts.keys() & _OURS or not all(isinstance(value, good) for value in facts.values()):
+            raise defect(step, facts)
+        return facts
+
+    async def inject(server: Server, fault: Fault) -> dict[str, Any]:
+        try:
+            facts: object = await kind.inject(server, fault)
+        except OSError:
+            raise
+        except Exception as error:
+            raise defect("inject", error) from error
+        return plain("inject", facts)
+
+    async def heal(server: Server, fault: Fault, facts: Facts) -> dict[str, Any]:
+        try:
+            undone: object = await kind.heal(server, fault, facts)
+        except Exception as error:
+            raise defect("heal", error) from error
+        return plain("heal", undone)
+
+    async def healed(server: Server, fault: Fault, facts: Facts) -> bool:
+        try:
+            answer: object = await kind.healed(server, fault, facts)
+        except Exception as error:
+            raise defect("healed", error) from error
+        if not isinstance(answer, bool):
+            raise defect("healed", answer)
+        return answer
+
+    def refuses(life: Life, fault: Fault) -> str:
+        try:
+            why: object = kind.refuses(life, fault)
+            left: object = kind.effect(life, fault) if why == "" else life
+        except Exception as error:
+            return str(defect("refuses or effect", error))
+        if not isinstance(why, str):
+            return str(defect("refuses", why))
+        return why if isinstance(left, Life) else str(defect("effect", left))
+
+    return replace(kind, inject=inject, heal=heal, healed=healed, refuses=refuses)
 
 
 def to_arbiter(number: int) -> Inject:

@@ -1,0 +1,231 @@
+"""Claims and faults of other packages: found, guarded, and named where they are bad."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from histories import event, history, server, window
+
+from forkproof import claims, plugins
+from forkproof.claims import Claim
+from forkproof.errors import UsageError
+from forkproof.faults.base import Defect, FaultKind, guarded
+from forkproof.faults.life import Life
+from forkproof.scenario import Loop, Scenario
+from forkproof.verdict import Verdict
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin"
+GROUP = "forkproof.claims"
+GOOD = """
+from forkproof.claims import Claim
+from forkproof.claims.base import Say
+def check(scenario, history):
+    return [Say("mine").held("yes")]
+MINE = Claim("mine", "It is mine.", check)
+OTHER = Claim("other", "It is mine.", check)
+EMPTY = Claim("empty", " ", check)
+THREE = 3
+"""
+
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Makes a package that is installed, of one module and some entry points."""
+    monkeypatch.setattr(plugins, "PROBLEMS", [])
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def made(module: str, text: str, /, **points: str) -> None:
+        (tmp_path / f"{module}.py").write_text(text, encoding="utf-8")
+        folder = tmp_path / f"{module}-1.5.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.5\n", encoding="utf-8")
+        lines = [f"[{GROUP}]", *(f"{name} = {module}:{value}" for name, value in points.items())]
+        (folder / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
+
+    return made
+
+
+def names(taken: tuple[str, ...] = ()) -> list[str]:
+    return [claim.name for claim, _ in plugins.found(GROUP, Claim, taken, claims._wrong)]
+
+
+def test_a_good_one_is_found_with_its_package(install: Install) -> None:
+    install("good_plugin", GOOD, mine="MINE")
+    ((claim, package),) = plugins.found(GROUP, Claim, (), claims._wrong)
+    assert (claim.name, package) == ("mine", "good_plugin 1.5")
+    plugins.require()
+
+
+@pytest.mark.parametrize(
+    ("text", "points", "why"),
+    [
+        ("1 / 0", {"mine": "MINE"}, "cannot be imported: ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(3)", {"mine": "MINE"}, "cannot be imported: SystemExit: 3"),
+        (GOOD, {"mine": "NOTHING"}, "cannot be imported: AttributeError"),
+        (GOOD, {"mine": "THREE"}, "is int, and must be Claim"),
+        (GOOD, {"mine": "OTHER"}, "its name is 'other'"),
+        (GOOD, {"empty": "EMPTY"}, "it has no definition"),
+        (GOOD, {"taken": "MINE"}, "there is another of that name"),
+    ],
+)
+def test_a_bad_one_is_named_with_cause_and_next_step(
+    install: Install, request: pytest.FixtureRequest, text: str, points: dict[str, str], why: str
+) -> None:
+    module = f"bad_plugin_{abs(hash(request.node.name))}"  # what was imported once stays so
+    install(module, text, **points)
+    assert names(taken=("taken",)) == []
+    with pytest.raises(UsageError) as refused:
+        plugins.require()
+    told = str(refused.value)
+    assert told.startswith(f"plug-in {next(iter(points))!r} of {module} 1.5 (entry point {GROUP}, {module}:")
+    assert why in told
+    assert told.endswith(f"pip uninstall {module}")
+
+
+def test_of_two_with_one_name_neither_hides_the_other(install: Install) -> None:
+    install("first_plugin", GOOD, mine="MINE")
+    install("second_plugin", GOOD, mine="MINE")
+    assert names() == ["mine"]
+    with pytest.raises(UsageError, match=r"second_plugin 1.5 .* there is another of that name"):
+        plugins.require()
+
+
+# A fault behind its guard
+
+
+async def lands(server: Any, fault: Any) -> dict[str, Any]:
+    return {"target": 3}
+
+
+def answering(answer: Any) -> Any:
+    async def step(*rest: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return step
+
+
+def kind(**fields: Any) -> FaultKind:
+    return guarded(FaultKind(**{"name": "mine", "label": "mine", "inject": lands, **fields}), "a 1.5")
+
+
+FAULT = {"fault": "mine", "slot": None, "options": {}}
+LIFE = Life(workers=1, timeout=30, slots=(0,))
+
+
+@pytest.mark.parametrize(
+    ("step", "answer"),
+    [
+        ("inject", ValueError("no")), ("inject", None), ("inject", {"t": 1}), ("inject", {"a": []}), ("inject", {1: 2}),
+        ("heal", OSError("no")), ("heal", 3), ("healed", "yes"), ("healed", KeyError("no")),
+    ],
+)  # fmt: skip
+def test_what_a_fault_may_not_do_is_a_defect_in_its_name(step: str, answer: Any) -> None:
+    one = kind(**{step: answering(answer)})
+    arguments = (None, FAULT) if step == "inject" else (None, FAULT, {})
+    with pytest.raises(Defect, match=rf"{step} of 'mine' \(a 1.5\) (raised|returned) "):
+        asyncio.run(getattr(one, step)(*arguments))
+
+
+def test_what_a_fault_may_do() -> None:
+    one = kind(healed=answering(True), heal=answering({}))
+    assert asyncio.run(one.inject(None, FAULT)) == {"target": 3}  # type: ignore[arg-type]
+    assert asyncio.run(one.healed(None, FAULT, {})) is True  # type: ignore[arg-type]
+    with pytest.raises(ProcessLookupError):  # it did not land
+        asyncio.run(kind(inject=answering(ProcessLookupError())).inject(None, FAULT))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, ""),
+        ({"refuses": lambda life, fault: "not here"}, "not here"),
+        ({"refuses": lambda life, fault: None}, "refuses of 'mine' (a 1.5) returned None"),
+        ({"refuses": lambda life, fault: 1 / 0}, "refuses or effect of 'mine' (a 1.5) raised ZeroDivisionError"),
+        ({"effect": lambda life, fault: None}, "effect of 'mine' (a 1.5) returned None"),
+    ],
+)
+def test_a_fault_that_cannot_say_what_it_leaves_is_refused(fields: dict[str, Any], why: str) -> None:
+    assert kind(**fields).refuses(LIFE, FAULT).startswith(why)
+    assert bool(why) or kind(**fields).refuses(LIFE, FAULT) == ""
+
+
+def test_after_a_defect_nothing_is_known() -> None:
+    defect = [event(1.5, 1, "fault.defect", fault="mine", index=0, error="healed of 'mine' (a 1.5) returned 3")]
+    what = Scenario(loops=[Loop(name="a")])
+    sound = claims.judge(what, history(server(1), window()), ["quiet_runtime"])
+    judged = claims.judge(what, history(server(1), window(), defect), ["quiet_runtime"])
+    assert [found.verdict for found in sound] == [Verdict.HELD]
+    assert [found.verdict for found in judged] == [Verdict.UNKNOWN]
+    assert "healed of 'mine' (a 1.5) returned 3" in judged[0].explanation
+
+
+# The example, installed
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python of its own that sees what this one has, and the example."""
+    folder = tmp_path_factory.mktemp("plugin") / "v"
+    venv.create(folder, with_pip=False, symlinks=True)
+    [packages] = folder.glob("lib/python*/site-packages")
+    seen = [path for path in sys.path if Path(path).is_dir()]
+    (packages / "outer.pth").write_text("\n".join(seen), encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "-q", "--no-deps"]
+    subprocess.run([*command, "--target", str(packages), str(EXAMPLE)], check=True, timeout=300)
+    return folder / "bin" / "python"
+
+
+def run(python: Path, what: Path, *words: str) -> dict[str, Any]:
+    command = [str(python), "-m", "forkproof", "run", str(what), "--target", sys.executable, "--json", "-", *words]
+    with tempfile.TemporaryDirectory(prefix="fp-") as out:  # shorter than pytest's: sockets have to fit in
+        command += ["--out", out]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+@pytest.mark.fork
+@pytest.mark.parametrize(
+    ("fault", "verdict"),
+    [
+        ([], "held"),
+        ([{"fault": "quit_worker", "slot": 0}], "held"),
+        ([{"fault": "kill_worker", "slot": 0}], "broken"),  # gunicorn logs that somebody has killed its worker
+    ],
+)
+def test_the_examples_claim_and_fault(python: Path, tmp_path: Path, fault: list[Any], verdict: str) -> None:
+    what = tmp_path / "scenario.json"
+    what.write_text(json.dumps({"loops": [{"name": "a"}], "faults": fault}), encoding="utf-8")
+    report = run(python, what, "--claim", "no_error_logged", "--claim", "workers_boot")
+    found = {claim["name"]: claim for claim in report["claims"]}
+    assert found["no_error_logged"]["verdict"] == verdict, report
+    assert found["no_error_logged"]["expectation"] == ("may_break" if fault else "must_hold")
+    assert found["workers_boot"]["verdict"] == "held", report
+
+
+@pytest.mark.fork
+def test_explore_draws_the_examples_fault(python: Path, tmp_path: Path) -> None:
+    code = """
+from forkproof import faults
+from forkproof.explore import drawn
+from forkproof_strategies import scenarios
+faults.extend()
+print(any(fault.fault == "quit_worker" for what in drawn(200, 1, scenarios()) for fault in what.faults))
+"""
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout == "True\n"
