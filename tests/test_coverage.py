@@ -127,6 +127,7 @@ def test_what_cannot_be_is_not_possible(everything: Universe) -> None:
     assert (("fault.slot", "3"), ("workers", "2")) in everything.pairs
     assert (("fault", "term"), ("fault.slot", "0")) not in everything.pairs
     assert (("fault", "none"), ("fault.slot", "0")) not in everything.pairs
+    assert (("fault", "ttin"), ("workers", "4")) in everything.pairs  # once there is one fewer
     assert (("loop.yield", "gevent.sleep"), ("preload", "true")) in everything.pairs
     assert (("loop.kind", "socketio_task"), ("loop.start", "post_fork")) in everything.pairs
     assert (("loop.kind", "socketio_task"), ("loop.start", "config_import")) not in everything.pairs

@@ -325,7 +325,7 @@ class _Builder:
 def _variants(plain: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A scenario, and it with what it may need beside it.
 
-    A park may need another loop than the first; a fault more workers than it began with, or more yet.
+    A park may need another loop than the first; a fault more workers than it began with, or more yet; or one fewer.
     """
     parked = [{**plain, "loops": [*plain["loops"], _PARKED], "parks": [{**park, "who": _PARKED["name"]}]}
               for park in plain.get("parks", ())[:1]]  # fmt: skip
@@ -334,12 +334,13 @@ def _variants(plain: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for fault in one.get("faults", ())[:1]:
             scene = REGISTRY[fault["fault"]].scene
             more = scene.get("loops", [])
-            for loops, workers in itertools.product((more, *([loop] for loop in more)), range(MOST)):
+            before = [*([{"fault": "ttin"}] * workers for workers in range(MOST)), [{"fault": "ttou"}]]
+            for loops, changes in itertools.product((more, *([loop] for loop in more)), before):
                 yield {
                     **one,
                     "loops": [*one["loops"], *loops],
                     "server": {**scene.get("server", {}), **one.get("server", {})},
-                    "faults": [{"fault": "ttin"}] * workers + one["faults"],
+                    "faults": changes + one["faults"],
                 }
 
 
