@@ -2,7 +2,7 @@
 
     python benchmarks/planted.py [--runs 5] [--target T] [--claim NAME]...
 
-The deployments are those of `tests/planted.py`. Writes `docs/planted.md` and `docs/planted.json`; with `--claim` it
+The deployments are those of `forkproof.planted`. Writes `docs/planted.md` and `docs/planted.json`; with `--claim` it
 prints the table alone. Exits 1 where a bug was not caught or a control not held in every run.
 """
 

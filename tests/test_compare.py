@@ -100,6 +100,7 @@ def plan() -> tuple[Scenario, ...]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aim, "POOL", 16)
         patch.setattr(aim, "MORE", 1)
+        patch.setattr(aim, "USUAL", ())
         return tuple(scenarios(64, 1, lambda what: True))
 
 
@@ -268,13 +269,14 @@ def test_all_levels_together_stay_below_the_one_that_is_promised() -> None:
 # --- which scenarios
 
 
-def made(n: int, seed: int = 1, words: dict[str, int] | None = None) -> list[Scenario]:
+def made(n: int, seed: int = 1, words: dict[str, float] | None = None) -> list[Scenario]:
     return list(scenarios(n, seed, lambda what: True, words))
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a few are made to choose from: most of the time goes into making them."""
+    monkeypatch.setattr(aim, "USUAL", ())
     monkeypatch.setattr(aim, "POOL", 12)
 
 
@@ -303,16 +305,29 @@ def test_every_fault_and_kind_comes_soon() -> None:
 
 
 def test_what_changed_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert aim._weight(("worker_class", "tornado"), {"tornado": 1}) == aim.CHANGED > 1
-    assert aim._weight(("claim", "no_leak_on_reload"), {"leak": 1, "reload": 1}) == aim.CHANGED
-    assert aim._weight(("claim", "no_leak_on_reload"), {"reload": 1}) == 1
+    weights = [
+        aim._weight(("claim", "no_leak_on_reload"), changed)
+        for changed in ({}, {"reload": 0.1}, {"reload": 1.0}, {"leak": 1.0, "reload": 1.0})
+    ]
+    assert weights == sorted(set(weights))
+    assert weights[-1] == aim._weight(("worker_class", "tornado"), {"tornado": 1.0}) == aim.CHANGED
     monkeypatch.setattr(aim, "CHANGED", 20.0)
     monkeypatch.setattr(aim, "POOL", 24)
+    monkeypatch.setattr(aim, "USUAL", ())
 
-    def tornado(words: dict[str, int]) -> int:
+    def tornado(words: dict[str, float]) -> int:
         return sum(what.server.worker_class.value == "tornado" for what in made(6, words=words))
 
-    assert tornado({"tornado": 3}) > 2 * tornado({})
+    assert tornado({"tornado": 1.0}) > tornado({})
+
+
+def test_every_fault_meets_every_usual_deployment_that_can_have_it() -> None:
+    for usual in aim.USUAL:
+        more = list(aim.one_more_each(from_dict(json.loads(json.dumps(usual)))))
+        met = {fault.fault for what in more for fault in what.faults}
+        assert met == set(REGISTRY)
+        reloads = [fault.options for what in more for fault in what.faults if fault.fault == "hup"]
+        assert reloads == [{"times": 5}], "a leak shows after several"
 
 
 def test_the_words_of_a_change_are_read_from_the_installed_files(tmp_path: Path) -> None:
@@ -326,11 +341,13 @@ def test_the_words_of_a_change_are_read_from_the_installed_files(tmp_path: Path)
         python.chmod(0o755)
         return Target(str(python), "3.11.7", {"gunicorn": version, "redis": "5"}, ())
 
-    base = installed("base", "def handle_hup(self):\n    self.keep = 1\n", "1")
-    head = installed("head", "def handle_hup(self):\n    os.kill(pid, SIGTERM)\n", "2")
+    base = installed("base", "def handle_hup(self):\n    self.keep = 1\n    return self\n", "1")
+    head = installed("head", "def handle_hup(self):\n    os.kill(pid, SIGTERM)\n    return self\n", "2")
     words = changed_words(base, head)
     assert {"gthread", "keep", "kill", "term"} <= words.keys()
     assert not {"hup", "unchanged", "same"} & words.keys()
+    assert words["kill"] == 1.0
+    assert 0 < words["self"] < 1, "it stands in the line that is the same, too"
     assert not changed_words(base, base)
 
 

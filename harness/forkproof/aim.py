@@ -1,8 +1,10 @@
 """Scenarios that are likely to tell two targets apart: few things at once, every pair of them, and what changed first.
 
-Made from the schema, so that a dimension that is added is met without being named. Of many random scenarios those are
-taken, one after the other, that bring most that was not yet met: pairs of values, and of a value and a claim that it
-exercises, weighed by whether what changed between the targets speaks of them, for what the run costs.
+Made from the schema, so that a dimension that is added is met without being named. Some of them say one thing that is
+not said of a usual deployment, each thing there is of each of a few deployments: what a fix or a slip of one line
+touches shows there, with nothing beside it that hides it. The others are random ones. Of both those are taken, one
+after the other, that bring most that was not yet met: values and claims, or pairs of them, weighed by how much of what
+speaks of them changed between the targets, for what the run costs.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import functools
 import heapq
 import itertools
 import json
+import math
 import random
 import re
 import subprocess
@@ -25,6 +28,7 @@ from forkproof.coverage import Pair, Value, pairs_of, values_of
 from forkproof.dimensions import Dimension, Members, at, dimensions, lists, minimal
 from forkproof.errors import ScenarioError
 from forkproof.faults import REGISTRY as FAULTS
+from forkproof.faults.base import Option
 from forkproof.history import History
 from forkproof.scenario import CONTROL, Scenario, from_dict
 from forkproof.target import Target
@@ -33,8 +37,36 @@ from forkproof.verdict import Verdict
 POOL, MORE = 200, 2
 """So many scenarios are made to choose from, and so many more for each that is taken."""
 
-CHANGED = 2.0
-"""How much more what the changes speak of weighs than what they do not."""
+CHANGED = 6.0
+"""How much more a value weighs of which all lines that speak of it changed."""
+
+USUAL: Sequence[Mapping[str, Any]] = (
+    {"loops": [{"name": "a"}], "server": {"workers": 2}},
+    {
+        "patches": [{"site": "config_first_line"}],
+        "loops": [{"name": "a", "start": "config_import"}],
+        "server": {"workers": 2},
+    },
+    {
+        "patches": [{"site": "app_first_line"}],
+        "loops": [{"name": "a", "start": "app_import"}],
+        "server": {"workers": 2, "preload": True},
+    },
+    {
+        "loops": [{"name": "a", "kind": "greenlet", "start": "post_worker_init"}],
+        "server": {"workers": 2, "worker_class": "gevent"},
+    },
+    {
+        "patches": [{"site": "config_first_line", "flags": {"thread": False}}],
+        "loops": [{"name": "a", "start": "app_import"}],
+        "server": {"workers": 2, "preload": True},
+    },
+)
+"""Deployments that people have: nothing patched, the arbiter patched, a preloaded app that patches, a gevent worker,
+threads left native. Two workers each: the second one is forked beside what the first fork left running."""
+
+AGAIN = 0.5
+"""What a value is still worth once it was met, each time."""
 
 # How often a member is there, or a field is not at its default; by the most exact path that is named.
 _CHANCE: dict[tuple[str, ...], float] = {
@@ -64,11 +96,122 @@ _AGAIN = 0.3
 
 
 def scenarios(
-    n: int, seed: int, can_run: Callable[[Scenario], bool], changed: Mapping[str, int] | None = None
+    n: int, seed: int, can_run: Callable[[Scenario], bool], changed: Mapping[str, float] | None = None
 ) -> Iterator[Scenario]:
-    """`n` scenarios, those that tell most first; the same for the same seed and the same targets."""
-    chance = random.Random(seed)
+    """`n` scenarios, those that tell most first; the same for the same seed and the same targets.
+
+    Two of three say one thing of a usual deployment, as long as there are such.
+    """
     weight = functools.cache(lambda value: _weight(value, changed or {}))
+    plain = _plain_first(can_run, weight)
+    mixed = _pairs_first(n, seed, can_run, weight)
+    seen: set[str] = set()
+    for turn in itertools.count():
+        here, there = (mixed, plain) if turn % 3 == 2 else (plain, mixed)
+        # A scenario of the one may be among the other's too.
+        fresh = (what for what in itertools.chain(here, there) if what.digest not in seen)
+        what = next(fresh, None)
+        if what is None or len(seen) >= n:
+            return
+        seen.add(what.digest)
+        yield what
+
+
+def _plain_first(can_run: Callable[[Scenario], bool], weight: Callable[[Value], float]) -> Iterator[Scenario]:
+    """Usual deployments, then each with one thing more: the newest first, in itself and with that deployment."""
+    met: Counter[object] = Counter()
+    left: dict[str, tuple[Scenario, int, list[Value]]] = {}
+    for number, usual in enumerate(USUAL):
+        before = from_dict(json.loads(json.dumps(usual)))
+        if can_run(before):
+            yield before
+        said = _said(before)
+        for what in one_more_each(before):
+            if what.digest not in left and can_run(what):
+                left[what.digest] = what, number, sorted(_said(what) - said)
+
+    def gain(digest: str) -> float:
+        what, number, values = left[digest]
+        worth = (weight(value) * (AGAIN ** met[value] + AGAIN ** met[number, value]) for value in values)
+        return sum(worth) / math.sqrt(_cost(what))
+
+    while left:
+        best = max(left, key=gain)  # the first of those that are equal, and their order is that of the schema
+        what, number, values = left.pop(best)
+        met.update(values)
+        met.update((number, value) for value in values)
+        yield what
+
+
+def _said(what: Scenario) -> set[Value]:
+    return {*(value for value, _ in values_of(what)), *_claims(what)}
+
+
+def one_more_each(before: Scenario) -> Iterator[Scenario]:
+    """A deployment with one thing more, each that there is: a setting, or a member of a list; faults repeatedly.
+
+    >>> made = [what.to_dict() for what in one_more_each(from_dict({"loops": [{"name": "a"}]}))]
+    >>> {"fault": "hup", "times": 5} in [{"fault": f["fault"], **f["options"]} for what in made for f in what["faults"]]
+    True
+    """
+    for field in dimensions():
+        if _CHANCE.get(field.path) == 0.0:
+            continue
+        for value in _values(field):
+            said = field.path[-1] == "sys" if field.path[1:2] == ("flags",) else value
+            for edit in _edits(field, said):
+                what = _taken(before, edit)
+                if what is not before:
+                    yield what
+                    break
+
+
+def _edits(field: Dimension, value: Any) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Ways to say one thing of a deployment: as it is, or with what the thing needs beside it."""
+
+    def edit(plain: dict[str, Any], who: str, beside: Mapping[str, Any]) -> None:
+        plain["loops"] += beside.get("loops", [])
+        plain["server"] |= beside.get("server", {})
+        inner: Any = plain
+        before: tuple[str, ...] = ()
+        for part in field.path[:-1]:
+            before = (*before, part)
+            members = next((one for one in lists() if one.path == before), None)
+            if members is None:
+                inner = inner.setdefault(part, {})
+                continue
+            if not inner.get(part):
+                inner[part] = [minimal(members)]
+            inner = inner[part][0]
+            if "who" in inner:
+                inner["who"] = who
+        inner[field.path[-1]] = value
+        for fault in plain["faults"]:
+            kind = FAULTS[fault["fault"]]
+            fault["options"] = _most_of(kind.options)
+            fault["slot"] = 0 if kind.needs_slot else None
+
+    kind = FAULTS.get(str(value)) if field.path == ("faults", "fault") else None
+    for beside in ({}, {"loops": [_PARKED]}, *([kind.scene] if kind is not None and kind.scene else [])):
+        who = _PARKED["name"] if beside else "a"
+        yield functools.partial(edit, who=who, beside=beside)
+    if field.path[0] == "parks":
+        yield functools.partial(edit, who=CONTROL, beside={})
+
+
+_PARKED = {"name": "parked", "body": "get_message"}
+
+
+def _most_of(options: Mapping[str, Option]) -> dict[str, float]:
+    """A whole number tells how often or how much: what is rare shows sooner where there is more of it."""
+    return {name: option.most for name, option in options.items() if isinstance(option.default, int)}
+
+
+def _pairs_first(
+    n: int, seed: int, can_run: Callable[[Scenario], bool], weight: Callable[[Value], float]
+) -> Iterator[Scenario]:
+    """Random scenarios, those first that have most pairs which were not met, for what they cost."""
+    chance = random.Random(seed)
     met: set[Pair] = set()
     seen: set[str] = set()
     pool: list[tuple[float, str, Scenario, frozenset[Pair]]] = []
@@ -137,9 +280,7 @@ def _member(
         member["who"] = chance.choice([*(loop.name for loop in what.loops), CONTROL])
     kind = FAULTS.get(member.get("fault", ""))
     if kind is not None:
-        # A whole number tells how often or how much: what is rare shows sooner where there is more of it.
-        most = {name: option.most for name, option in kind.options.items() if isinstance(option.default, int)}
-        member["options"] = most if chance.random() < 0.7 else {}
+        member["options"] = _most_of(kind.options) if chance.random() < 0.7 else {}
         member["slot"] = 0 if kind.needs_slot else None
     return member
 
@@ -191,13 +332,17 @@ def _chance(path: Sequence[str]) -> float:
 
 def _pairs(what: Scenario) -> Iterator[Pair]:
     yield from pairs_of(what)
-    exercised = [
+    values = {value for value, _ in values_of(what)}
+    yield from itertools.product(_claims(what), values)
+
+
+def _claims(what: Scenario) -> list[Value]:
+    """The claims that a run can tell something of."""
+    return [
         ("claim", finding.claim)
         for finding in judge_claims(what, History([]))
         if finding.verdict is not Verdict.NOT_APPLICABLE
     ]
-    values = {value for value, _ in values_of(what)}
-    yield from itertools.product(exercised, values)
 
 
 def _cost(what: Scenario) -> float:
@@ -209,20 +354,25 @@ def _cost(what: Scenario) -> float:
 # --- what changed
 
 
-def changed_words(base: Target, head: Target) -> Counter[str]:
-    """The words of the lines, and of the names of the files, that differ between the packages of two targets."""
+def changed_words(base: Target, head: Target) -> dict[str, float]:
+    """The words of the lines that differ between the packages of two targets, each with the share of its lines."""
     names = [name for name in base.versions if head.versions.get(name) not in (None, base.versions[name])]
     words: Counter[str] = Counter()
+    every: Counter[str] = Counter()
     if names:
         old, new = (_sources(target, names) for target in (base, head))
         for path in old.keys() | new.keys():
             before, after = old.get(path, Counter()), new.get(path, Counter())
             differ = (before - after) + (after - before)
-            for line in differ:
-                words.update(set(_words(line)))
-            if differ:
-                words.update(_words(Path(path).stem))
-    return words
+            for line, times in (before + after).items():
+                here = set(_words(line))
+                words.update(dict.fromkeys(here, differ[line]))
+                every.update(dict.fromkeys(here, times))
+            # A file's name is a word of each of its lines.
+            of_file = set(_words(Path(path).stem))
+            words.update(dict.fromkeys(of_file, differ.total()))
+            every.update(dict.fromkeys(of_file, before.total() + after.total()))
+    return {word: times / every[word] for word, times in words.items() if times}
 
 
 def _sources(target: Target, names: Sequence[str]) -> dict[str, Counter[str]]:
@@ -262,11 +412,11 @@ def _words(text: str) -> list[str]:
     return [word.lower().removeprefix("sig") or "sig" for word in words]
 
 
-def _weight(value: Value, changed: Mapping[str, int]) -> float:
-    """More for a value, or a claim, of whose name all words are among those that changed."""
+def _weight(value: Value, changed: Mapping[str, float]) -> float:
+    """More for a value, or a claim, the more of the lines changed that have the words of its name."""
     words = [word for word in _words(value[1]) if len(word) > 2 and word not in _EVERYWHERE]
-    spoken_of = bool(words) and all(word in changed for word in words)
-    return (CHANGED if spoken_of else 1.0) * _SELDOM.get(value, 1.0)
+    share = sum(changed.get(word, 0.0) for word in words) / max(1, len(words))
+    return (1 + (CHANGED - 1) * share) * _SELDOM.get(value, _OF.get(value[0], 1.0))
 
 
 _EVERYWHERE = frozenset({"none", "true", "false", "one", "not", "with", "from", "import", "app", "config", "the"})
@@ -277,3 +427,6 @@ _SELDOM: dict[Value, float] = {
     ("fault", "kill_arbiter"): 0.3,
     ("loop.yield", "none"): 0.3,
 }
+
+# What happens to a server tells most; of what modules import, of flags and of places to be held at there is much.
+_OF = {"fault": 2.0, "early_import.what": 0.4, "early_imports.what": 0.4, "patch.flag": 0.5, "park.at": 0.5}

@@ -125,8 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     _output(diff)
     diff.set_defaults(run=_diff)
 
+    _matrix_parser(commands)
+    _atlas_parser(commands)
+
     run = commands.add_parser("run", help="run one scenario")
-    run.add_argument("scenario", type=Path, metavar="SCENARIO.json")
+    run.add_argument("scenario", type=Path, metavar="SCENARIO.json", help="- for standard input")
     _repeated(run)
     _common(run)
     run.set_defaults(run=_run)
@@ -190,6 +193,44 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", type=_file, metavar="FILE")
     doctor.set_defaults(run=_doctor)
     return parser
+
+
+def _matrix_parser(commands: argparse._SubParsersAction[_Parser]) -> None:
+    matrix = commands.add_parser("matrix", help="one list of scenarios on every lane: what holds where")
+    matrix.add_argument("names", nargs="*", metavar="LANE", help="default: all that are listed")
+    matrix.add_argument("--only", action="append", metavar="GLOB", help="of the list, such as recipe/*; repeatable")
+    matrix.add_argument("-n", type=_count, default=10, metavar="N", help="how many scenarios to draw beside (10)")
+    matrix.add_argument("--seed", type=int, default=0, help="the same seed draws the same scenarios (0)")
+    matrix.add_argument("--rows", type=_file, metavar="FILE", help="what was run, and is not run again")
+    matrix.add_argument("--html", type=_file, metavar="FILE", help="write the map as one page")
+    matrix.add_argument("--markdown", type=_file, metavar="FILE", help="write the map as Markdown")
+    matrix.add_argument("--json", type=_file, metavar="FILE", help="write the report as JSON; - for standard output")
+    matrix.add_argument("--time", type=_seconds, default=None, metavar="S", help="begin nothing after S seconds")
+    matrix.add_argument("--remove", action="store_true", help="remove each lane's environment after its runs")
+    _servers(matrix)
+    matrix.set_defaults(run=_matrix)
+
+
+def _atlas_parser(commands: argparse._SubParsersAction[_Parser]) -> None:
+    atlas = commands.add_parser("atlas", help="every combination of a few settings: where the loop runs, what breaks")
+    atlas.add_argument("--lane", metavar="LANE", help="default: the newest one")
+    atlas.add_argument("--only", action="append", metavar="SETTING=VALUES", help="such as start=app_import,post_fork")
+    atlas.add_argument("--again", type=_positive, metavar="N", help="run N of those that were run again, and compare")
+    atlas.add_argument("--seed", type=int, default=0, help="which ones --again takes (0)")
+    atlas.add_argument("--rows", type=_file, metavar="FILE", help="what was run, and is not run again")
+    atlas.add_argument("--csv", type=_file, metavar="FILE", help="write the table; - for standard output")
+    atlas.add_argument("--html", type=_file, metavar="FILE", help="write the page")
+    atlas.add_argument("--time", type=_seconds, default=None, metavar="S", help="begin nothing after S seconds")
+    _servers(atlas)
+    atlas.set_defaults(run=_atlas)
+
+
+def _servers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-j", type=_positive, default=None, metavar="N", help="servers at once (default: 2 a core)")
+    parser.add_argument("--broker", help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]")
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
+    _lanes_options(parser)
 
 
 def _check_parser(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -259,6 +300,10 @@ def _positive(text: str) -> int:
         if int(text) >= 1:
             return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not allowed: give a whole number from 1 on")
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
 
 
 def _seconds(text: str) -> float:
@@ -569,6 +614,97 @@ def _diff(arguments: argparse.Namespace) -> int:
     if arguments.junit:
         _write(lambda: junit.write(arguments.junit, "diff", junit.of_comparison(found)), arguments.junit)
     return found.exit_code
+
+
+def _matrix(arguments: argparse.Namespace) -> int:
+    from forkproof import matrix
+    from forkproof.ledger import Ledger
+    from forkproof.reports import compatibility
+
+    known, shelf = _shelf(arguments)
+    lanes = [known.lane(name) for name in arguments.names or known.names]
+    everything = [*matrix.fixed(), *matrix.shown(), *matrix.seeded(arguments.n, arguments.seed)]
+    what = matrix.chosen(everything, arguments.only or ())
+    if not what:
+        raise UsageError("--only: nothing of that name is listed. Give such as recipe/*, planted/* or drawn/*.")
+    out = sys.stderr if _to_stdout(arguments.json) else sys.stdout
+    runner = matrix.Matrix(
+        shelf,
+        Ledger(arguments.rows or arguments.out / "matrix.jsonl"),
+        out=arguments.out,
+        jobs=_jobs(arguments),
+        broker=arguments.broker or "embedded",
+        say=lambda text: None if arguments.quiet else print(text, file=out, flush=True),
+        remove=arguments.remove,
+    )
+    done = runner.run(lanes, what, None if arguments.time is None else time.monotonic() + arguments.time)
+    page = arguments.html.name if arguments.html else "compatibility.html"
+    for path, text in (
+        (arguments.html, compatibility.page),
+        (arguments.markdown, lambda done: compatibility.markdown(done, page)),
+        (arguments.json, compatibility.to_json),
+    ):
+        if path is not None:
+            _write_text(path, text(done))
+    surprises = list(done.surprises())
+    for row, claim in [] if arguments.quiet else surprises:
+        told = f"{claim['verdict']}, expected {claim['expectation']}, {claim['rate'][0]} of {claim['rate'][1]}"
+        print(f"{row['lane']}, {row['name']}: {claim['name']}: {told}: {claim['explanation']}", file=out)
+    for row in [] if arguments.quiet else done.stale():
+        print(f"{row['lane']}: known issue {row['about']} did not show in {row['runs']} runs", file=out)
+    for problem in [] if arguments.quiet else done.problems:
+        print(f"not decided: {problem}", file=out)
+    lanes_told = f"{len(done.lanes)} lanes, {len(done.skipped)} skipped"
+    print(
+        f"{lanes_told}; {done.launched} servers in {done.seconds:.0f} s, {done.reused} cells as they were; "
+        f"{len(surprises)} surprises{'; not complete' if done.interrupted else ''}",
+        file=out,
+    )
+    return done.exit_code
+
+
+def _atlas(arguments: argparse.Namespace) -> int:
+    from forkproof import atlas, matrix
+    from forkproof.ledger import Ledger
+    from forkproof.reports.atlas import page
+
+    known, shelf = _shelf(arguments)
+    lane = known.lane(arguments.lane or atlas.LANE)
+    some = list(atlas.combinations(atlas.narrowed(arguments.only or ())))
+    out = sys.stderr if _to_stdout(arguments.csv) else sys.stdout
+    ledger = Ledger(arguments.rows or arguments.out / "atlas.jsonl")
+
+    def entries(some: Sequence[atlas.Combination], kept: Ledger) -> tuple[list[dict[str, Any]], matrix.Done]:
+        runner = matrix.Matrix(
+            shelf, kept, out=arguments.out, jobs=_jobs(arguments), broker=arguments.broker or "embedded",
+            say=lambda text: None if arguments.quiet else print(text, file=out, flush=True),
+        )  # fmt: skip
+        done = runner.run(
+            [lane], atlas.named(some), None if arguments.time is None else time.monotonic() + arguments.time
+        )
+        if lane.name in done.skipped:
+            raise LaneError(f"lane {lane.name} cannot be had: {done.skipped[lane.name]}. Choose another --lane.")
+        rows = {row["about"]: row for row in done.rows.values()}
+        return atlas.entries(some, rows, lane.name), done
+
+    found, done = entries(some, ledger)
+    if arguments.csv is not None:
+        _write_text(arguments.csv, atlas.table(found))
+    if arguments.html is not None:
+        _write_text(arguments.html, page(found, done.targets[lane.name]))
+    told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(atlas.counts(found).items()))
+    print(f"{len(found)} combinations: {told}; {done.launched} servers in {done.seconds:.0f} s", file=out)
+    for problem in [] if arguments.quiet else done.problems:
+        print(f"not decided: {problem}", file=out)
+    differ = []
+    if arguments.again and not done.interrupted:
+        again, _ = entries(atlas.sample(some, arguments.again, arguments.seed), Ledger(Path(os.devnull)))
+        differ = atlas.disagreements(found, again)
+        for name, before, now in differ:
+            print(f"{name}: {before}; now {now}", file=out)
+        print(f"{len(again)} run again: {len(differ)} came to something else", file=out)
+    complete = not done.interrupted and not done.problems and "not run" not in atlas.counts(found)
+    return 1 if differ else 0 if complete else 3
 
 
 def _batches(n: int, seed: int, session: Session, until: float | None) -> Iterable[Sequence[Any]]:

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis.strategies import SearchStrategy
 
-from forkproof import known_issues, scenario
+from forkproof import known_issues
 from forkproof.broker import Broker
 from forkproof.cause import Cause, Claimed, investigate, runs_until_sound
 from forkproof.claims import REGISTRY
@@ -442,21 +442,20 @@ class Explorer:
             judged = self.session.claims is None or set(issue.claims) & set(self.session.claims)
             if issue.id in shown or not judged or not issue.affects(self.session.target.to_dict()):
                 continue
-            if issue.scenario is not None:
-                what = scenario.load(issue.scenario)
-                if self.session.can_run(what):
-                    self._show_again(issue, what)
+            what = issue.shown_by()
+            if what is not None and self.session.can_run(what):
+                self._show_again(issue, what)
 
     def _show_again(self, issue: KnownIssue, what: Scenario) -> None:
         self._phase(f"known issue {issue.id}", None)
         tried = 0
         for batch in _batches([what] * runs_until_sound(issue.rate), self.jobs):
             for report in self.run_all(batch):
-                verdicts = {j.finding.verdict for j in report.judgements if j.finding.claim in issue.claims}
+                shown = issue.is_shown((j.finding.claim, j.finding.verdict) for j in report.judgements)
                 drop(report.folder)
-                if Verdict.BROKEN in verdicts:
+                if shown:
                     return
-                tried += Verdict.HELD in verdicts
+                tried += shown is False
         if tried:
             self.campaign.stale.append(Stale(issue, tried))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,8 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from forkproof import tables
-from forkproof.scenario import Scenario
+from forkproof.scenario import Scenario, from_dict
+from forkproof.scenario import load as load_scenario
 from forkproof.verdict import Finding, Verdict
 
 PATH = Path(__file__).parent / "known_issues.toml"
@@ -22,10 +23,11 @@ PATH = Path(__file__).parent / "known_issues.toml"
 class KnownIssue:
     """One upstream defect: which claims it breaks, on which versions, in which scenarios, and where it is discussed.
 
-    `link` is a page on the web, or the README of a folder in `findings/` whose scenario.json shows it; `rate` is how
-    often that one broke of how many runs, as measured. `when` holds what a scenario must have, as
-    {"server.preload": [true], "patches.site": [...], ...}: a path, and the values that will do; a path into a list is
-    met by any of its members. `how` are the ways of breaking that are its doing; empty where any is.
+    `link` is a page on the web, or the README of a folder in `findings/` whose scenario.json shows it; where it is a
+    page, `example` is a scenario that does. `rate` is how often that one broke of how many runs, as measured. `when`
+    holds what a scenario must have, as {"server.preload": [true], "patches.site": [...], ...}: a path, and the values
+    that will do; a path into a list is met by any of its members. `how` are the ways of breaking that are its doing;
+    empty where any is.
     """
 
     id: str
@@ -36,6 +38,21 @@ class KnownIssue:
     when: Mapping[str, Any]
     rate: tuple[int, int] = (1, 1)
     how: tuple[str, ...] = ()
+    example: Mapping[str, Any] | None = None
+
+    def shown_by(self) -> Scenario | None:
+        """The scenario that shows it: the finding's, or the one that stands in the entry; None where there is none."""
+        path = self.scenario
+        if path is not None:
+            return load_scenario(path)
+        return from_dict(self.example, source=f"known issue {self.id}") if self.example is not None else None
+
+    def is_shown(self, findings: Iterable[tuple[str, Verdict]]) -> bool | None:
+        """Whether (claim, verdict) of its own scenario show it; None where they cannot tell."""
+        told = {verdict for claim, verdict in findings if claim in self.claims}
+        if Verdict.BROKEN in told:
+            return True
+        return False if Verdict.HELD in told else None
 
     @property
     def scenario(self) -> Path | None:
@@ -90,6 +107,7 @@ class _Entry(BaseModel):
     when: dict[str, list[Any]] = {}
     rate: Annotated[list[int], Field(min_length=2, max_length=2)] = [1, 1]
     how: list[str] = []
+    example: dict[str, Any] | None = None
 
 
 class _File(BaseModel):
@@ -110,7 +128,7 @@ def parse(content: bytes, *, source: str) -> tuple[KnownIssue, ...]:
     return tuple(
         KnownIssue(
             issue.id, issue.title, issue.link, tuple(issue.claims), issue.versions, issue.when,
-            (issue.rate[0], issue.rate[1]), tuple(issue.how),
+            (issue.rate[0], issue.rate[1]), tuple(issue.how), issue.example,
         )
         for issue in data.issue
     )  # fmt: skip

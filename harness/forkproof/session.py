@@ -124,7 +124,9 @@ def open_session(
 
 
 def load(path: Path) -> Scenario:
-    """A scenario from its file, or from the folder of a run."""
+    """A scenario from its file, from standard input for "-", or from the folder of a run."""
+    if str(path) == "-":
+        path = Path("/dev/stdin")
     return scenario.of_run(path) if path.is_dir() else scenario.load(path)
 
 
