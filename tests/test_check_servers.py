@@ -120,3 +120,76 @@ def test_a_word_that_gunicorn_does_not_know(run: Run, tmp_path: Path) -> None:
     assert (code, out) == (2, "")
     assert "gunicorn did not start" in err
     assert "--workerz" in err
+
+
+IN_CHILDREN = """\
+import os, threading, time
+
+def short():
+    time.sleep(0.01)
+
+def listen():
+    while True:
+        time.sleep(0.02)
+
+first = threading.Thread(target=short)
+first.start()
+first.join()
+os.register_at_fork(after_in_child=lambda: threading.Thread(target=listen, daemon=True).start())
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+
+
+def test_native_threads_of_workers_that_gevent_patched_later(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, IN_CHILDREN, "workers = 2\nworker_class = 'gevent'\npreload_app = True\n")
+    run("check", "app:app", "--chdir", place, "--quick", "--json", "report.json")
+    loops = json.loads((tmp_path / "report.json").read_bytes())["loops"]
+    assert [loop["name"] for loop in loops] == ["listen"]  # `short` has ended, whoever has its ident now
+    assert places(loops[0]) == [("worker", 0, False), ("worker", 1, False)]
+
+
+STAYS = APP.replace(", daemon=True", "")
+
+
+def test_workers_that_a_reload_leaves_behind(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, STAYS, "workers = 1\nworker_class = 'gthread'\ngraceful_timeout = 1\n")
+    code, out, _ = run("check", "app:app", "--chdir", place, "--faults", "hup,term", "--json", "report.json")
+    assert code == 1
+    claims = json.loads((tmp_path / "report.json").read_bytes())["claims"]
+    told = {claim["id"]: claim for claim in claims if claim["verdict"] == "broken"}
+    assert "handover_is_safe:old workers stay" in told
+    assert not [name for name in told if name.startswith("workers_boot")]  # the new ones are there
+    assert "in them: listen" in " ".join(out.split())
+
+
+COLLECTS = """\
+import collections, threading
+
+class Batcher:
+    def __init__(self):
+        self.items = collections.deque()
+        self.some = threading.Condition()
+        threading.Thread(target=self.send, daemon=True).start()
+
+    def send(self):
+        while True:
+            with self.some:
+                self.some.wait(8)
+            self.items.clear()
+
+batcher = Batcher()
+
+def app(environ, start_response):
+    batcher.items.append(1)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+
+
+def test_a_thread_that_lets_work_collect_for_a_while_is_well(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, COLLECTS, "workers = 1\nworker_class = 'gthread'\n")
+    code, out, err = run("check", "app:app", "--chdir", place, "--quick")
+    assert code == 0, out + err

@@ -7,12 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_cli import tmp_path
+
+from forkproof import check
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # after ours: both have a planted.py
 
 import truth
+import truth_of_check
 from truth import Run, Seen
+from truth_of_check import Told
 
+__all__ = ["tmp_path"]
 NEEDS = {"apscheduler": "apscheduler", "opentelemetry": "opentelemetry.sdk"}
 WRITTEN = truth.read()
 BOTH = {"worker 0", "worker 1"}
@@ -80,3 +86,43 @@ def test_a_server_does_what_the_truth_says(app: str, deployment: str) -> None:
     if package and importlib.util.find_spec(package.partition(".")[0]) is None:
         pytest.skip(f"{package} is not installed: pip install '.[examples]'")
     assert not truth.differences(WRITTEN[app][deployment], truth.table(app, [truth.run(app, deployment)]))
+
+
+def told(**changes: object) -> Told:
+    """What `check` says of a healthy queue listener, with changes."""
+    fields = {"works": {"QueueListener._monitor": dict.fromkeys(truth.PHASES, BOTH)}, "bad": {}, "unknown": set()}
+    return Told(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_what_check_says_is_held_against_the_truth() -> None:
+    healthy = WRITTEN["queue-listener"]["gthread"]
+    assert not truth_of_check.contradictions("queue-listener", healthy, told())
+    nowhere = told(works={"QueueListener._monitor": {phase: set[str]() for phase in truth.PHASES}})
+    assert len(truth_of_check.contradictions("queue-listener", healthy, nowhere)) == 6
+    ends = told(bad={"": {"clean_shutdown"}})
+    assert truth_of_check.contradictions("queue-listener", healthy, ends) == [
+        "it ends in time at TERM, and is said not to"
+    ]
+    dead = WRITTEN["queue-listener"]["gthread_preload"]
+    told_well = truth_of_check.contradictions("queue-listener", dead, told())
+    assert "QueueListener._monitor: works nowhere, and nothing is said to be wrong" in told_well
+    assert not truth_of_check.contradictions("queue-listener", dead, told(bad={"": {"no_dead_listener"}}))
+
+
+@pytest.mark.fork
+@pytest.mark.parametrize(
+    ("app", "deployment"),
+    [
+        ("queue-listener", "gthread_preload"),
+        ("redis-listener", "gthread"),
+        ("apscheduler", "gevent_preload_patched"),
+        ("opentelemetry", "gevent_preload_patched_thread_false"),
+    ],
+)
+def test_check_says_what_the_truth_says(app: str, deployment: str, tmp_path: Path) -> None:
+    package = NEEDS.get(app)
+    if package and importlib.util.find_spec(package.partition(".")[0]) is None:
+        pytest.skip(f"{package} is not installed: pip install '.[examples]'")
+    with check.open_checker(sys.executable, tmp_path) as checker:
+        contradictions, _ = truth_of_check.compare(checker, app, deployment)
+    assert not contradictions

@@ -46,11 +46,16 @@ def opened(index: int = 0, after: str = "boot", slots: tuple[int, ...] = (0, 1))
     ]
 
 
-def tasks(counts: dict[float, dict[int, int]], pid: int = WORKER) -> Events:
+def tasks(counts: dict[float, dict[int, int]], pid: int = WORKER, locked: tuple[int, ...] = ()) -> Events:
     return [
         one
         for t, found in counts.items()
-        for one in seen(t, "tasks", tasks={key(pid): {str(tid): count for tid, count in found.items()}})
+        for one in seen(
+            t,
+            "tasks",
+            tasks={key(pid): {str(tid): count for tid, count in found.items()}},
+            locked={key(pid): list(locked)},
+        )
     ]
 
 
@@ -184,11 +189,13 @@ def test_a_queue_that_fills_where_nobody_is_left_to_take() -> None:
 
 def test_a_loop_that_takes_nothing_though_its_queue_is_full() -> None:
     waits = birth(WORKER) + sized(WORKER, 0, 1, 1, 1, 1)
-    still = tasks({t: {7: 5} for t in LOOKS})
+    still = tasks({t: {7: 5} for t in LOOKS}, locked=(7,))
     finding = found(observed(waits, still), "no_starved_greenlet")
     assert (finding.verdict, finding.how) == (Verdict.BROKEN, "stuck")
-    moving = tasks({t: {7: n} for n, t in enumerate(LOOKS)})
-    assert found(observed(waits, moving), "no_starved_greenlet").verdict is Verdict.HELD
+    moving = tasks({t: {7: n} for n, t in enumerate(LOOKS)}, locked=(7,))
+    collects = tasks({t: {7: 5} for t in LOOKS})  # its wait has an end
+    for control in (moving, collects):
+        assert found(observed(waits, control), "no_starved_greenlet").verdict is Verdict.HELD
 
 
 def test_a_greenlet_where_nobody_runs_the_hub() -> None:
@@ -285,3 +292,54 @@ def test_an_app_that_never_booted() -> None:
     one = Observed(history(server(0)), {}, {})
     (finding,) = one.findings()
     assert (finding.claim, finding.verdict, finding.how) == ("workers_boot", Verdict.BROKEN, "never")
+
+
+def outlived(*more: Events) -> Finding | None:
+    """What is said of a worker that goes on 7 s after a reload."""
+    late = seen(9.0, "outlived", fault="hup", processes=[key(WORKER)], seconds=7.0)
+    findings = observed(IN_BOTH, late, *more).findings()
+    told = [one for one in findings if one.claim == "handover_is_safe" and one.loop is None]
+    return told[0] if told else None
+
+
+def test_workers_of_before_that_go_on_beside_the_new_ones() -> None:
+    finding = outlived()
+    assert finding is not None
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "old workers stay")
+    assert "7.0 s after hup, worker 0" in finding.explanation
+    assert "in them: listen" in finding.explanation
+    assert not [one for one in observed(IN_BOTH).findings() if one.claim == "handover_is_safe" and one.loop is None]
+
+
+def test_workers_that_the_machine_gave_no_time_to_go() -> None:
+    crowded = seen(2.1, "sample", ticks={}, granted=1.0) + seen(8.9, "sample", ticks={}, granted=1.5)
+    finding = outlived(crowded)
+    assert finding is not None
+    assert finding.verdict is Verdict.UNKNOWN
+    idle = seen(2.1, "sample", ticks={}, granted=1.0) + seen(8.9, "sample", ticks={}, granted=27.0)
+    finding = outlived(idle)
+    assert finding is not None
+    assert finding.verdict is Verdict.BROKEN
+
+
+def filling(**fields: Any) -> Events:
+    """A worker's looks at a thread with ever more in its queue."""
+    return [one for n, t in enumerate(LOOKS) for one in look(WORKER, t, unit(sizes=[n], **fields))]
+
+
+def test_an_executor_whose_thread_has_ended_while_work_waits() -> None:
+    pool = birth(WORKER, kind="executor", loop="pool")
+    ended = observed(pool, filling(alive=False, running=False))
+    assert (found(ended, "no_dead_listener").verdict, found(ended, "no_dead_listener").how) == (
+        Verdict.BROKEN,
+        "abandoned",
+    )
+    # A thread may end, and what it had may grow for other reasons; an executor may have another thread.
+    assert observed(birth(WORKER), filling(alive=False, running=False)).loops == []
+    both = [
+        one
+        for n, t in enumerate(LOOKS)
+        for one in look(WORKER, t, unit(sizes=[n], alive=False, running=False), unit("bb", sizes=[n], tid=8))
+    ]
+    second = observed(pool, birth(WORKER, "bb", kind="executor", loop="pool"), both)
+    assert found(second, "no_dead_listener").verdict is Verdict.HELD

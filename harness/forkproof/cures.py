@@ -43,6 +43,11 @@ def _of_loop(finding: Finding, loop: Loop, observed: Observed) -> str:
             f"{told}: it is a native thread, and waits with gevent's tools, which belong to another thread"
             f"{_because(observed)}. Patch threads too, and start it in `post_worker_init`."
         )
+    if finding.how == "abandoned":
+        return (
+            f"{told}: its threads have ended, of an error that it only logs{_because(observed)}. See the server's "
+            f"output; where that is LoopExit, patch threads too, or start it after the fork. {_POST}."
+        )
     if finding.claim == "no_dead_listener":
         return f"{told}. Catch the error in its body and go on, or have it started again."
     if finding.claim == "no_starved_greenlet" and finding.how == "starved":
@@ -61,7 +66,7 @@ def _of_loop(finding: Finding, loop: Loop, observed: Observed) -> str:
 
 
 def _of_server(finding: Finding, observed: Observed) -> str:
-    if finding.claim == "clean_shutdown":
+    if finding.claim == "clean_shutdown" or finding.how == "old workers stay":
         return (
             "Make its threads daemons, or end them in the hook `worker_exit` (a worker's) or `on_exit` (the master's)."
         )

@@ -108,13 +108,15 @@ EVENTS: Mapping[str, _Fields] = {
     # `user` is `request` or a loop; `native` [[path, `lock`, `queue`, `socket`]].
     "early.used": _has(name=_TEXT, user=_TEXT, greenlet=_FLAG, native=_PAIRS),
     # `defined_at` is the file:line of its body; `birth` its birth id.
-    # Of an app that is watched also `thread` and `daemon`; `user` is where its own code started it, `at` the frames.
+    # Of an app that is watched also `thread` and `daemon`; `user` is where its own code started it, `own`
+    # also from where that was called, `at` the frames.
     "loop.created": _has(
         {
             "defined_at": _maybe(_TEXT),
             "thread": _maybe(_TEXT),
             "daemon": _maybe(_FLAG),
             "user": _maybe(_TEXT),
+            "own": _TEXTS,
             "starter": _maybe(_TEXT),
             "at": _TEXTS,
         },
@@ -160,8 +162,9 @@ EVENTS: Mapping[str, _Fields] = {
     "watch.failed": _has(error=_TEXT),  # a defect of ours, that did the app no harm
     # The supervisor's, from here on.
     "look.asked": _has(number=_WHOLE, asked=_TEXTS, deaf=_TEXTS),  # `deaf` have not answered
-    # `tasks` {`pid-start`: {task: how often it has given up the processor by itself}}.
-    "tasks": _has(tasks=_dict(_TEXT, _dict(_TEXT, _WHOLE))),
+    # `tasks` {`pid-start`: {task: how often it has given up the processor by itself}}; `locked` {`pid-start`: [task]},
+    # those that wait without an end.
+    "tasks": _has({"locked": _dict(_TEXT, _WHOLES)}, tasks=_dict(_TEXT, _dict(_TEXT, _WHOLE))),
     "booted": _has(seconds=_NUMBER),  # every slot of a watched app has answered
     "caused": _has(command=_TEXT, code=_maybe(_SIGNED)),  # a command of the user's that makes work
     "launch": _has({"command": _TEXTS, "namespace": _FLAG}, arbiter=_WHOLE),
@@ -180,6 +183,7 @@ EVENTS: Mapping[str, _Fields] = {
     "fault.fail": _has(**_FAULT, error=_TEXT),
     "fault.defect": _has(**_FAULT, error=_TEXT),  # of a fault of another package
     "fault.heal": _has(**_FAULT),  # what was done to take it back
+    "outlived": _has(fault=_TEXT, processes=_TEXTS, seconds=_NUMBER),  # workers of before that did not go in time
     "fault.healed": _has(**_FAULT, healed=_FLAG),  # whether the server has come through it
     "request.invoke": _has(request=_WHOLE),
     "request.ok": _has({"slot": _maybe(_WHOLE), "threads": _THREADS}, request=_WHOLE, worker=_TEXT, loops=_ANSWER),

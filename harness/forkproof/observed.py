@@ -38,6 +38,8 @@ def _stopping(graceful_timeout: int) -> Scenario:
 
 _STILL = 3
 """Looks in a row in which something must stand still before it is said to."""
+_EARLIER = 0.01
+"""Seconds: /proc is read when looks have been asked for, and these come a little later."""
 _ROUNDS = 5.0
 """Rounds of gevent's loop in a second; one that nobody runs makes fewer, one that is idle has control instead."""
 _IN_CHILD = ("process", "fork")
@@ -167,6 +169,8 @@ class Observed:
             return lived or bool(self._astray(birth))
         if any(end["birth"] == birth and end["error"] for end in self.history.of("loop.end")):
             return True
+        if event["kind"] in _RUNNERS and any(self._abandoned(birth, inside) for inside in self._all_looks()):
+            return True
         return any(
             unit["birth"] == birth and (unit["running"] or unit["alive"])
             for looks in self._looks.values()
@@ -174,6 +178,16 @@ class Observed:
             for look in inside[-1:]
             for unit in look["units"]
         )
+
+    def _all_looks(self) -> Iterable[Sequence[Event]]:
+        return (inside for looks in self._looks.values() for inside in looks.values())
+
+    def _abandoned(self, birth: str, looks: Sequence[Event]) -> bool:
+        """Whether work waits more and more for a thread of an executor that has ended: it does not do so by itself."""
+        units = [unit for look in looks for unit in look["units"] if unit["birth"] == birth]
+        if len(units) < _STILL or any(unit["running"] or not unit["sizes"] for unit in units):
+            return False
+        return bool(max(units[-1]["sizes"]) > max(units[0]["sizes"]))
 
     @cached_property
     def _looks(self) -> dict[str, dict[int, list[Event]]]:
@@ -266,15 +280,28 @@ class Observed:
             if len(units) < _STILL or not units[-1]["sizes"]:
                 continue
             sizes = [max(unit["sizes"], default=0) for unit in units]
-            waits = all(unit["running"] for unit in units[-_STILL:])
-            if sizes[-1] == 0 or min(sizes[-_STILL:]) < sizes[-1] or any(unit["job"] for unit in units):
+            if sizes[-1] == 0 or any(unit["job"] for unit in units):
                 continue
-            if waits and len({(tuple(unit["at"]), unit["print"]) for unit in units[-_STILL:]}) == 1:
-                if not self._moves(process, [look for look, _ in rows[-_STILL:]], units[-1]):
-                    return f"{number(sizes[-1], 'thing')} wait in its queue, and it takes none"
-            elif not any(unit["running"] for unit in units) and sizes[-1] > sizes[0]:
+            grown = sizes == sorted(sizes) and sizes[-1] > sizes[0]
+            stands = min(sizes[-_STILL:]) >= sizes[-1] and len({tuple(unit["at"]) for unit in units[-_STILL:]}) == 1
+            if stands and self._waits_without_end(process, [look for look, _ in rows[-_STILL:]], units[-_STILL:]):
+                return f"{number(sizes[-1], 'thing')} wait in its queue, and it takes none"
+            if grown and not any(unit["running"] for unit in units) and not self._taken(loop, rows):
                 return f"its queue has grown from {sizes[0]} to {sizes[-1]}, and nobody is there who takes"
         return ""
+
+    def _waits_without_end(self, process: Process, looks: Sequence[Event], units: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a native thread stands in a wait without end: one that has an end may be there to collect."""
+        if not all(unit["running"] and unit["print"] is None for unit in units) or self._moves(
+            process, looks, units[-1]
+        ):
+            return False
+        told = self.history.between("tasks", looks[0].t - _EARLIER, looks[-1].t)
+        return bool(told) and all(units[-1]["tid"] in event.get("locked", {}).get(process.key, ()) for event in told)
+
+    def _taken(self, loop: Loop, rows: Sequence[tuple[Event, Sequence[Mapping[str, Any]]]]) -> bool:
+        """Whether another thread of an executor is there, who takes from the same queue."""
+        return loop.kind in _RUNNERS and any(unit["running"] for unit in rows[-1][1])
 
     # What is wrong
 
@@ -285,7 +312,7 @@ class Observed:
             return found
         for loop in self.loops:
             found += [self._placement(loop), self._copies(loop), self._dead(loop), self._hungry(loop), self._back(loop)]
-        found += [self._answers(), self._hears(), self._stop(), self._shared(), self._quiet()]
+        found += [self._answers(), self._hears(), *self._outlived(), self._stop(), self._shared(), self._quiet()]
         return found
 
     def _windows(self) -> Iterable[tuple[int, Window]]:
@@ -399,9 +426,9 @@ class Observed:
                     return Finding(claim, Verdict.BROKEN, loop.name, told, state.lies, "believed alive")
                 if state.piled and not state.units:
                     told = f"in {place} {state.piled} (after {window.after})"
-                    return Finding(
-                        claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), "dead in worker"
-                    )
+                    here = any(event.process == state.process.key for event in loop.births.values())
+                    how = "abandoned" if here else "dead in worker"
+                    return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), how)
         return Finding(claim, Verdict.HELD, loop.name, "nothing takes it for alive where nothing runs it")
 
     def _hungry(self, loop: Loop) -> Finding:
@@ -476,8 +503,41 @@ class Observed:
                     return Finding(claim, Verdict.UNKNOWN, None, f"{told} looks (after {window.after})", tuple(asked))
         return Finding(claim, Verdict.NOT_APPLICABLE, None, "every process could be looked into")
 
+    def _outlived(self) -> list[Finding]:
+        """Workers of before a reload that go on beside those that have taken their places."""
+        bound = self._patience
+        for event in self.history.of("outlived"):
+            names = [who(self.history, key) for key in event["processes"]]
+            living = self._living_in(event["processes"], event.t)
+            told = (
+                f"{event['seconds']:.1f} s after {event['fault']}, {listing(names)} of before still ran beside the new"
+            )
+            told += f" ones: gunicorn waits graceful_timeout ({bound} s) for them, and then lets them go on{living}"
+            granted = self.history.granted(event.t - event["seconds"], event.t)
+            if granted is not None and granted < ENOUGH * bound:
+                told += f"; but the machine gave it only {granted:.2f} s"
+                return [Finding("handover_is_safe", Verdict.UNKNOWN, None, told, (event,), "old workers stay")]
+            return [Finding("handover_is_safe", Verdict.BROKEN, None, told, (event,), "old workers stay")]
+        return []
+
+    def _living_in(self, keys: Iterable[str], t: float) -> str:
+        """The loops that run in some processes, as last seen by a time."""
+        found = []
+        for key in keys:
+            for look in [one for one in self.history.of("look") if one.process == key and one.t <= t][-1:]:
+                found += [
+                    loop.name for unit in look["units"] for loop in self.loops
+                    if unit["running"] and unit["birth"] in loop.births
+                ]  # fmt: skip
+        return f"; in them: {listing(dict.fromkeys(found))}" if found else ""
+
+    @property
+    def _patience(self) -> int:
+        """gunicorn's graceful_timeout."""
+        return int(self.server["graceful_timeout"]) if self.server else 30
+
     def _stop(self) -> Finding:
-        bound = self.server["graceful_timeout"] if self.server else 30
+        bound = self._patience
         (found,) = clean_shutdown(_stopping(bound), self.history)
         if found.verdict is Verdict.HELD:
             found = self._killed(bound) or found

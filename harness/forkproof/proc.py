@@ -179,6 +179,13 @@ def blocked(pid: int) -> list[str]:
         return []
 
 
+def locked(pid: int) -> list[int]:
+    """The tasks of `pid` that wait on a futex without an end: nothing wakes them but whoever holds or fills it."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task") if _blocked(pid, name) == "lock"]
+    return []
+
+
 def _blocked(pid: int, task: str) -> str:
     try:
         words = _read(f"/proc/{pid}/task/{task}/syscall").split()

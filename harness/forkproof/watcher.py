@@ -81,7 +81,7 @@ class Watcher(Supervisor):
                     os.kill(process.pid, number)
                     asked.append(process)
         tasks = {f"{stat.pid}-{stat.start}": proc.switches(stat.pid) for stat in living}
-        self.record("tasks", tasks=tasks)
+        self.record("tasks", tasks=tasks, locked={f"{stat.pid}-{stat.start}": proc.locked(stat.pid) for stat in living})
         self._outside.waits(living)
         await self.until(
             lambda: all(process.key in self._seen or process.gone for process in asked), _LOOK_BOUND, "look"
@@ -305,9 +305,14 @@ class Watcher(Supervisor):
     async def _reload(self) -> bool:
         old = self.workers()
         self.record("fault.ok", fault="hup", index=self.plan["faults"].index("hup"), target=self.arbiter_pid)
+        begun = time.monotonic()
         os.kill(self.arbiter_pid, signal.SIGHUP)
         there = await self._back(old)
-        return await self.gone(old) and there
+        if not await self.gone(old):
+            left = [key for key in old if not self.processes[key].gone]
+            self.record("outlived", fault="hup", processes=left, seconds=round(time.monotonic() - begun, 3))
+            await self.collect_stacks([self.processes[key] for key in left])
+        return there
 
     async def _back(self, old: Collection[str]) -> bool:
         """Whether other workers than `old` answer in each slot within the boot bound."""

@@ -24,7 +24,7 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
         parts.append(escape(_deployment(observed)))
     parts += ["", loops_table(observed), ""] if observed.loops else ["", "no background loop was found"]
     for loop in observed.loops:
-        parts.append(escape(f"{loop.name}: {_brief(loop.defined_at)}, started by {_brief(loop.started)}"))
+        parts.append(escape(f"{loop.name}: {brief(loop.defined_at)}, started by {brief(loop.started)}"))
     for pattern in observed.unmatched:
         parts.append(f"[yellow]--policy {escape(pattern)}: no loop is called so[/]")
     for judgement in report.judgements:
@@ -83,7 +83,7 @@ def loops_table(observed: Observed) -> Table:
     return table
 
 
-def _brief(text: str) -> str:
+def brief(text: str) -> str:
     """A path without the folders that say nothing."""
     head, marker, tail = text.rpartition("-packages/")
     return tail if marker and " " not in head else text.rpartition("/")[2] if " " not in text else _last_words(text)

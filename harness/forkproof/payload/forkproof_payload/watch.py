@@ -41,6 +41,8 @@ _HOOKS = (
     "on_exit", "ssl_context",
 )  # fmt: skip
 
+# gevent puts others in their place, which those that were made before are no instances of.
+_Thread, _Timer = threading.Thread, threading.Timer
 _getpid = os.getpid
 _get_ident = threading.get_ident
 
@@ -58,7 +60,7 @@ class _Unit(object):
             "loop.created", loop=name, birth=self.birth, kind=kind, site=origin.site, defined_at=defined_at,
             thread=getattr(thing, "name", None) if kind != "greenlet" else None,
             daemon=getattr(thing, "daemon", None) if kind != "greenlet" else None,
-            user=origin.user, starter=origin.starter, at=origin.frames[:_TOLD_FRAMES],
+            user=origin.user, own=origin.own[:_TOLD_FRAMES], starter=origin.starter, at=origin.frames[:_TOLD_FRAMES],
         )  # fmt: skip
 
 
@@ -72,7 +74,7 @@ def begin(look, stacks):
     """Watch this process, and those that it forks."""
     _last["stacks"] = stacks
     probe.event("role", role="arbiter", slot=None)
-    _wrap(threading.Thread, "start", _starting)
+    _wrap(_Thread, "start", _starting)
     if hasattr(threading, "excepthook"):
         _chain_excepthook()
     sys.meta_path.insert(0, _Finder())
@@ -168,13 +170,14 @@ class _Finder(object):
 
 
 class _Origin(object):
-    """Who started a loop: `site` for people, `user` the innermost place in the app's own files, `starter` outside of
-    Python's library and gevent."""
+    """Who started a loop: `site` for people, `own` the places in the app's own files, the innermost first, and `user`
+    the first of these; `starter` is outside of Python's library and gevent."""
 
     def __init__(self, frames, site):
         self.frames = ["{}:{} in {}".format(*frame) for frame in frames]
         self.site = site
-        self.user = next(("{}:{}".format(*frame[:2]) for frame in frames if _is_users(frame[0])), None)
+        self.own = ["{}:{}".format(*frame[:2]) for frame in frames if _is_users(frame[0])]
+        self.user = self.own[0] if self.own else None
         self.starter = next((frame[0] for frame in frames if not _is_plumbing(frame[0])), None)
 
 
@@ -369,7 +372,7 @@ def _starting(thread):
         return None  # it will be refused
     function = getattr(thread, "_target", None)
     kind = "thread"
-    if isinstance(thread, threading.Timer):
+    if isinstance(thread, _Timer):
         function, kind = thread.function, "timer"
     elif function is None:
         function = functools.partial(type(thread).run, thread)
@@ -571,7 +574,7 @@ def _find_greenlets():
             continue
         body = getattr(one, "_run", None)
         thread = getattr(body, "__self__", None)
-        if isinstance(thread, threading.Thread):
+        if isinstance(thread, _Thread):
             found.append((one, _units.get(id(thread))))
             continue
         unit = _units.get(id(one))
@@ -655,16 +658,18 @@ def _tell(frame):
     idents = set()
     for unit in list(_units.values()):
         thread = unit.thing()
-        if not isinstance(thread, threading.Thread):
+        if not isinstance(thread, _Thread):
             continue
         row = backed.get(unit.birth)
+        alive = bool(_is_alive(thread))
         if row is None:
-            running = unit.pid == _getpid() and thread.ident in natives
+            # The ident of one that has ended may be another's by now.
+            running = alive and unit.pid == _getpid() and thread.ident in natives
             tid = getattr(thread, "native_id", None) if running else None
             row = _row(unit, False, running, tid, natives[thread.ident] if running else [], None)
             if running:
                 idents.add(thread.ident)
-        row["alive"] = bool(_is_alive(thread))
+        row["alive"] = alive
         if row["alive"] or row["running"] or row["sizes"]:
             told.append(row)
     probe.event(
