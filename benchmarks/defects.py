@@ -1326,8 +1326,8 @@ CHECKING_AN_APP = (
         "a-users-queue-never-piles-up",
         "a check passes over a queue that fills",
         f"{MAIN}observed.py",
-        "sizes[-1] > sizes[0]:",
-        "sizes[-1] < sizes[0]:",
+        "sizes == sorted(sizes) and sizes[-1] > sizes[0]",
+        "sizes == sorted(sizes) and sizes[-1] < sizes[0]",
     ),
     Defect(
         "a-users-loop-always-comes-back",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonschema import ValidationError
+from schema import validate
 from test_cli import Run, run, tmp_path
 
 from forkproof import baseline, check
@@ -143,11 +146,15 @@ def test_a_baseline_is_written_and_read_back(tmp_path: Path) -> None:
         baseline.read(tmp_path / "none.json")
 
 
+def rate_of(finding: Finding) -> tuple[int, int]:
+    return check.RATES.get(finding.verdict, (0, 0))
+
+
 def report(*findings: Finding, accepted: frozenset[str] = frozenset()) -> check.CheckReport:
-    judgements = [
-        check.Judgement(finding, None, "", rate=check.RATES.get(finding.verdict, (0, 0))) for finding in findings
-    ]
-    return check.CheckReport(Path(), {}, check.Observed(History([]), {}, {}), judgements, {}, (), accepted)
+    judgements = [check.Judgement(finding, None, "", rate=rate_of(finding)) for finding in findings]
+    return check.CheckReport(
+        Path(), {"python": "3.11.7"}, check.Observed(History([]), {}, {}), judgements, {}, (), accepted
+    )
 
 
 DIED = Finding("no_dead_listener", Verdict.BROKEN, "listen", "it died", how="died")
@@ -172,6 +179,14 @@ def test_runs_are_combined_with_rates() -> None:
     one = check.combine([report(LIVES), report(DIED), report(LIVES)])
     assert (one.verdict, one.runs, one.judgements[0].rate) == (Verdict.BROKEN, 3, (1, 3))
     assert check.combine([report(LIVES)] * 2).judgements[0].rate == (0, 2)
+
+
+def test_a_report_keeps_to_the_published_schema() -> None:
+    plain = json.loads(json.dumps(report(DIED, LIVES).to_dict()))
+    validate(plain, "check")
+    plain["claims"][0]["more"] = 1
+    with pytest.raises(ValidationError):
+        validate(plain, "check")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from schema import validate
 from test_cli import Run, run, tmp_path
 
 from forkproof import target
@@ -67,6 +68,7 @@ def test_a_healthy_app_through_every_fault(run: Run, tmp_path: Path) -> None:
     assert code == 0, out + err
     assert "started by import of app.py at app.py:7" in out
     report = json.loads((tmp_path / "report.json").read_bytes())
+    validate(report, "check")
     (loop,) = report["loops"]
     assert (loop["name"], loop["kind"], loop["policy"]) == ("listen", "thread", "once_per_worker")
     for after in ("boot", "kill_worker", "hup"):

@@ -148,6 +148,12 @@ class CheckReport:
         return sorted(peer for peer in peers if peer and not is_local(peer.rpartition(":")[0].strip("[]")))
 
     @property
+    def server(self) -> dict[str, Any] | None:
+        """What gunicorn was set to; None where it never forked a worker."""
+        told = self.observed.server
+        return {name: value for name, value in told.fields.items() if name != "n"} if told is not None else None
+
+    @property
     def exit_code(self) -> int:
         """0 held, 1 broken, 3 undecided or nothing applicable."""
         return {Verdict.HELD: 0, Verdict.BROKEN: 1}.get(self.verdict, 3)
@@ -169,7 +175,7 @@ class CheckReport:
             "schema": SCHEMA,
             "verdict": "unknown" if verdict is Verdict.NOT_APPLICABLE else verdict.value,
             "target": dict(self.versions),
-            "server": dict(self.observed.server.fields) if self.observed.server else None,
+            "server": self.server,
             "claims": claims,
             "loops": [self._loop(loop) for loop in self.observed.loops],
             "stacks": [asdict(one) for one in self.stands],

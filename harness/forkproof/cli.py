@@ -23,7 +23,7 @@ from forkproof.errors import ForkproofError, LaneError, RunFolderError, UsageErr
 
 if TYPE_CHECKING:
     from forkproof.cause import Cause, Claimed
-    from forkproof.check import Deployment
+    from forkproof.check import Checker, Deployment
     from forkproof.explore import Campaign
     from forkproof.judge import RunReport
     from forkproof.lanes import Lanes, Shelf
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         words = list(sys.argv[1:] if argv is None else argv)
         for_gunicorn: list[str] = []
-        if words[:1] == ["check"] and "--" in words:
+        if words[:1] in (["check"], ["advise"]) and "--" in words:
             words, for_gunicorn = words[: words.index("--")], words[words.index("--") + 1 :]
         arguments = _parser().parse_args(words)
         arguments.options = for_gunicorn
@@ -167,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     campaign.set_defaults(run=_campaign)
 
     _check_parser(commands)
+    _advise_parser(commands)
 
     claims = commands.add_parser("claims", help="list the claims, or explain one")
     claims.add_argument("name", nargs="?", metavar="NAME")
@@ -238,32 +239,52 @@ def _check_parser(commands: argparse._SubParsersAction[_Parser]) -> None:
         "check", help="start your own app, unchanged, and tell where each background loop really runs",
         usage="forkproof check MODULE:APP [-c CONF] [options] [-- GUNICORN OPTIONS]",
     )  # fmt: skip
-    check.add_argument("app", nargs="?", metavar="MODULE:APP", help="as for gunicorn; or wsgi_app of the configuration")
-    check.add_argument("-c", "--config", metavar="CONF", help="as for gunicorn")
-    check.add_argument(
-        "--policy", action="append", default=[], metavar="LOOP=POLICY", help="where a loop is meant to run"
-    )
-    check.add_argument("--target", metavar="T", help="the Python of the app (default: of the active environment)")
-    check.add_argument("--chdir", type=Path, default=Path(), metavar="DIR", help="the folder to start it in")
-    check.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="set in the app's environment")
-    check.add_argument("--keep-bind", action="store_true", help="bind where the configuration says")
-    check.add_argument("--health", default="/", metavar="PATH", help="what is requested of each worker (default /)")
-    check.add_argument("--request", action="append", default=[], metavar="PATH", help="request it to cause work")
-    check.add_argument("--event", action="append", default=[], metavar="CMD", help="run it in a shell to cause work")
-    check.add_argument("--faults", metavar="NAMES", help="of kill_worker, hup, term; default all of them")
+    _app_options(check)
     check.add_argument("--quick", action="store_true", help="boot and TERM alone")
     check.add_argument("--repeat", type=_positive, default=1, metavar="N", help="run it N times and give rates")
     check.add_argument("--baseline", type=Path, metavar="FILE", help="accept the failures that it names")
     check.add_argument("--write-baseline", type=_file, metavar="FILE", help="accept the failures of today")
-    check.add_argument("--offline", action="store_true", help="refuse connections that leave this machine")
-    check.add_argument("--redis", metavar="R", help="embedded, or a URL: what the app gets as REDIS_URL")
-    check.add_argument("--boot", type=_seconds, default=60.0, metavar="S", help="seconds that a boot may take (60)")
-    check.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
-    check.add_argument("--json", type=_file, metavar="FILE", help="write the report as JSON; - for standard output")
     check.add_argument("--junit", type=_file, metavar="FILE", help="write the report as JUnit XML")
-    check.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
     check.add_argument("-v", "--verbose", action="count", default=0, help="print what held, too")
     check.set_defaults(run=_check, options=())
+
+
+def _advise_parser(commands: argparse._SubParsersAction[_Parser]) -> None:
+    advise = commands.add_parser(
+        "advise", help="search a deployment of your own app in which everything holds, and give it as a diff",
+        usage="forkproof advise MODULE:APP [-c CONF] --policy LOOP=POLICY [options] [-- GUNICORN OPTIONS]",
+    )  # fmt: skip
+    _app_options(advise)
+    advise.add_argument("-n", type=_positive, default=1, metavar="N", help="how many are looked for (default 1)")
+    advise.add_argument("--repeat", type=_positive, default=3, metavar="N", help="how often one must hold (default 3)")
+    advise.add_argument("--budget", type=_seconds, default=600.0, metavar="S", help="seconds to search (default 600)")
+    advise.add_argument("--diff", type=_file, metavar="FILE", help="write the first diff; - for standard output")
+    advise.set_defaults(run=_advise, options=(), quick=False)
+
+
+def _app_options(parser: argparse.ArgumentParser) -> None:
+    """What says which app is started, how, and what is done to it."""
+    parser.add_argument(
+        "app", nargs="?", metavar="MODULE:APP", help="as for gunicorn; or wsgi_app of the configuration"
+    )
+    parser.add_argument("-c", "--config", metavar="CONF", help="as for gunicorn")
+    parser.add_argument(
+        "--policy", action="append", default=[], metavar="LOOP=POLICY", help="where a loop is meant to run"
+    )
+    parser.add_argument("--target", metavar="T", help="the Python of the app (default: of the active environment)")
+    parser.add_argument("--chdir", type=Path, default=Path(), metavar="DIR", help="the folder to start it in")
+    parser.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="set in the app's environment")
+    parser.add_argument("--keep-bind", action="store_true", help="bind where the configuration says")
+    parser.add_argument("--health", default="/", metavar="PATH", help="what is requested of each worker (default /)")
+    parser.add_argument("--request", action="append", default=[], metavar="PATH", help="request it to cause work")
+    parser.add_argument("--event", action="append", default=[], metavar="CMD", help="run it in a shell to cause work")
+    parser.add_argument("--faults", metavar="NAMES", help="of kill_worker, hup, term; default all of them")
+    parser.add_argument("--offline", action="store_true", help="refuse connections that leave this machine")
+    parser.add_argument("--redis", metavar="R", help="embedded, or a URL: what the app gets as REDIS_URL")
+    parser.add_argument("--boot", type=_seconds, default=60.0, metavar="S", help="seconds that a boot may take (60)")
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
+    parser.add_argument("--json", type=_file, metavar="FILE", help="write the report as JSON; - for standard output")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
 
 
 def _repeated(parser: argparse.ArgumentParser) -> None:
@@ -477,17 +498,14 @@ def _with_causes(report: RunReport, causes: Mapping[Claimed, Cause]) -> dict[str
 
 def _check(arguments: argparse.Namespace) -> int:
     from forkproof import baseline
-    from forkproof.check import combine, contacts, environ, identity, open_checker
+    from forkproof.check import combine, identity, open_checker
     from forkproof.reports import checked, junit, terminal
 
     what = _deployment(arguments)
     accepted = baseline.read(arguments.baseline) if arguments.baseline else frozenset[str]()
     reports = []
     with open_checker(arguments.target, arguments.out, arguments.redis) as checker:
-        named = contacts(environ(checker.around(what)))
-        if named and not arguments.quiet:
-            told = ", ".join(f"{host} ({name})" for name, host in named.items())
-            print(f"forkproof: the environment names what the app may contact: {told}", file=sys.stderr)
+        _say_contacts(checker, what, quiet=arguments.quiet)
         for number in range(arguments.repeat):
             reports.append(checker.check(what))
             if arguments.repeat > 1 and not arguments.quiet:
@@ -504,6 +522,48 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.junit:
         _write(lambda: junit.write(arguments.junit, "check", checked.cases(report)), arguments.junit)
     return report.exit_code
+
+
+def _say_contacts(checker: Checker, what: Deployment, *, quiet: bool) -> None:
+    from forkproof.check import contacts, environ
+
+    named = contacts(environ(checker.around(what)))
+    if named and not quiet:
+        told = ", ".join(f"{host} ({name})" for name, host in named.items())
+        print(f"forkproof: the environment names what the app may contact: {told}", file=sys.stderr)
+
+
+def _advise(arguments: argparse.Namespace) -> int:
+    from forkproof.advise import Adviser
+    from forkproof.check import open_checker
+    from forkproof.reports import advised, printable, terminal
+
+    def tell(text: str) -> None:
+        if not arguments.quiet:
+            print(f"forkproof: {printable(text)}", file=sys.stderr, flush=True)
+
+    what = _deployment(arguments)
+    with open_checker(arguments.target, arguments.out, arguments.redis) as checker:
+        _say_contacts(checker, what, quiet=arguments.quiet)
+        adviser = Adviser(checker, what, arguments.n, arguments.repeat, arguments.budget, tell)
+        tell(advised.announcement(what, arguments.budget))
+        advice = adviser.advise()
+    to_stdout = "-" in (str(arguments.json), str(arguments.diff))
+    console = terminal.console(stderr=to_stdout)
+    if arguments.quiet:
+        console.print(terminal.verdict_text(advice.verdict))
+    else:
+        console.print(advised.advice(advice))
+        for trial in advice.found:
+            print(trial.diff, end="", file=sys.stderr if to_stdout else sys.stdout)
+    _write_json(arguments.json, advice.to_dict())
+    if arguments.diff and advice.found:
+        diff = advice.found[0].diff
+        if str(arguments.diff) == "-":
+            print(diff, end="")
+        else:
+            _write(lambda: arguments.diff.write_text(diff, encoding="utf-8"), arguments.diff)
+    return advice.exit_code
 
 
 def _deployment(arguments: argparse.Namespace) -> Deployment:
