@@ -12,7 +12,7 @@ from pathlib import Path
 from forkproof import broker, faults, launch, plugins, scenario, target
 from forkproof import claims as claim_registry
 from forkproof.control import Control
-from forkproof.errors import CouldNotDecide, ForkproofError, HistoryError, NothingBoots, UsageError
+from forkproof.errors import BrokerError, CouldNotDecide, ForkproofError, HistoryError, NothingBoots, UsageError
 from forkproof.history import History
 from forkproof.judge import RunReport, judge, launched, server_log
 from forkproof.launch import Shared
@@ -74,7 +74,10 @@ class Session:
         with self._lock:
             self.launched += 1
         self._pruner.ran()
-        folder = launch.launch(what, self.around, self.stop)
+        try:
+            folder = launch.launch(what, self.around, self.stop)
+        except BrokerError as error:  # the session's own Redis has answered, so it is the machine that is late now
+            raise CouldNotDecide(str(error)) from None
         if self.stop.is_set():
             raise CouldNotDecide("stopped", folder)
         return folder
