@@ -73,8 +73,12 @@ class Browser:
 
     def open(self, path: Path) -> float:
         """Open a file; seconds until its script has drawn it."""
+        return self.open_at(path.as_uri())
+
+    def open_at(self, address: str) -> float:
+        """Open what is at an address; seconds until its script has drawn it."""
         begun = time.monotonic()
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=address)
         while self.js("document.readyState !== 'complete' || (document.querySelector('#plot') !== null"
                       " && document.documentElement.dataset.drawn !== 'true')"):  # fmt: skip
             assert time.monotonic() < begun + SECONDS, self.said

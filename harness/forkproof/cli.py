@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = Path(".forkproof")
 LARGEST_BATCH = 50
+LAST = "last-campaign.json"
+"""The report of the last exploration, in the folder of its runs, for `serve` to show."""
 RATED = 5
 """How often `run --why` runs a scenario to know how often it fails."""
 
@@ -165,6 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     campaign.add_argument("report", type=Path, metavar="REPORT.json")
     campaign.add_argument("--html", type=_file, metavar="FILE", help="default: REPORT.html beside it")
     campaign.set_defaults(run=_campaign)
+
+    serve = commands.add_parser("serve", help="show a folder of runs to the browser of this machine")
+    serve.add_argument("folder", type=Path, nargs="?", default=DEFAULT_OUT, metavar="DIR", help="default: .forkproof")
+    serve.add_argument("--port", type=_port, default=0, metavar="N", help="default: one that is free")
+    serve.add_argument("-v", "--verbose", action="store_true", help="print each request")
+    serve.set_defaults(run=_serve)
 
     _check_parser(commands)
     _advise_parser(commands)
@@ -327,6 +335,13 @@ def _count(text: str) -> int:
     return 0 if text == "0" else _positive(text)
 
 
+def _port(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if 0 <= int(text) <= 65535:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not allowed: give a number from 0 to 65535")
+
+
 def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < float(text) < 1e7:
@@ -456,6 +471,16 @@ def _campaign(arguments: argparse.Namespace) -> int:
     _write_text(html, campaign.page(found, campaign.beside(html)))
     if not _to_stdout(html):
         print(html)
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from forkproof.reports import serve
+
+    with serve.Server(serve.Folder(arguments.folder), arguments.port, verbose=arguments.verbose) as server:
+        print(f"{server.address}  shows {arguments.folder} to this machine alone; Ctrl-C ends it", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):  # the way in which it ends
+            server.serve_forever()
     return 0
 
 
@@ -636,6 +661,8 @@ def _explore(arguments: argparse.Namespace) -> int:
     shown = terminal.console(stderr=_to_stdout(arguments.json))
     shown.print(terminal.campaign(campaign, seed=seed, verbosity=arguments.verbose, quiet=arguments.quiet))
     _write_json(arguments.json, campaign.to_dict())
+    with contextlib.suppress(OSError):  # nobody asked for it by name
+        files.write(arguments.out / LAST, json.dumps(campaign.to_dict(), indent=1) + "\n")
     if arguments.html:
         _campaign_page(campaign, arguments.html)
     if arguments.junit:
