@@ -219,6 +219,8 @@ def test_no_message_is_lost_to_a_client_that_died_in_blpop(embedded: broker.Brok
 def test_client_kill_closes_the_connection(embedded: broker.Broker, words: bytes) -> None:
     with socket.create_connection((embedded.host, embedded.port), timeout=5) as victim:
         victim.sendall(words)
+        if b"SUBSCRIBE" in words:  # one that is killed before it listens shows nothing
+            assert b"subscribe" in victim.recv(1024)
 
         async def body(client: resp.Client) -> None:
             deadline = time.monotonic() + 5
