@@ -195,3 +195,47 @@ def test_a_thread_that_lets_work_collect_for_a_while_is_well(run: Run, tmp_path:
     place = write(tmp_path, COLLECTS, "workers = 1\nworker_class = 'gthread'\n")
     code, out, err = run("check", "app:app", "--chdir", place, "--quick")
     assert code == 0, out + err
+
+
+CHAIN = """\
+import threading
+
+def again():
+    timer = threading.Timer(0.03, again)
+    timer.daemon = True
+    timer.start()
+
+again()
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_a_chain_of_timers(patched: bool, run: Run, tmp_path: Path) -> None:
+    # More turns than births are told of; in a patched master each fork takes a copy along.
+    first = "from gevent import monkey; monkey.patch_all()\npreload_app = True\n" if patched else ""
+    place = write(tmp_path, CHAIN, first + "workers = 1\nworker_class = 'gevent'\n")
+    words = ("check", "app:app", "--chdir", place, "--faults", "kill_worker,term", "--json", "report.json")
+    code, out, err = run(*words)
+    (loop,) = json.loads((tmp_path / "report.json").read_bytes())["loops"]
+    assert (loop["name"], loop["kind"]) == ("again", "timer")
+    for after in ("boot", "kill_worker"):
+        assert ("worker", 0, patched) in places(loop, after)
+    assert code == (1 if patched else 0), out + err
+
+
+def test_a_pool_of_processes_is_well(run: Run, tmp_path: Path) -> None:
+    # The thread that feeds it waits on a condition, whose list of who waits is no queue.
+    app = APP.replace("import threading, time", "import concurrent.futures, threading, time").replace(
+        "threading.Thread(target=listen, daemon=True).start()",
+        "pool = concurrent.futures.ProcessPoolExecutor(1)\npool.submit(int, 1).result()",
+    )
+    place = write(tmp_path, app, "workers = 1\nworker_class = 'gthread'\ngraceful_timeout = 2\n")
+    _, out, _ = run("check", "app:app", "--chdir", place, "--quick", "--json", "report.json")
+    claims = json.loads((tmp_path / "report.json").read_bytes())["claims"]
+    assert not [claim for claim in claims if claim["name"] == "no_starved_greenlet" and claim["verdict"] == "broken"], (
+        out
+    )

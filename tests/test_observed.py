@@ -24,7 +24,7 @@ def birth(
 
 def unit(birth: str = "aa", **fields: Any) -> dict[str, Any]:
     plain = {"alive": True, "running": True, "tid": 7, "print": None, "at": [], "job": None, "sizes": []}
-    return {"birth": birth, **plain, **fields}
+    return {"birth": birth, **plain, "waiting": fields.get("sizes", []), **fields}
 
 
 def look(pid: int, t: float, *units: dict[str, Any], **fields: Any) -> Events:
@@ -188,7 +188,8 @@ def test_a_queue_that_fills_where_nobody_is_left_to_take() -> None:
 
 
 def test_a_loop_that_takes_nothing_though_its_queue_is_full() -> None:
-    waits = birth(WORKER) + sized(WORKER, 0, 1, 1, 1, 1)
+    at = ["threading.py:331 in wait", "queue.py:171 in get", "app.py:5 in listen"]
+    waits = birth(WORKER) + sized(WORKER, 0, 1, 1, 1, 1, at=at)
     still = tasks({t: {7: 5} for t in LOOKS}, locked=(7,))
     finding = found(observed(waits, still), "no_starved_greenlet")
     assert (finding.verdict, finding.how) == (Verdict.BROKEN, "stuck")
@@ -196,6 +197,10 @@ def test_a_loop_that_takes_nothing_though_its_queue_is_full() -> None:
     collects = tasks({t: {7: 5} for t in LOOKS})  # its wait has an end
     for control in (moving, collects):
         assert found(observed(waits, control), "no_starved_greenlet").verdict is Verdict.HELD
+    # It waits for something else; it has another queue, for what it makes; a deque is no queue.
+    for fields in ({"at": ["threading.py:331 in wait", "app.py:5 in listen"]}, {"waiting": [1, 0]}, {"waiting": []}):
+        other = birth(WORKER) + sized(WORKER, 0, 1, 1, 1, 1, **{"at": at, **fields})
+        assert found(observed(other, still), "no_starved_greenlet").verdict is Verdict.HELD
 
 
 def test_a_greenlet_where_nobody_runs_the_hub() -> None:
@@ -209,7 +214,12 @@ def test_a_greenlet_where_nobody_runs_the_hub() -> None:
         one for n, t in enumerate(LOOKS) for one in look(ARBITER, t, unit(print="1"), inside=False, iteration=9 * n)
     ]
     native = looks(ARBITER, unit(), inside=False, iteration=3)
-    for control in (idle, busy, native):
+    boots = [
+        one
+        for n, t in enumerate(LOOKS)
+        for one in look(ARBITER, t, unit(print="1"), inside=False, iteration=3, at=[f"a.py:{n} in f{n}"])
+    ]
+    for control in (idle, busy, native, boots):
         assert found(observed(made, control), "no_starved_greenlet").verdict is Verdict.HELD
 
 
@@ -343,3 +353,29 @@ def test_an_executor_whose_thread_has_ended_while_work_waits() -> None:
     ]
     second = observed(pool, birth(WORKER, "bb", kind="executor", loop="pool"), both)
     assert found(second, "no_dead_listener").verdict is Verdict.HELD
+
+
+def chain(pid: int, first: str, **fields: Any) -> Events:
+    """A loop of which each turn is another timer: five births in a window."""
+    names = [f"{first}{n}" for n in range(5)]
+    made = [one for n, name in enumerate(names) for one in birth(pid, name, "again", "timer", 0.3 + n / 100, **fields)]
+    return made + [one for name, t in zip(names, LOOKS, strict=True) for one in look(pid, t, unit(name, print="1"))]
+
+
+def test_a_chain_of_timers_that_a_fork_has_copied() -> None:
+    copied = observed(chain(ARBITER, "a"), chain(WORKER, "b", copy_of="a0"))
+    finding = found(copied, "no_copied_thread")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "copied")
+    assert "worker 0" in finding.explanation
+    (loop,) = copied.loops
+    assert [(state.moves, state.copied) for state in copied.states(loop, 0)] == [(4, 0), (4, 1)]
+    own = observed(chain(ARBITER, "a"), chain(WORKER, "b"))
+    assert found(own, "no_copied_thread").verdict is Verdict.HELD
+
+
+def test_a_look_between_two_timers_of_a_chain_loses_nothing() -> None:
+    events = [one for one in chain(WORKER, "b") if not (one.event == "look" and one.t == LOOKS[-1])]
+    one = observed(events, look(WORKER, LOOKS[-1]))
+    assert [state.word for state in one.states(one.loops[0], 0)] == ["runs"]
+    ended = observed(birth(WORKER), [e for t in LOOKS[:-1] for e in look(WORKER, t, unit())], look(WORKER, LOOKS[-1]))
+    assert ended.loops == []

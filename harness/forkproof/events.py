@@ -79,7 +79,7 @@ _THREADS = _list(_object(_has()))
 _UNITS = _list(
     _object(
         _has(
-            {"main": _FLAG, "inherited": _FLAG},
+            {"main": _FLAG, "inherited": _FLAG, "waiting": _WHOLES},
             birth=_TEXT,
             alive=_FLAG,
             running=_FLAG,
@@ -91,7 +91,8 @@ _UNITS = _list(
         )
     )
 )
-"""`alive` is what its owner sees, `running` whether anything runs it here, `sizes` how much is in each queue of it."""
+"""`alive` is what its owner sees, `running` whether anything runs it here, `sizes` how much is in each queue of it,
+`waiting` in each of them that is more than a deque."""
 
 EVENTS: Mapping[str, _Fields] = {
     # The probe's. A process's first; then what it is.
@@ -109,7 +110,7 @@ EVENTS: Mapping[str, _Fields] = {
     "early.used": _has(name=_TEXT, user=_TEXT, greenlet=_FLAG, native=_PAIRS),
     # `defined_at` is the file:line of its body; `birth` its birth id.
     # Of an app that is watched also `thread` and `daemon`; `user` is where its own code started it, `own`
-    # also from where that was called, `at` the frames.
+    # also from where that was called, `at` the frames, `copy_of` the birth in the parent that it goes back to.
     "loop.created": _has(
         {
             "defined_at": _maybe(_TEXT),
@@ -118,6 +119,7 @@ EVENTS: Mapping[str, _Fields] = {
             "user": _maybe(_TEXT),
             "own": _TEXTS,
             "starter": _maybe(_TEXT),
+            "copy_of": _maybe(_TEXT),
             "at": _TEXTS,
         },
         **_LOOP,

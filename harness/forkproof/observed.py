@@ -126,7 +126,7 @@ class Observed:
         found: dict[tuple[str, str, str], Loop] = {}
         jobs = self._jobs
         for event in self.history.of("loop.created"):
-            name, kind, at = event["loop"], event["kind"], event.get("defined_at") or event.get("user") or "?"
+            name, kind, at = _body(event)
             if event["birth"] in jobs:
                 at, _, name = jobs[event["birth"]].rpartition(" in ")
                 kind = "job"
@@ -164,6 +164,8 @@ class Observed:
     def _lasts(self, event: Event) -> bool:
         """Whether it was seen alive, died, or is a process: what ends between two looks is no loop."""
         birth = event["birth"]
+        if event["kind"] not in _IN_CHILD and _body(event) in self._chains:
+            return True
         if event["kind"] in _IN_CHILD:
             lived = any(self._child_alive(birth, index) for index in range(len(self.history.windows)))
             return lived or bool(self._astray(birth))
@@ -178,6 +180,21 @@ class Observed:
             for look in inside[-1:]
             for unit in look["units"]
         )
+
+    @cached_property
+    def _chains(self) -> set[tuple[str, str, str]]:
+        """The bodies of which look after look saw another thread or greenlet: loops that start themselves again."""
+        bodies = {event["birth"]: _body(event) for event in self.history.of("loop.created")}
+        found = set()
+        for inside in self._all_looks():
+            known: set[str] = set()
+            fresh: Counter[tuple[str, str, str]] = Counter()
+            for look in inside:
+                births = {unit["birth"] for unit in look["units"] if unit["running"]} & bodies.keys() - known
+                fresh.update({bodies[birth] for birth in births})
+                known |= births
+            found |= {body for body, looks in fresh.items() if looks >= _STILL}
+        return found
 
     def _all_looks(self) -> Iterable[Sequence[Event]]:
         return (inside for looks in self._looks.values() for inside in looks.values())
@@ -241,14 +258,22 @@ class Observed:
 
     def _state(self, loop: Loop, process: Process, looks: Sequence[Event]) -> State:
         rows = [(look, [unit for unit in look["units"] if unit["birth"] in loop.births]) for look in looks]
+        births = {unit["birth"] for _, units in rows for unit in units}
         last = rows[-1][1]
+        if not last and len(births) >= _STILL:  # each turn of it is another thread, and one looked between two of them
+            last = next((units for _, units in reversed(rows[-_STILL:]) if units), [])
         running = [unit for unit in last if unit["running"]]
-        copied = sum(loop.births[unit["birth"]].process != process.key for unit in running)
+        copied = sum(self._is_copy(loop.births[unit["birth"]], process) for unit in running)
         lying = [look for look, units in rows if any(unit["alive"] and not unit["running"] for unit in units)]
         lies = tuple(lying[-2:]) if len(lying) >= 2 and lying[-1] is rows[-1][0] else ()
-        moves = sum(self._moves(process, looks, unit) for unit in running)
+        moves = sum(self._moves(process, looks, unit) for unit in running) + max(0, len(births) - 1)
         starved = self._starved(looks) if any(unit["print"] is not None for unit in running) else ""
         return State(process, len(running), moves, copied, lies, starved, self._piled(loop, process, rows))
+
+    @staticmethod
+    def _is_copy(born: Event, process: Process) -> bool:
+        """Whether a fork has put it there: it, or the one that it was started by in turn."""
+        return born.process != process.key or bool(born.get("copy_of"))
 
     def _moves(self, process: Process, looks: Sequence[Event], unit: Mapping[str, Any]) -> int:
         if unit["print"] is not None:
@@ -269,6 +294,10 @@ class Observed:
         rounds = (known[-1]["iteration"] or 0) - (known[0]["iteration"] or 0)
         if rounds >= _ROUNDS * (known[-1].t - known[0].t):
             return ""
+        # One that is in another place each time does something else first, such as to boot on a crowded machine.
+        places = {_unnumbered(look["at"][0]) if look["at"] else None for look in known}
+        if len(places) > 1:
+            return ""
         return str(known[-1]["at"][0]) if known[-1]["at"] else "native code"
 
     def _piled(self, loop: Loop, process: Process, rows: Sequence[tuple[Event, Sequence[Mapping[str, Any]]]]) -> str:
@@ -277,14 +306,18 @@ class Observed:
             return ""
         for birth in loop.births:
             units = [unit for _, found in rows for unit in found if unit["birth"] == birth]
-            if len(units) < _STILL or not units[-1]["sizes"]:
+            if not _STILL <= len(units) <= len(rows) or not units[-1]["sizes"]:
                 continue
             sizes = [max(unit["sizes"], default=0) for unit in units]
             if sizes[-1] == 0 or any(unit["job"] for unit in units):
                 continue
             grown = sizes == sorted(sizes) and sizes[-1] > sizes[0]
             stands = min(sizes[-_STILL:]) >= sizes[-1] and len({tuple(unit["at"]) for unit in units[-_STILL:]}) == 1
-            if stands and self._waits_without_end(process, [look for look, _ in rows[-_STILL:]], units[-_STILL:]):
+            if (
+                stands
+                and _takes(units[-1])
+                and self._waits_without_end(process, [look for look, _ in rows[-_STILL:]], units[-_STILL:])
+            ):
                 return f"{number(sizes[-1], 'thing')} wait in its queue, and it takes none"
             if grown and not any(unit["running"] for unit in units) and not self._taken(loop, rows):
                 return f"its queue has grown from {sizes[0]} to {sizes[-1]}, and nobody is there who takes"
@@ -579,6 +612,21 @@ class Observed:
     def _quiet(self) -> Finding:
         before = History([event for event in self.history.events if event.t < self._term], self.history.damage)
         return quiet_runtime(_PLAIN, before)[0]
+
+
+def _body(event: Event) -> tuple[str, str, str]:
+    """What a loop is told by: its name, its kind, where it is defined."""
+    return event["loop"], event["kind"], event.get("defined_at") or event.get("user") or "?"
+
+
+def _takes(unit: Mapping[str, Any]) -> bool:
+    """Whether a thread stands where something is taken from a queue, and each queue that it has holds something.
+
+    One that has a queue for what it makes, or a deque to remember by, may wait for something else.
+    """
+    calls = [call.rpartition(" in ")[2] for call in unit["at"][:4]]
+    pooled = calls[:1] == ["_worker"] and "concurrent/futures/" in unit["at"][0]  # C code takes there
+    return ("get" in calls or pooled) and min(unit.get("waiting") or [0]) > 0
 
 
 def _unnumbered(job: str | None) -> tuple[str, str] | None:

@@ -216,7 +216,7 @@ class Watcher(Supervisor):
     async def _boot(self) -> bool:
         bound = self.launch["bounds"]["boot"]
         begun = time.monotonic()
-        budget = Budget(self.gauge, bound)
+        budget = self._budget(bound)
         while not budget.expired:
             if self.arbiter_ended and not self._living():
                 self.observe()
@@ -317,7 +317,7 @@ class Watcher(Supervisor):
     async def _back(self, old: Collection[str]) -> bool:
         """Whether other workers than `old` answer in each slot within the boot bound."""
         bound = self.plan["back"]
-        budget = Budget(self.gauge, bound)
+        budget = self._budget(bound)
         while not budget.expired and not self.arbiter_ended:
             if await self._all_there(old):
                 return True

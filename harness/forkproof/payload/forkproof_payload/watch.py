@@ -32,8 +32,9 @@ _BEGIN = os.path.join(os.path.dirname(_OURS), "begin.py")
 _LIBRARY = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 _MOST_FRAMES = 60
 _TOLD_FRAMES = 8
-_MOST_BIRTHS = 300
-"""Loops of one process that are told of: an app may start a thread with each request."""
+_MOST_BIRTHS = 50
+"""Births of one body in one process that are told of: an app may start a thread with each request, or a timer with each
+turn of a timer. Those that come later count as the last of these."""
 _MOST_QUEUES = 8
 _HOOKS = (
     "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int",
@@ -50,24 +51,34 @@ _get_ident = threading.get_ident
 class _Unit(object):
     """A thread, greenlet or process, as it was created."""
 
-    def __init__(self, thing, name, kind, defined_at, origin, queues=()):
-        self.birth = "".join("{:02x}".format(byte) for byte in bytearray(os.urandom(8)))
+    def __init__(self, thing, name, kind, defined_at, origin, queues=(), copy_of=None):
         self.thing = weakref.ref(thing)
         self.kind = kind
+        self.body = (name, kind, defined_at)
         self.pid = _getpid()
         self.queues = queues
+        told = _last["births"].setdefault(self.body, [0, None])
+        told[0] += 1
+        if told[0] > _MOST_BIRTHS:
+            self.birth = told[1]
+            return
+        self.birth = told[1] = "".join("{:02x}".format(byte) for byte in bytearray(os.urandom(8)))
         probe.event(
             "loop.created", loop=name, birth=self.birth, kind=kind, site=origin.site, defined_at=defined_at,
             thread=getattr(thing, "name", None) if kind != "greenlet" else None,
             daemon=getattr(thing, "daemon", None) if kind != "greenlet" else None,
             user=origin.user, own=origin.own[:_TOLD_FRAMES], starter=origin.starter, at=origin.frames[:_TOLD_FRAMES],
+            copy_of=copy_of,
         )  # fmt: skip
 
 
 _units = {}
 """By id of the object; one that was there at a fork is in the child's too."""
 _slots = {}
-_last = {"reload": None, "next": ("child", None), "server": None, "births": 0, "patched": None, "forked": None}
+_last = {"reload": None, "next": ("child", None), "server": None, "births": {}, "patched": None, "forked": None}
+_trees = {}
+"""By id what gevent shares among the greenlets that spawned each other, of those that were there at the fork that made
+this process: [it, the bodies and births of these greenlets]. Held, so that the id stays its own."""
 
 
 def begin(look, stacks):
@@ -357,14 +368,28 @@ def _add(thing, function, kind, frame, values=(), origin=None):
     body, owner = _unwrapped(function)
     name, defined_at, path = _named(body)
     origin = origin or _origin(frame)
-    if _is_servers(path, origin) or _last["births"] >= _MOST_BIRTHS:
+    if _is_servers(path, origin):
         return None
-    _last["births"] += 1
     if kind == "thread" and path is not None and path.endswith("concurrent/futures/thread.py"):
         kind, name, defined_at = "executor", getattr(thing, "name", name).rpartition("_")[0] or name, origin.user
-    unit = _Unit(thing, name, kind, defined_at, origin, _queues(body, owner, values))
+    tree = _tree(thing if kind == "greenlet" else _current())
+    copy_of = _trees[id(tree)][1].get((name, kind, defined_at)) if id(tree) in _trees else None
+    unit = _Unit(thing, name, kind, defined_at, origin, _queues(body, owner, values), copy_of)
     _units[id(thing)] = unit
     return unit
+
+
+def _current():
+    return sys.modules["greenlet"].getcurrent() if "gevent.greenlet" in sys.modules else None
+
+
+def _tree(greenlet):
+    """What gevent shares among greenlets that spawned each other; None where a hub did, as it does for requests."""
+    tree = getattr(greenlet, "__dict__", {}).get("spawn_tree_locals") if greenlet is not None else None
+    if tree is None and greenlet is not None and isinstance(greenlet, sys.modules["gevent.greenlet"].Greenlet):
+        tree = greenlet.spawn_tree_locals
+    hubs = _hubs(sys.modules["gevent.hub"].Hub) if tree is not None else []
+    return None if any(getattr(hub, "spawn_tree_locals", None) is tree for hub in hubs) else tree
 
 
 def _starting(thread):
@@ -400,7 +425,7 @@ def _queues(body, owner, values):
     candidates = list(values)
     for one in [owner] + list(values):
         attributes = getattr(one, "__dict__", None)
-        if isinstance(attributes, dict) and not isinstance(one, (type, type(os))):
+        if isinstance(attributes, dict) and not isinstance(one, (type, type(os))) and not _waits_inside(one):
             candidates += list(attributes.values())[:50]
     code = getattr(body, "__code__", None)
     if code is not None:
@@ -419,6 +444,12 @@ def _queues(body, owner, values):
             except TypeError:
                 pass
     return found[:_MOST_QUEUES]
+
+
+def _waits_inside(thing):
+    """Whether what an object has may be who waits for it: a condition's, an event's or a queue's own."""
+    module = type(thing).__module__ or ""
+    return module in ("threading", "asyncio.locks") or module.startswith("gevent.") or _size(thing) is not None
 
 
 def _size(thing):
@@ -460,7 +491,12 @@ def _before_fork():
 
 
 def _prepare_fork():
-    _find_greenlets()
+    trees = {}
+    for one, unit in _find_greenlets():
+        tree = _tree(one)
+        if tree is not None:
+            trees.setdefault(id(tree), [tree, {}])[1][unit.body] = unit.birth
+    _last["trees"] = trees
     frame = sys._getframe()
     frames = _walk(frame)
     _last["next"], _last["forked"] = ("child", None), None
@@ -517,7 +553,8 @@ def _in_child():
 
 def _become_child():
     role, slot = _last["next"]
-    _last["births"] = 0
+    _last["births"] = {}
+    _trees.update(_last.get("trees") or {})
     probe.event("role", role=role, slot=slot)
     _let_dump()
     if role == "worker":
@@ -568,9 +605,7 @@ def _find_greenlets():
     hub_class = sys.modules["gevent.hub"].Hub
     kind = sys.modules["gevent.greenlet"].Greenlet
     for one in everyone:
-        if isinstance(one, hub_class) or one.parent is None or one.dead:
-            continue
-        if not isinstance(one, kind):
+        if isinstance(one, hub_class) or one.parent is None or not isinstance(one, kind) or _is_dead(one):
             continue
         body = getattr(one, "_run", None)
         thread = getattr(body, "__self__", None)
@@ -594,6 +629,11 @@ def _find_greenlets():
                     _units[id(one)] = unit = _Own(one)
         found.append((one, unit))
     return [(one, unit) for one, unit in found if unit is not None and not isinstance(unit, _Own)]
+
+
+def _is_dead(one):
+    """Whether a greenlet will not run again. gevent takes one for dead whose timer has fired and that has not begun."""
+    return sys.modules["greenlet"].greenlet.dead.__get__(one) or one.value is not None or one.exception is not None
 
 
 class _Own(object):
@@ -649,7 +689,7 @@ def _tell(frame):
     for one, unit in greenlets:
         main = _root(one) is root
         at = _walk(frame if one is current else one.gr_frame) if main else []
-        row = _row(unit, not one.dead, not one.dead, None, _plain(at), _print(at) if main else None)
+        row = _row(unit, True, True, None, _plain(at), _print(at) if main else None)
         row["main"] = main
         if unit.kind == "greenlet":
             told.append(row)
@@ -672,6 +712,8 @@ def _tell(frame):
         row["alive"] = alive
         if row["alive"] or row["running"] or row["sizes"]:
             told.append(row)
+    for key in [key for key, unit in _units.items() if unit.thing() is None]:
+        del _units[key]
     probe.event(
         "look", at=["{}:{} in {}".format(*one) for one in _plain(_walk(frame)[:_TOLD_FRAMES])],
         inside=hub["inside"], iteration=hub["iteration"], units=told,
@@ -718,7 +760,9 @@ def _hubs(hub_class):
 
 
 def _row(unit, alive, running, tid, stack, print_):
-    sizes = [_size(queue()) for queue in unit.queues if queue() is not None]
+    queues = [queue() for queue in unit.queues]
+    sizes = [_size(queue) for queue in queues if queue is not None]
+    waiting = [_size(queue) for queue in queues if queue is not None and not isinstance(queue, collections.deque)]
     job = None
     for inner, outer in zip(stack, stack[1:]):  # noqa: B905
         if outer[2] == "run" and outer[0].endswith("concurrent/futures/thread.py"):
@@ -726,7 +770,8 @@ def _row(unit, alive, running, tid, stack, print_):
     return {
         "birth": unit.birth, "alive": bool(alive), "running": bool(running), "tid": tid, "print": print_,
         "at": ["{}:{} in {}".format(*one) for one in stack[:_TOLD_FRAMES]], "job": job,
-        "sizes": [size for size in sizes if size is not None], "inherited": unit.pid != _getpid(),
+        "sizes": [size for size in sizes if size is not None],
+        "waiting": [size for size in waiting if size is not None], "inherited": unit.pid != _getpid(),
     }  # fmt: skip
 
 
