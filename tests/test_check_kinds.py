@@ -1,0 +1,124 @@
+"""`forkproof check` on apps that are started in other ways, and what it offers to cause work or to keep it here."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_check_servers import APP, _stack, places, write
+from test_cli import Run, run, tmp_path
+
+__all__ = ["_stack", "run", "tmp_path"]
+pytestmark = pytest.mark.fork
+
+CONF = "workers = 1\nworker_class = 'gthread'\n"
+ANSWER = """
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+
+
+def checked(run: Run, place: Path, *words: object, app: str = "app:app") -> tuple[int, dict[str, Any], str]:
+    code, out, err = run("check", app, "--chdir", place, "--quick", "--json", "report.json", *words)
+    path = place.parent / "report.json"
+    return code, json.loads(path.read_bytes()) if path.exists() else {}, out + err
+
+
+def test_a_factory(run: Run, tmp_path: Path) -> None:
+    text = APP.replace("threading.Thread(target=listen, daemon=True).start()\n", "").replace("def app(", "def answer(")
+    made = "\ndef create_app():\n    threading.Thread(target=listen, daemon=True).start()\n    return answer\n"
+    place = write(tmp_path, text + made, CONF)
+    code, report, told = checked(run, place, app="app:create_app()")
+    assert code == 0, told
+    assert places(report["loops"][0]) == [("worker", 0, False)]
+
+
+def test_an_app_with_a_sitecustomize_of_its_own(run: Run, tmp_path: Path) -> None:
+    text = "import sitecustomize\nassert sitecustomize.MINE\n" + APP
+    place = write(tmp_path, text, CONF)
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "sitecustomize.py").write_text("MINE = True\n", encoding="utf-8")
+    code, report, told = checked(run, place, "--env", f"PYTHONPATH={own}")
+    assert code == 0, told
+    assert [loop["name"] for loop in report["loops"]] == ["listen"]
+    assert [path.name for path in own.iterdir()] == ["sitecustomize.py"]
+
+
+def test_a_port_that_is_in_use(run: Run, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        place = write(tmp_path, APP, CONF + f"bind = '127.0.0.1:{busy.getsockname()[1]}'\n")
+        code, report, told = checked(run, place, "--keep-bind")
+        assert (code, report) == (2, {})
+        assert "an address that it needs is in use" in told
+        assert checked(run, place)[0] == 0  # at one of ours
+
+
+def test_an_app_that_takes_its_time_to_boot(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, "import time\ntime.sleep(20)\n" + APP, CONF)
+    code, report, told = checked(run, place)
+    assert code == 0, told
+    assert places(report["loops"][0]) == [("worker", 0, False)]
+
+
+LEAVES = """
+import socket
+try:
+    socket.create_connection(("192.0.2.1", 80), timeout=0.5).close()
+except PermissionError as error:
+    assert "refused by forkproof check --offline" in str(error)
+except OSError:
+    pass
+"""
+
+
+def test_what_leaves_this_machine_is_refused(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, LEAVES + ANSWER, CONF)
+    code, report, told = checked(run, place, "--offline")
+    assert code == 0, told
+    assert report["refused"] == ["192.0.2.1"]
+    assert checked(run, place)[1]["refused"] == []
+
+
+def test_an_embedded_redis(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("redis")
+    text = "import os, redis\nassert redis.Redis.from_url(os.environ['REDIS_URL']).ping()\n" + ANSWER
+    place = write(tmp_path, text, CONF)
+    code, _, told = checked(run, place, "--redis", "embedded")
+    assert code == 0, told
+
+
+ON_WORK = """
+import os, queue, threading, time
+
+work = queue.Queue()
+
+def consume():
+    while True:
+        work.get()
+        time.sleep(0.05)
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/work":
+        if not threading.active_count() > 5:
+            threading.Thread(target=consume, daemon=True).start()
+        work.put(1)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+
+
+def test_work_that_requests_and_commands_cause(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, ON_WORK, CONF)
+    assert checked(run, place)[1]["loops"] == []
+    seen = tmp_path / "seen"
+    code, report, told = checked(run, place, "--request", "/work", "--event", f"pwd > {seen}")
+    assert code == 0, told
+    (loop,) = report["loops"]
+    assert (loop["name"], loop["started"].partition(" ")[0]) == ("consume", "request")
+    assert os.path.samefile(seen.read_text(encoding="utf-8").strip(), place)
