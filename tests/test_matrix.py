@@ -267,6 +267,27 @@ def test_every_cell_leads_to_a_scenario_and_a_command(tmp_path: Path) -> None:
     assert "`quiet_runtime` in recipe/thread: broken, expected: must hold; on one (3 of 3), two (3 of 3)" in told
 
 
+MAP = Path(__file__).parents[1] / "docs" / "compatibility.json"
+
+
+def test_the_committed_map_is_made_from_the_committed_rows() -> None:
+    data = json.loads(MAP.read_text(encoding="utf-8"))
+    done = Done.from_dict(data)
+    assert len(done.lanes) >= 20
+    assert len(done.rows) == len(done.lanes) * len(done.scenarios), "every cell was run"
+    told = MAP.with_suffix(".md").read_text(encoding="utf-8")
+    assert told == compatibility.markdown(done, "compatibility.html")
+    assert MAP.with_suffix(".html").read_text(encoding="utf-8") == compatibility.page(done)
+    for row, claim in done.surprises():
+        assert f"`{claim['name']}` in {row['name']}" in told, "what is red is named"
+    assert not re.search(r"/(tmp|root|home|work)/", MAP.read_text(encoding="utf-8"))
+
+
+def test_a_report_is_read_back(tmp_path: Path) -> None:
+    done = run(tmp_path, bad)
+    assert Done.from_dict(json.loads(compatibility.to_json(done))).rows == done.rows
+
+
 # --- rows
 
 

@@ -35,7 +35,7 @@ LONGEST_SOCKET = 107
 LOG = "broker.log"
 """What the broker printed, in the folder that it was started with."""
 
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _URL_SECONDS = 3.0
 _STOP_SECONDS = 3.0
 _ALLOWED = 'allowed are "embedded", "redis-server", "redis-server:/path/to/binary" and "redis://host:port[/db]"'

@@ -27,7 +27,7 @@ from forkproof.judge import Judgement, RunReport, combine
 from forkproof.lanes import Lane, Shelf
 from forkproof.ledger import Ledger, Row
 from forkproof.planted import PLANTED
-from forkproof.scenario import Scenario
+from forkproof.scenario import Scenario, from_dict
 from forkproof.session import Session, open_session
 from forkproof.target import Target
 from forkproof.verdict import Finding, Verdict
@@ -157,6 +157,14 @@ class Done:
             return 1
         decided = any(claim["verdict"] in ("held", "broken") for row in self.rows.values() for claim in row["claims"])
         return 0 if decided and not self.interrupted and not self.problems else 3
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Done:
+        """What a JSON report tells, to make pages of it again."""
+        listed = (name.partition("/") for name in data["scenarios"])
+        found = [Named(kind, about, from_dict(data["scenarios"][f"{kind}/{about}"])) for kind, _, about in listed]
+        rows = {(row["lane"], row["name"]): row for row in data["rows"]}
+        return cls(found, rows, data["skipped"], data["targets"], interrupted=data["interrupted"])
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON report, schema 1."""

@@ -218,5 +218,7 @@ def _in_cell(text: str) -> str:
 
 
 def to_json(done: Done) -> str:
-    """The rows beside the pages."""
-    return json.dumps(done.to_dict(), indent=1) + "\n"
+    """The rows beside the pages, one a line."""
+    data = done.to_dict()
+    rows = ",\n".join(json.dumps(row) for row in data.pop("rows"))
+    return json.dumps(data, indent=1)[:-2] + f',\n "rows": [\n{rows}\n ]\n}}\n'
