@@ -85,6 +85,7 @@ ALLOWED = {
     "forkproof.target": {"forkproof.scenario", "forkproof.errors"},
     "forkproof.files": set[str](),
     "forkproof.tables": {"forkproof.errors"},
+    "forkproof.edits": set[str](),
     "forkproof.lanes": {"forkproof.files", "forkproof.tables", "forkproof.errors"},
     "forkproof.rates": set[str](),
     "forkproof.documented": {

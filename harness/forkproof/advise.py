@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -322,7 +323,7 @@ def candidates(what: Deployment, base: CheckReport, *, has_gevent: bool) -> tupl
     moves, stays = _moves(what, base)
     dimensions: list[list[_Option]] = [
         moves,
-        _patches(what, server["worker_class"]),
+        _patches(what),
         _classes(what, server, has_gevent=has_gevent),
         [_set(what, "preload", bool(server["preload"]), not server["preload"], 1.0)],
         [_set(what, "workers", int(server["workers"]), 1, 8.0)] if server["workers"] > 1 else [],
@@ -387,7 +388,7 @@ def _classes(what: Deployment, server: Event, *, has_gevent: bool) -> list[_Opti
     return found
 
 
-def _patches(what: Deployment, kind: str) -> list[_Option]:
+def _patches(what: Deployment) -> list[_Option]:
     """Other places and flags of gevent's patches than those in the configuration and the app's module."""
     config = _config(what)
     start = Draft({}, ())
@@ -518,7 +519,8 @@ def _require_file(what: Deployment) -> None:
 
 def _config(what: Deployment) -> Path:
     """The configuration file, or where a new one is to be."""
-    return (what.folder.absolute() / (what.config or "gunicorn.conf.py").removeprefix("file:")).resolve()
+    path = what.folder.absolute() / (what.config or "gunicorn.conf.py").removeprefix("file:")
+    return Path(os.path.normpath(path))  # links stay: the app's folder may be reached by one
 
 
 def _app_files(what: Deployment) -> list[Path]:

@@ -30,8 +30,8 @@ def advice(found: Advice) -> RenderableType:
         return Group(*parts, _sure(found.base.runs), "", verdict_text(found.verdict))
     parts.append("as it is:")
     parts += [f"  {escape(one)}" for one in found.wrong]
-    parts += ["", f"{len(found.trials)} other deployments were tried, with {found.launched} servers in "
-              f"{found.seconds:.0f} s; {found.left} were not"]  # fmt: skip
+    parts += ["", f"other deployments that were tried: {len(found.trials)}, with {found.launched} servers in "
+              f"{found.seconds:.0f} s; that were not: {found.left}"]  # fmt: skip
     for trial in found.trials:
         if trial not in found.found:
             parts += [escape(f"  {trial.candidate}"), *(escape(f"      {one}") for one in trial.why)]
