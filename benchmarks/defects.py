@@ -72,7 +72,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     f"{CLAIMS}patches.py": ("tests/test_claims_patches.py",),
     f"{CLAIMS}arbiter.py": ("tests/test_claims_arbiter.py",),
     f"{CLAIMS}succession.py": ("tests/test_claims_succession.py",),
-    f"{MAIN}reports/junit.py": ("tests/test_reports.py",),
+    f"{MAIN}reports/cases.py": ("tests/test_reports.py",),
     f"{STRATEGIES}_recipes.py": ("tests/test_recipes.py",),
 }
 """The quick tests that concern each file."""
@@ -1192,9 +1192,9 @@ AROUND_THE_JUDGE = (
     Defect(
         "junit-passes-unknown",
         "the JUnit report passes what is unknown",
-        f"{MAIN}reports/junit.py",
-        'outcomes.get(judgement.finding.verdict, "skipped")',
-        'outcomes.get(judgement.finding.verdict, "passed")',
+        f"{MAIN}reports/cases.py",
+        ".get(judgement.finding.verdict, SKIPPED)",
+        ".get(judgement.finding.verdict, PASSED)",
     ),
     Defect(
         "shrinking-forgets-faults",

@@ -54,7 +54,7 @@ from forkproof import (
 from forkproof.claims import REGISTRY
 from forkproof.errors import ForkproofError
 from forkproof.explore import NOTHING, drawn
-from forkproof.reports import checked, junit, terminal
+from forkproof.reports import cases, checked, github, junit, terminal
 from forkproof.supervisor import Supervisor, _frames, understood
 from forkproof.verdict import Finding, Verdict
 from forkproof.watcher import PLAN
@@ -319,8 +319,17 @@ def rendered(report: judge.RunReport, folder: Path) -> None:
     """Every report of a run."""
     Console(file=io.StringIO(), width=100).print(terminal.run(report, verbosity=1))
     json.dumps(report.to_dict(), allow_nan=False)
-    junit.write(folder / "junit.xml", "run", junit.of_run(report))
+    machines(folder, "run", cases.of_run(report))
     coverage.Coverage().add(report)
+
+
+def machines(folder: Path, command: str, found: list[cases.Case]) -> None:
+    """What a report is for machines: JUnit, and GitHub's annotations and summary."""
+    junit.write(folder / "junit.xml", command, found)
+    for line in github.annotated(command, found, folder):
+        if "\n" in line or "\r" in line:
+            raise Crash("an annotation has two lines")
+    github.summary(command, "broken", found)
 
 
 def by_command(words: list[str]) -> None:
@@ -384,7 +393,7 @@ class Checked:
             raise
         Console(file=io.StringIO(), width=100).print(checked.check(report, verbosity=1))
         json.dumps(report.to_dict(), allow_nan=False)
-        junit.write(self.folder / "junit.xml", "check", checked.cases(report))
+        machines(self.folder, "check", cases.of_check(report))
 
 
 class Watching:

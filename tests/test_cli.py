@@ -36,6 +36,8 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
     """Run the command in an empty folder with a scenario in it; gives exit code, standard output and error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
+        monkeypatch.delenv(name, raising=False)
     (tmp_path / RUN).write_text(PLAIN.to_json(), encoding="utf-8")
 
     def call(*words: object) -> tuple[int, str, str]:
@@ -198,6 +200,34 @@ def test_a_report_that_cannot_be_written(run: Run, folder: Path, option: str) ->
     assert code == 2
     assert "no_copied_thread" in out
     assert err == "forkproof: /dev/full: cannot be written: No space left on device. Give another file.\n"
+
+
+def test_what_cannot_be_written_keeps_nothing_else_from_it(run: Run, folder: Path, tmp_path: Path) -> None:
+    code, out, err = run("recheck", folder, "--json", "/dev/full", "--junit", "report.xml", "--github")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "/dev/full: cannot be written" in err
+    assert b"<failure" in (tmp_path / "report.xml").read_bytes()
+    assert "::error " in out
+
+
+def test_annotations_and_a_summary_for_github(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "::error" not in run("recheck", folder)[1]
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    (tmp_path / "summary.md").write_text("before\n", encoding="utf-8")
+    code, out, _ = run("recheck", folder, "-q")
+    assert code == 1
+    [line] = [line for line in out.splitlines() if "no_copied_thread" in line]
+    assert line.startswith("::error title=forkproof recheck%3A no_copied_thread[listen]::")
+    assert line.endswith(f"%0Aforkproof replay {folder}")
+    told = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert told.startswith("before\n## forkproof recheck: broken\n")
+    assert "| no\\_copied\\_thread\\[listen\\] | " in told
+    code, out, err = run("recheck", folder, "--json", "-")
+    assert json.loads(out)
+    assert "::error " in err
 
 
 @pytest.mark.fork

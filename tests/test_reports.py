@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis.internal.observability import TestCaseObservation
 from rich.console import Console
 
 from forkproof import known_issues
 from forkproof.claims import REGISTRY
+from forkproof.errors import ForkproofError
 from forkproof.expectation import Expectation
-from forkproof.explore import Campaign, Stale
+from forkproof.explore import Campaign, Failure, Stale
+from forkproof.history import Event
 from forkproof.judge import Judgement, RunReport, combine
-from forkproof.reports import junit, terminal
+from forkproof.reports import github, junit, terminal
+from forkproof.reports.cases import Case, of_campaign, of_run
+from forkproof.reports.handlers import Observations
+from forkproof.reports.progress import CampaignProgress
 from forkproof.scenario import from_dict
 from forkproof.verdict import Finding, Verdict
 
@@ -69,18 +78,111 @@ ODD = "said \x1b[31m[/red] [bold] <b> & \x00 \ufffe \ud800 \u2028 \U0001f600 ]]>
 
 def test_junit_is_xml_whatever_a_server_said(tmp_path: Path) -> None:
     path = tmp_path / "report.xml"
-    junit.write(path, "run", junit.of_run(report(HELD, BROKEN, UNKNOWN, said=ODD)))
+    junit.write(path, "run", of_run(report(HELD, BROKEN, UNKNOWN, said=ODD)))
     suite = ElementTree.parse(path).getroot()[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "1", "1")
-    assert [[child.tag for child in case] for case in suite] == [[], ["failure"], ["skipped"]]
-    told = suite[1][0].text or ""
+    tags = [["properties"], ["properties", "failure"], ["properties", "skipped"]]
+    assert [[child.tag for child in case] for case in suite] == tags
+    told = suite[1][1].text or ""
     assert "[/red] [bold] <b> &" in told
     assert "forkproof replay run" in told
 
 
 def test_junit_names_claim_and_loop() -> None:
     found = Judgement(Finding("workers_boot", HELD, "a", "so"), None, "")
-    assert junit.of_run(RunReport(PLAIN, Path("run"), VERSIONS, [found]))[0][:2] == ("workers_boot[a]", "passed")
+    [case] = of_run(RunReport(PLAIN, Path("run"), VERSIONS, [found]))
+    assert (case.name, case.outcome) == ("workers_boot[a]", "passed")
+
+
+def test_junit_has_the_evidence_and_the_files_of_the_run(tmp_path: Path) -> None:
+    path, folder = tmp_path / "report.xml", tmp_path / "run"
+    folder.mkdir()
+    (folder / "verdict.json").write_text("{}", encoding="utf-8")
+    (folder / "server.log").symlink_to("/etc/passwd")
+    event = Event(1.5, 7, 7, "log", {"line": ODD.replace("\ud800", "")})
+    finding = Finding("workers_boot", BROKEN, None, "so", (event,), "the arbiter ended")
+    found = Judgement(finding, Expectation.MUST_HOLD, "", rate=(2, 3), since="+1.50s, log")
+    junit.write(path, "run", of_run(RunReport(PLAIN, folder, VERSIONS, [found])))
+    [case] = ElementTree.parse(path).getroot()[0]
+    told = {one.get("name"): one.get("value") or "" for one in case[0]}
+    assert (told["rate"], told["since"], told["surprise"], told["run"]) == ("2/3", "+1.50s, log", "true", str(folder))
+    assert '"event": "log"' in told["evidence"]
+    assert [child.tag for child in case] == ["properties", "failure", "system-out"]
+    assert case[2].text == f"[[ATTACHMENT|{folder}/verdict.json]]"
+
+
+def test_a_claim_of_a_campaign_passes_or_fails_by_its_surprises(tmp_path: Path) -> None:
+    one, other = report(BROKEN, HELD), report(HELD, BROKEN)
+    campaign = Campaign()
+    campaign.coverage.add(one)
+    campaign.coverage.add(other)
+    campaign.failures = [Failure(one.judgements[0], PLAIN, Path("run"), (3, 5))]
+    names = list(REGISTRY)
+    assert [(case.name, case.outcome) for case in of_campaign(campaign)] == [
+        (names[0], "failure"),
+        (names[1], "passed"),
+    ]
+    [failed, _] = of_campaign(campaign)
+    assert (failed.properties["rate"], failed.replay) == ("3/5", "forkproof replay run")
+
+
+def test_annotations_say_one_thing_a_line_whatever_a_server_said(tmp_path: Path) -> None:
+    file = tmp_path / "app.py"
+    bad = "so\n::set-output name=a::b\r\n%0A::add-mask::c"
+    cases = [
+        Case("a,b:c", "failure", bad, file=str(file), line=3),
+        Case("d", "failure", "so", file="/etc/passwd", line=1),
+    ]
+    first, second = github.annotated("check", [*cases, Case("e", "skipped", "so")], tmp_path)
+    assert first.startswith("::error file=app.py,line=3,title=forkproof check%3A a%2Cb%3Ac::so%0A::set-output")
+    assert "\n" not in first
+    assert "\r" not in first
+    assert "%250A::add-mask" in first
+    assert second == "::error title=forkproof check%3A d::so"
+    assert len(list(github.annotated("check", cases * 20, tmp_path))) == github.MOST + 1
+    undecided = [Case("e", "skipped", "so")]
+    assert [line[:9] for line in github.annotated("run", undecided, tmp_path)] == ["::warning"]
+    assert not list(github.annotated("run", [*undecided, Case("f", "passed", "so")], tmp_path))
+
+
+def test_a_summary_is_one_table_whatever_a_server_said() -> None:
+    bad = Case("a", "failure", "x | y\n<script> [l](javascript:1) `c`", {"rate": "1/2"}, folder=Path("a run"))
+    rows = [line for line in github.summary("run", "broken", [bad]).splitlines() if line.startswith("|")]
+    assert len(rows) == 3
+    assert rows[2].count(" | ") == 4
+    assert "x \\| y" in rows[2]
+    assert "<script" not in rows[2]
+    assert "forkproof replay 'a run'" in rows[2]
+
+
+def test_a_line_of_observations_for_each_run(tmp_path: Path) -> None:
+    path = tmp_path / "observed.jsonl"
+    handler = Observations(path, "explore")
+    for verdict in (HELD, BROKEN, UNKNOWN):
+        handler.ran(report(verdict, said=ODD.replace("\ud800", "")))
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["status"] for line in lines] == ["passed", "failed", "gave_up"]
+    assert len({line["run_start"] for line in lines}) == 1
+    assert lines[0]["features"]["worker_class"] == "sync"
+    # What Hypothesis itself writes has these, and nothing else: what reads its files reads ours.
+    wanted = {one.name for one in dataclasses.fields(TestCaseObservation)}
+    assert all(set(line) == wanted for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_failure_is_plain_and_whole_at_any_width(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown = io.StringIO()
+    said = "a long tale of what went wrong in the server " * 3
+    found = report(BROKEN, HELD, said=said)
+    Console(file=shown, width=width).print(terminal.run(found))
+    lines = shown.getvalue().splitlines()
+    assert "\x1b" not in shown.getvalue()
+    assert max(map(len, lines)) <= width
+    # The command is on lines of its own, and nothing that is said is cut.
+    assert said.replace(" ", "") in "".join("".join(lines).split())
+    assert "forkproofreplayrun" in "".join("".join(lines).split())
+    assert "exactly_one_listener" in shown.getvalue()
 
 
 @pytest.mark.parametrize("verbosity", [0, 1])
@@ -111,3 +213,48 @@ def test_a_known_issue_that_does_not_show_is_named() -> None:
     assert f"known issue {issue.id} does not show: its scenario held in 7 of 7 runs" in text
     # A long path is broken where the line ends.
     assert f"forkproof run {issue.scenario} --repeat 7".replace(" ", "") in "".join(text.split())
+
+
+@pytest.mark.parametrize(("until", "told"), [(None, "about 20 s left"), (160.0, "about 50 s left")])
+def test_progress_tells_rate_what_was_found_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, until: float | None, told: str
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("forkproof.reports.progress.time.monotonic", lambda: now[0])
+    into = io.StringIO()
+    with CampaignProgress(Console(file=into, width=200), until=until) as progress:
+        progress.phase("explore", None if until else 30)
+        for _ in range(10):
+            now[0] += 1.01
+            progress.ran(report(BROKEN))
+        progress.found(report(BROKEN).judgements[0], report(BROKEN, folder="a"))
+        now[0] += 9.9
+        progress.ran(report(UNKNOWN))
+    lines = into.getvalue().splitlines()
+    assert lines[0].startswith("explore: ")
+    assert lines[1].endswith(f"1.0/s, 0 surprises, 10 broken, 0 unknown, {told}")
+    assert lines[2].startswith("surprise: exactly_one_listener broken: so (a)")
+
+
+@pytest.mark.parametrize("width", [40, 120])
+def test_the_bar_fits_a_terminal(width: int) -> None:
+    into = io.StringIO()
+    shown = Console(file=into, width=width, force_terminal=True, color_system=None, legacy_windows=False)
+    with CampaignProgress(shown) as progress:
+        progress.phase("explore", 30)
+        progress.ran(report(BROKEN))
+        progress.refresh()
+    text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "\n", into.getvalue())
+    drawn = [line.rstrip() for line in text.replace("\r", "\n").splitlines()]
+    assert max(map(len, drawn)) <= width
+    assert ("1 of 30" if width == 40 else "1/30") in " ".join(drawn)
+    assert "0 surprises" in " ".join(drawn)
+
+
+def test_quiet_progress_says_nothing() -> None:
+    into = io.StringIO()
+    with CampaignProgress(Console(file=into, width=80), quiet=True) as progress:
+        progress.phase("explore", 30)
+        progress.found(report(BROKEN).judgements[0], report(BROKEN))
+        progress.problem(ForkproofError("so"))
+    assert into.getvalue() == ""

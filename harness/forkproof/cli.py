@@ -24,9 +24,10 @@ from forkproof.errors import ForkproofError, LaneError, RunFolderError, UsageErr
 if TYPE_CHECKING:
     from forkproof.cause import Cause, Claimed
     from forkproof.check import Checker, Deployment
-    from forkproof.explore import Campaign
+    from forkproof.explore import Campaign, Progress
     from forkproof.judge import RunReport
     from forkproof.lanes import Lanes, Shelf
+    from forkproof.reports.handlers import Stream
     from forkproof.session import Session
 
 DEFAULT_OUT = Path(".forkproof")
@@ -253,6 +254,7 @@ def _check_parser(commands: argparse._SubParsersAction[_Parser]) -> None:
     check.add_argument("--baseline", type=Path, metavar="FILE", help="accept the failures that it names")
     check.add_argument("--write-baseline", type=_file, metavar="FILE", help="accept the failures of today")
     check.add_argument("--junit", type=_file, metavar="FILE", help="write the report as JUnit XML")
+    _github(check)
     check.add_argument("-v", "--verbose", action="count", default=0, help="print what held, too")
     check.set_defaults(run=_check, options=())
 
@@ -320,8 +322,16 @@ def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--claim", action="append", metavar="NAME", help="judge this claim alone; may be repeated")
     parser.add_argument("--json", type=_file, metavar="FILE", help="write the report as JSON; - for standard output")
     parser.add_argument("--junit", type=_file, metavar="FILE", help="write the report as JUnit XML")
+    parser.add_argument(
+        "--observations", type=_file, metavar="FILE", help="append a line a run, as Hypothesis has them"
+    )
+    _github(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="print what was not applicable, and why")
+
+
+def _github(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--github", action="store_true", help="print annotations for GitHub (there: always)")
 
 
 def _positive(text: str) -> int:
@@ -379,6 +389,7 @@ def _run(arguments: argparse.Namespace) -> int:
     repeat = arguments.repeat or (RATED if arguments.why else 1)
     reports: list[RunReport] = []
     causes: dict[Claimed, Cause] = {}
+    stream = _stream("run", arguments)
     try:
         with open_session(
             target_name=target_name or before.get("target"),
@@ -389,6 +400,7 @@ def _run(arguments: argparse.Namespace) -> int:
             session.target.require(what)
             for number in range(repeat):
                 reports.append(session.run(what))
+                stream.ran(reports[-1])
                 if repeat > 1 and not arguments.quiet:
                     print(f"run {number + 1} of {repeat}: {reports[-1].verdict.value}", file=sys.stderr)
             if arguments.why:
@@ -397,7 +409,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if what.to_json() not in str(error):
             raise RunFolderError(f"{error} The scenario was:\n{what.to_json()}") from None
         raise
-    return _show_run(combine(reports), arguments, causes)
+    return _show_run(combine(reports), arguments, stream, causes)
 
 
 def _causes(session: Session, report: RunReport, arguments: argparse.Namespace) -> dict[Claimed, Cause]:
@@ -420,7 +432,8 @@ def _jobs(arguments: argparse.Namespace) -> int:
 def _recheck(arguments: argparse.Namespace) -> int:
     from forkproof.judge import judge
 
-    return _show_run(judge(arguments.folder, _known_claims(arguments.claim)), arguments)
+    report = judge(arguments.folder, _known_claims(arguments.claim))
+    return _show_run(report, arguments, _stream("recheck", arguments))
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -499,17 +512,45 @@ def _campaign_page(found: Campaign, html: Path) -> None:
     _write_text(html, campaign.page(campaign.of_campaign(found), campaign.beside(html)))
 
 
-def _show_run(report: RunReport, arguments: argparse.Namespace, causes: Mapping[Claimed, Cause] | None = None) -> int:
-    from forkproof.reports import junit, terminal
+def _stream(command: str, arguments: argparse.Namespace, *more: Progress) -> Stream:
+    """Who is told what a command does, by its options and by where it runs; `more` come first."""
+    from forkproof.reports import handlers, terminal
 
-    console = terminal.console(stderr=_to_stdout(arguments.json))
-    if arguments.quiet:
-        console.print(terminal.verdict_text(report.verdict))
-    else:
-        console.print(terminal.run(report, causes=causes, verbosity=arguments.verbose))
-    _write_json(arguments.json, _with_causes(report, causes or {}))
+    aside = _to_stdout(arguments.json)
+    console = terminal.console(stderr=aside)
+    found: list[Progress] = [*more, handlers.Terminal(console, quiet=arguments.quiet)]
+    if getattr(arguments, "html", None):
+        found.append(handlers.Page(arguments.html))
+    if arguments.json:
+        found.append(handlers.Json(arguments.json))
     if arguments.junit:
-        _write(lambda: junit.write(arguments.junit, "run", junit.of_run(report)), arguments.junit)
+        found.append(handlers.Junit(arguments.junit))
+    if getattr(arguments, "observations", None):
+        found.append(handlers.Observations(arguments.observations, command))
+    if arguments.github or os.environ.get("GITHUB_ACTIONS") == "true":
+        found.append(handlers.Annotations(Path(os.environ.get("GITHUB_WORKSPACE") or "."), stderr=aside))
+    if os.environ.get("GITHUB_STEP_SUMMARY"):
+        found.append(handlers.Summary(Path(os.environ["GITHUB_STEP_SUMMARY"])))
+    return handlers.Stream(command, found)
+
+
+def _show_run(
+    report: RunReport, arguments: argparse.Namespace, stream: Stream, causes: Mapping[Claimed, Cause] | None = None
+) -> int:
+    from forkproof.reports import cases, terminal
+    from forkproof.reports.handlers import Outcome
+
+    source = getattr(arguments, "scenario", None)
+    stream.done(
+        Outcome(
+            stream.command,
+            report.verdict.value,
+            terminal.run(report, causes=causes, verbosity=arguments.verbose),
+            terminal.verdict_text(report.verdict),
+            _with_causes(report, causes or {}),
+            cases.of_run(report, source if source is not None and source.is_file() else None, causes),
+        )
+    )
     return int(report.exit_code)
 
 
@@ -524,7 +565,8 @@ def _with_causes(report: RunReport, causes: Mapping[Claimed, Cause]) -> dict[str
 def _check(arguments: argparse.Namespace) -> int:
     from forkproof import baseline
     from forkproof.check import combine, identity, open_checker
-    from forkproof.reports import checked, junit, terminal
+    from forkproof.reports import cases, checked, terminal
+    from forkproof.reports.handlers import Outcome
 
     what = _deployment(arguments)
     accepted = baseline.read(arguments.baseline) if arguments.baseline else frozenset[str]()
@@ -538,14 +580,16 @@ def _check(arguments: argparse.Namespace) -> int:
     report = dataclasses.replace(combine(reports), accepted=accepted)
     if arguments.write_baseline:
         baseline.write(arguments.write_baseline, (identity(judgement.finding) for judgement in report.broken))
-    console = terminal.console(stderr=_to_stdout(arguments.json))
-    if arguments.quiet:
-        console.print(terminal.verdict_text(report.verdict))
-    else:
-        console.print(checked.check(report, verbosity=arguments.verbose))
-    _write_json(arguments.json, report.to_dict())
-    if arguments.junit:
-        _write(lambda: junit.write(arguments.junit, "check", checked.cases(report)), arguments.junit)
+    _stream("check", arguments).done(
+        Outcome(
+            "check",
+            report.verdict.value,
+            checked.check(report, verbosity=arguments.verbose),
+            terminal.verdict_text(report.verdict),
+            report.to_dict(),
+            cases.of_check(report),
+        )
+    )
     return report.exit_code
 
 
@@ -587,7 +631,7 @@ def _advise(arguments: argparse.Namespace) -> int:
         if str(arguments.diff) == "-":
             print(diff, end="")
         else:
-            _write(lambda: arguments.diff.write_text(diff, encoding="utf-8"), arguments.diff)
+            _write_text(arguments.diff, diff)
     return advice.exit_code
 
 
@@ -629,7 +673,8 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 def _explore(arguments: argparse.Namespace) -> int:
     from forkproof import target
     from forkproof.explore import Explorer
-    from forkproof.reports import junit, terminal
+    from forkproof.reports import cases, terminal
+    from forkproof.reports.handlers import Outcome
     from forkproof.reports.progress import CampaignProgress
     from forkproof.session import PLAINEST, open_session
 
@@ -638,6 +683,7 @@ def _explore(arguments: argparse.Namespace) -> int:
     target.find(target_name).require(PLAINEST)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1_000_000)
     console = terminal.console(stderr=True)
+    until = time.monotonic() + arguments.time if arguments.time is not None else None
     with (
         open_session(
             target_name=target_name,
@@ -645,35 +691,40 @@ def _explore(arguments: argparse.Namespace) -> int:
             out=arguments.out,
             claims=names,
         ) as session,
-        CampaignProgress(console, quiet=arguments.quiet) as progress,
+        CampaignProgress(console, quiet=arguments.quiet, until=until) as progress,
     ):
+        stream = _stream("explore", arguments, progress)
         explorer = Explorer(
             session,
             jobs=_jobs(arguments),
-            progress=progress,
+            progress=stream,
             budget_seconds=arguments.budget,
             shrink_expected=bool(names),
             check_known=arguments.strict,
         )
-        until = time.monotonic() + arguments.time if arguments.time is not None else None
         campaign = explorer.explore(_batches(arguments.n or 50, seed, session, until), until=until)
     campaign.seed = seed
-    shown = terminal.console(stderr=_to_stdout(arguments.json))
-    shown.print(terminal.campaign(campaign, seed=seed, verbosity=arguments.verbose, quiet=arguments.quiet))
-    _write_json(arguments.json, campaign.to_dict())
     with contextlib.suppress(OSError):  # nobody asked for it by name
         files.write(arguments.out / LAST, json.dumps(campaign.to_dict(), indent=1) + "\n")
-    if arguments.html:
-        _campaign_page(campaign, arguments.html)
-    if arguments.junit:
-        _write(lambda: junit.write(arguments.junit, "explore", junit.of_campaign(campaign)), arguments.junit)
+    stream.done(
+        Outcome(
+            "explore",
+            terminal.told(campaign, seed=seed),
+            terminal.campaign(campaign, seed=seed, verbosity=arguments.verbose),
+            terminal.campaign(campaign, seed=seed, quiet=True),
+            campaign.to_dict(),
+            cases.of_campaign(campaign),
+            lambda html: _campaign_page(campaign, html),
+        )
+    )
     return campaign.exit_code(strict=arguments.strict)
 
 
 def _diff(arguments: argparse.Namespace) -> int:
     from forkproof import target
     from forkproof.compare import Comparer
-    from forkproof.reports import junit, terminal
+    from forkproof.reports import cases, terminal
+    from forkproof.reports.handlers import Outcome
     from forkproof.reports.progress import CampaignProgress
     from forkproof.session import PLAINEST, open_session
 
@@ -692,14 +743,20 @@ def _diff(arguments: argparse.Namespace) -> int:
             for name in chosen
         )
         progress = stack.enter_context(CampaignProgress(terminal.console(stderr=True), quiet=arguments.quiet))
-        comparer = Comparer(base, head, jobs=_jobs(arguments), seed=seed, progress=progress)
+        stream = _stream("diff", arguments, progress)
+        comparer = Comparer(base, head, jobs=_jobs(arguments), seed=seed, progress=stream)
         n = (arguments.n or 50) if arguments.time is None else None
         found = comparer.compare(n, arguments.time)
-    shown = terminal.console(stderr=_to_stdout(arguments.json))
-    shown.print(terminal.comparison(found, seed=seed, verbosity=arguments.verbose, quiet=arguments.quiet))
-    _write_json(arguments.json, found.to_dict())
-    if arguments.junit:
-        _write(lambda: junit.write(arguments.junit, "diff", junit.of_comparison(found)), arguments.junit)
+    stream.done(
+        Outcome(
+            "diff",
+            f"{len(found.differences)} differences",
+            terminal.comparison(found, seed=seed, verbosity=arguments.verbose),
+            terminal.comparison(found, seed=seed, quiet=True),
+            found.to_dict(),
+            cases.of_comparison(found),
+        )
+    )
     return found.exit_code
 
 
@@ -887,20 +944,11 @@ def _to_stdout(path: Path | None) -> bool:
 
 
 def _write_json(path: Path | None, data: dict[str, Any]) -> None:
-    if path is None:
-        return
-    _write_text(path, json.dumps(data, indent=1) + "\n")
+    if path is not None:
+        _write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:
-    if _to_stdout(path):
-        sys.stdout.write(text)
-    else:
-        _write(lambda: path.write_text(text, encoding="utf-8"), path)
+    from forkproof.reports.handlers import put
 
-
-def _write(write: Any, path: Path) -> None:
-    try:
-        write()
-    except OSError as error:
-        raise RunFolderError(f"{path}: cannot be written: {error.strerror}. Give another file.") from None
+    put(path, text)

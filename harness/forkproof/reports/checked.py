@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from forkproof.check import CheckReport, identity, still_possible
-from forkproof.judge import server_log
 from forkproof.observed import Loop, Observed
-from forkproof.reports.junit import Case
-from forkproof.reports.terminal import escape, verdict_text
+from forkproof.reports.terminal import escape, last_words, verdict_text
 from forkproof.target import describe
 from forkproof.verdict import Finding, Verdict
 
@@ -41,7 +37,7 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
     if report.verdict is not Verdict.HELD and report.stands:
         parts += ["", *(escape(str(one)) for one in report.stands)]
     if verbosity > 0 or any(found.finding.claim == "workers_boot" for found in report.broken):
-        parts += ["", "the server's last words:", escape(server_log(report.folder))]
+        parts += ["", "the server's last words:", last_words(report.folder)]
     parts += [escape(f"in the baseline, and not seen: {name}") for name in report.no_longer]
     if report.left_loopback:
         parts += ["", escape(f"connections that leave this machine: {', '.join(report.left_loopback)}")]
@@ -114,16 +110,3 @@ def failure(finding: Finding, cured: str, rate: tuple[int, int] = (0, 0)) -> str
     if finding.verdict is Verdict.BROKEN:
         lines.append(f"  id: {escape(identity(finding))}")
     return "\n".join(lines)
-
-
-def cases(report: CheckReport) -> Sequence[Case]:
-    """JUnit: a broken claim fails, an undecided one is skipped."""
-    outcomes = {Verdict.HELD: "passed", Verdict.BROKEN: "failure"}
-    return [
-        (
-            judgement.finding.claim + (f"[{judgement.finding.loop}]" if judgement.finding.loop else ""),
-            outcomes.get(judgement.finding.verdict, "skipped"),
-            f"{judgement.finding.explanation}\n{report.cures.get(judgement.key, '')}\n{report.folder}",
-        )
-        for judgement in report.judgements
-    ]

@@ -36,6 +36,11 @@ def verdict_text(verdict: Verdict) -> str:
     return f"[{_COLOURS[verdict]}]{verdict.value.replace('_', ' ')}[/]"
 
 
+def last_words(folder: Path) -> str:
+    """The end of what the server printed; no line of it stands at a line's start, where GitHub takes orders."""
+    return "\n".join(f"| {escape(line)}" for line in server_log(folder).splitlines())
+
+
 def claims_table(judgements: Sequence[Judgement]) -> Table:
     """One row for each claim and loop."""
     table = Table(box=None, pad_edge=False)
@@ -104,7 +109,7 @@ def run(report: RunReport, *, causes: Mapping[Claimed, Cause] | None = None, ver
     if report.verdict is not Verdict.HELD and report.stands:
         parts += ["", *(escape(str(stands)) for stands in report.stands)]
     if verbosity > 0 or any(j.finding.claim == "workers_boot" for j in report.broken):
-        parts += ["", "the server's last words:", escape(server_log(report.folder))]
+        parts += ["", "the server's last words:", last_words(report.folder)]
     if report.verdict is not Verdict.HELD:
         parts += ["", f"Reproduce with:  forkproof replay {escape(str(report.folder))}"]
     parts += ["", f"{verdict_text(report.verdict)}  ({len(report.folders) or 1} launched)"]
@@ -140,14 +145,18 @@ def campaign(found: Campaign, *, seed: int, verbosity: int = 0, quiet: bool = Fa
         for failed in [*explained, *found.failures]:
             parts += ["", surprise(failed)]
         parts += [line for stale in found.stale for line in ("", no_longer_shows(stale))]
+    parts += ["", told(found, seed=seed)]
+    return Group(*parts)
+
+
+def told(found: Campaign, *, seed: int) -> str:
+    """What an exploration came to, in a line."""
     known = sum(failed.judgement.known_issue is not None for failed in found.failures)
-    parts += [
-        "",
+    return (
         f"{found.drawn} scenarios (seed {seed}), {found.launched} servers in {found.seconds:.0f} s: "
         f"{len(found.failures)} surprises ({known} known issues), {len(found.expected_breaks)} expected ways to break"
-        + (" - interrupted" if found.interrupted else ""),
-    ]
-    return Group(*parts)
+        + (" - interrupted" if found.interrupted else "")
+    )
 
 
 def counts_table(found: Campaign) -> Table:

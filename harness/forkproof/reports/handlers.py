@@ -1,0 +1,205 @@
+"""Who writes down what a command does: handlers of one stream of events, of which each takes what it needs.
+
+A command tells the stream of each run as it is judged, and at last what it came to (`Outcome`). A handler that cannot
+write keeps no other one from writing: what went wrong is told when all have had their turn.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from forkproof.errors import ForkproofError, RunFolderError
+from forkproof.explore import Progress
+from forkproof.judge import Judgement, RunReport
+from forkproof.reports import github, junit, printable
+from forkproof.reports.cases import Case
+from forkproof.reports.observations import observation
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command came to. `brief` is what `-q` leaves of `shown`; `plain` is the JSON report, schema 1.
+
+    `page` writes a page of it, and what that leads to.
+    """
+
+    command: str
+    verdict: str
+    shown: RenderableType
+    brief: RenderableType
+    plain: Mapping[str, Any]
+    cases: Sequence[Case]
+    page: Callable[[Path], None] | None = None
+
+
+class Handler(Progress):
+    """One that listens; each method does nothing here."""
+
+    def done(self, outcome: Outcome) -> None:
+        """The command has ended; ForkproofError where the report cannot be written."""
+
+
+class Stream(Handler):
+    """Tells every handler, in order."""
+
+    def __init__(self, command: str, handlers: Sequence[Progress]) -> None:
+        self.command = command
+        self.handlers = handlers
+
+    def phase(self, name: str, total: int | None) -> None:
+        """A phase has begun."""
+        for handler in self.handlers:
+            handler.phase(name, total)
+
+    def ran(self, report: RunReport) -> None:
+        """A run was judged."""
+        for handler in self.handlers:
+            handler.ran(report)
+
+    def found(self, failure: Judgement, report: RunReport) -> None:
+        """A surprise was seen for the first time."""
+        for handler in self.handlers:
+            handler.found(failure, report)
+
+    def problem(self, error: ForkproofError) -> None:
+        """A scenario could not be run."""
+        for handler in self.handlers:
+            handler.problem(error)
+
+    def done(self, outcome: Outcome) -> None:
+        """The command has ended; the first error of a handler is raised once all were told."""
+        errors = []
+        for handler in self.handlers:
+            if isinstance(handler, Handler):
+                try:
+                    handler.done(outcome)
+                except ForkproofError as error:
+                    errors.append(error)
+        if errors:
+            raise errors[0]
+
+
+class Terminal(Handler):
+    """What a person reads."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console = console
+        self._quiet = quiet
+
+    def done(self, outcome: Outcome) -> None:
+        """Print it."""
+        self._console.print(outcome.brief if self._quiet else outcome.shown)
+
+
+class Page(Handler):
+    """A page, and what it leads to."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def done(self, outcome: Outcome) -> None:
+        """Write it."""
+        if outcome.page is not None:
+            outcome.page(self._path)
+
+
+class Json(Handler):
+    """The JSON report; `-` is standard output."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def done(self, outcome: Outcome) -> None:
+        """Write it."""
+        put(self._path, json.dumps(outcome.plain, indent=1) + "\n")
+
+
+class Junit(Handler):
+    """JUnit XML."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def done(self, outcome: Outcome) -> None:
+        """Write it."""
+        writing(self._path, lambda: junit.write(self._path, outcome.command, outcome.cases))
+
+
+class Annotations(Handler):
+    """GitHub's annotations, among what the step prints."""
+
+    def __init__(self, workspace: Path, *, stderr: bool = False) -> None:
+        self._workspace = workspace
+        self._stderr = stderr
+
+    def done(self, outcome: Outcome) -> None:
+        """Print them."""
+        for line in github.annotated(outcome.command, list(outcome.cases), self._workspace):
+            print(printable(line), file=sys.stderr if self._stderr else sys.stdout)
+
+
+class Summary(Handler):
+    """The summary of a job, appended to the file that GitHub names."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def done(self, outcome: Outcome) -> None:
+        """Append it."""
+        text = github.summary(outcome.command, outcome.verdict, list(outcome.cases))
+        writing(self._path, lambda: _append(self._path, text))
+
+
+class Observations(Handler):
+    """A line for each run, as Hypothesis writes them, appended as it is judged."""
+
+    def __init__(self, path: Path, command: str) -> None:
+        self._path = path
+        self._command = command
+        self._begun = time.time()
+        self._last = time.monotonic()
+        self._error: ForkproofError | None = None
+
+    def ran(self, report: RunReport) -> None:
+        """Append its line; a campaign does not end where that fails."""
+        now = time.monotonic()
+        line = json.dumps(observation(self._command, report, self._begun, now - self._last))
+        self._last = now
+        try:
+            writing(self._path, lambda: _append(self._path, line + "\n"))
+        except RunFolderError as error:
+            self._error = error
+
+    def done(self, outcome: Outcome) -> None:
+        """Tell what could not be written."""
+        if self._error is not None:
+            raise self._error
+
+
+def put(path: Path, text: str) -> None:
+    """Write a report where the user wants it; `-` is standard output. RunFolderError where it cannot be written."""
+    if str(path) == "-":
+        sys.stdout.write(text)
+    else:
+        writing(path, lambda: path.write_text(text, encoding="utf-8"))
+
+
+def writing(path: Path, write: Callable[[], object]) -> None:
+    """Call `write`; RunFolderError with the next step where the file cannot be written."""
+    try:
+        write()
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be written: {error.strerror}. Give another file.") from None
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
