@@ -96,7 +96,8 @@ class Terminal(Handler):
 
     def done(self, outcome: Outcome) -> None:
         """Print it."""
-        self._console.print(outcome.brief if self._quiet else outcome.shown)
+        # Commands are to be copied, and are not cut where the line ends.
+        self._console.print(outcome.brief if self._quiet else outcome.shown, crop=False)
 
 
 class Page(Handler):

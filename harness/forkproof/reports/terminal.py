@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import markup
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from forkproof.cause import Cause, Claimed
 from forkproof.compare import BASE, HEAD, LEVEL, Comparison, Difference
 from forkproof.explore import Campaign, Failure, Stale
 from forkproof.judge import Judgement, RunReport, server_log
 from forkproof.reports import printable
+from forkproof.scenario import Scenario
 from forkproof.target import describe
 from forkproof.verdict import Verdict
 
@@ -39,6 +42,16 @@ def verdict_text(verdict: Verdict) -> str:
 def last_words(folder: Path) -> str:
     """The end of what the server printed; no line of it stands at a line's start, where GitHub takes orders."""
     return "\n".join(f"| {escape(line)}" for line in server_log(folder).splitlines())
+
+
+def typed(title: str, *words: str) -> Text:
+    """A command, whole on one line whatever the width is, so that it can be copied."""
+    return Text(printable(f"{title}  {shlex.join(words)}"), no_wrap=True, overflow="ignore")
+
+
+def again(*words: str) -> Text:
+    """The command that shows it once more."""
+    return typed("Reproduce with:", *words)
 
 
 def claims_table(judgements: Sequence[Judgement]) -> Table:
@@ -111,7 +124,9 @@ def run(report: RunReport, *, causes: Mapping[Claimed, Cause] | None = None, ver
     if verbosity > 0 or any(j.finding.claim == "workers_boot" for j in report.broken):
         parts += ["", "the server's last words:", last_words(report.folder)]
     if report.verdict is not Verdict.HELD:
-        parts += ["", f"Reproduce with:  forkproof replay {escape(str(report.folder))}"]
+        parts += ["", again("forkproof", "replay", str(report.folder))]
+    if report.broken and not causes:
+        parts.append(typed("Cause and cure:", "forkproof", "replay", str(report.folder), "--why"))
     parts += ["", f"{verdict_text(report.verdict)}  ({len(report.folders) or 1} launched)"]
     return Group(*parts)
 
@@ -204,17 +219,22 @@ def values_table(found: Campaign) -> Table:
     return table
 
 
-def surprise(failed: Failure) -> str:
+def surprise(failed: Failure) -> RenderableType:
     """One failure that was confirmed and shrunk, with its smallest scenario."""
-    small = json.dumps(failed.scenario.model_dump(mode="json", by_alias=True, exclude_defaults=True))
     lines = list(failed.cause.lines()) if failed.cause is not None else []
-    stands = "".join(f"  {escape(str(stands))}\n" for stands in failed.stands)
-    return (
-        f"{failure(failed.judgement, failed.folder, lines)}\n{stands}"
-        f"  fails in {failed.rate[0]} of {failed.rate[1]} runs; seen {failed.seen} times; smallest scenario:\n"
-        f"  {escape(small)}\n"
-        f"Reproduce with:  forkproof replay {escape(str(failed.folder))}"
+    return Group(
+        failure(failed.judgement, failed.folder, lines),
+        *(f"  {escape(str(stands))}" for stands in failed.stands),
+        f"  fails in {failed.rate[0]} of {failed.rate[1]} runs; seen {failed.seen} times; smallest scenario:",
+        smallest(failed.scenario),
+        again("forkproof", "replay", str(failed.folder)),
     )
+
+
+def smallest(what: Scenario) -> Text:
+    """A scenario on one line, without what is at its default, so that it can be copied into a file."""
+    small = json.dumps(what.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    return Text(f"  {printable(small)}", no_wrap=True, overflow="ignore")
 
 
 def comparison(found: Comparison, *, seed: int, verbosity: int = 0, quiet: bool = False) -> RenderableType:
@@ -242,7 +262,7 @@ def comparison(found: Comparison, *, seed: int, verbosity: int = 0, quiet: bool 
     return Group(*parts)
 
 
-def difference(one: Difference) -> str:
+def difference(one: Difference) -> RenderableType:
     """One difference, with its rates and the smallest scenario that shows it."""
     finding = one.judgement.finding
     where = f" ({finding.loop})" if finding.loop else ""
@@ -258,22 +278,18 @@ def difference(one: Difference) -> str:
         lines.append(f"  known issue: {one.judgement.known_issue}")
     if one.also:
         lines.append(f"  the same scenario also differs in {', '.join(one.also)}")
-    lines += [
-        f"  by chance alone: {one.chance:.1g}; seen in {one.seen} scenarios; smallest scenario:",
-        f"  {escape(json.dumps(one.scenario.model_dump(mode='json', by_alias=True, exclude_defaults=True)))}",
-        f"Reproduce with:  forkproof replay {escape(str(one.report.folder))}",
-    ]
-    return "\n".join(lines)
+    lines.append(f"  by chance alone: {one.chance:.1g}; seen in {one.seen} scenarios; smallest scenario:")
+    return Group("\n".join(lines), smallest(one.scenario), again("forkproof", "replay", str(one.report.folder)))
 
 
-def no_longer_shows(stale: Stale) -> str:
+def no_longer_shows(stale: Stale) -> RenderableType:
     """A known issue that its versions seem not to have any more."""
     issue = stale.issue
     where = ", ".join(f"{name} {versions}" for name, versions in issue.versions.items())
-    return (
+    return Group(
         f"[bold red]known issue {issue.id} does not show[/]: its scenario held in {stale.tried} of {stale.tried} runs\n"
-        f"  {escape(issue.title)}\n  said to be in {escape(where)}; correct its versions in known_issues.toml\n"
-        f"Reproduce with:  forkproof run {escape(str(issue.scenario))} --repeat {stale.tried}"
+        f"  {escape(issue.title)}\n  said to be in {escape(where)}; correct its versions in known_issues.toml",
+        again("forkproof", "run", str(issue.scenario), "--repeat", str(stale.tried)),
     )
 
 
