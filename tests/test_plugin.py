@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from forkproof import plugin
+from forkproof import lanes, plugin
 from forkproof.errors import ScenarioError
 
 HEAVY = ("gevent", "gunicorn", "flask", "greenlet", "hypothesis", "pydantic", "rich", "redis", "fakeredis")
@@ -264,3 +264,17 @@ def test_a_leak_fails_the_test_that_made_it(pytester: pytest.Pytester, request: 
     result = pytester.runpytest(*WITHOUT_HYPOTHESIS)
     result.assert_outcomes(passed=4, errors=2)
     result.stdout.fnmatch_lines(["process *: sleep 60", "descriptor *: /dev/null"])
+
+
+def test_a_lane_is_a_target_in_one_process_too(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "resolve", lambda name, *rest: sys.executable if name == "museum" else name)
+    pytester.makepyfile(
+        """
+        import sys
+        from forkproof.plugin import shared
+
+        def test_it(request):
+            assert shared(request.config)._target == sys.executable
+        """
+    )
+    pytester.runpytest_inprocess("--fork-target=museum").assert_outcomes(passed=1)

@@ -60,12 +60,12 @@ def _positive(text: str) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and refuse options that cannot be meant."""
     config.addinivalue_line("markers", "fork: starts real servers")
-    config.stash[_SHARED] = Shared(config)
     if not hasattr(config, "workerinput"):  # pytest-xdist's workers have the options that were checked here.
         try:
             _check(config)
         except ForkproofError as error:
             raise pytest.UsageError(_in_our_words(error)) from None
+    config.stash[_SHARED] = Shared(config)  # it takes a lane's Python, which is known by now
 
 
 def _check(config: pytest.Config) -> None:
