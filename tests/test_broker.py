@@ -232,6 +232,30 @@ def test_client_kill_closes_the_connection(embedded: broker.Broker, words: bytes
             pass
 
 
+def test_a_cancellation_is_heard_though_the_answer_is_there() -> None:
+    async def course() -> str:
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        asking = asyncio.create_task(resp.within(answer, 10))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        answer.set_result("late")
+        asking.cancel()
+        try:
+            return await asking
+        except asyncio.CancelledError:
+            return "cancelled"
+
+    assert asyncio.run(course()) == "cancelled"
+
+
+def test_what_does_not_come_within_its_bound() -> None:
+    async def never() -> None:
+        await asyncio.sleep(60)
+
+    with pytest.raises(asyncio.TimeoutError):
+        asyncio.run(resp.within(never(), 0.01))
+
+
 def test_a_url_is_used_as_it_is(embedded: broker.Broker, tmp_path: Path) -> None:
     with broker.start(broker.parse(f"redis://localhost:{embedded.port}/2"), tmp_path) as found:
         assert (found.host, found.port, found.db, found.pid) == ("localhost", embedded.port, 2, None)

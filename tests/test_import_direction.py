@@ -117,7 +117,7 @@ ALLOWED = {
     },
     "forkproof.reproducer.source": {"forkproof.scenario"},
     "forkproof.reproducer.checks": {"forkproof.patching", "forkproof.reproducer.source", "forkproof.scenario"},
-    "forkproof.watcher": {"forkproof.control", "forkproof.proc", "forkproof.supervisor"},
+    "forkproof.watcher": {"forkproof.control", "forkproof.proc", "forkproof.resp", "forkproof.supervisor"},
     "forkproof.observed": {"forkproof.claims", "forkproof.history", "forkproof.scenario", "forkproof.verdict"},
     "forkproof.cures": {"forkproof.observed", "forkproof.verdict"},
     "forkproof.nursery": {"forkproof.containment", "forkproof.supervisor", "forkproof.watcher"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import mmap
 import os
@@ -89,6 +90,29 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         if descriptor is not None:
             os.close(descriptor)
     vars(found).clear()  # what it maps is closed with that
+
+
+def test_an_anchor_that_is_never_seen_ends_whoever_swallows_a_cancellation(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def publish(going_on: Any) -> None:
+        nonlocal asked
+        while going_on():
+            asked += 1
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    async def until(condition: Any, seconds: float, what: str) -> bool:
+        await asyncio.sleep(0.05)
+        return bool(condition())
+
+    monkeypatch.setattr(rig, "_publish", publish)
+    monkeypatch.setattr(rig, "until", until)
+    after = {"event": "tick", "slot": None, "delay": 0}
+    assert asyncio.run(asyncio.wait_for(Supervisor._anchor(rig, after), 10)) is False
+    assert asked > 0
 
 
 # What it writes

@@ -7,12 +7,30 @@ is part of those, takes 77 ms: 2.4 times as long, before every run (medians of f
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
 
+Answer = TypeVar("Answer")
 Reply = int | str | None | list["Reply"]
 """Bulk strings come as str; bytes that are no UTF-8 are kept as surrogates (PEP 383)."""
 
 _DEEPEST = 32
 _LIMIT = 16 * 1024 * 1024  # fakeredis sends a string of any length as one line.
+
+
+async def within(what: Awaitable[Answer], seconds: float) -> Answer:
+    """As `asyncio.wait_for`, which before Python 3.12 may swallow a cancellation: whoever waits then waits for ever.
+
+    Raises asyncio.TimeoutError. https://github.com/python/cpython/issues/86296
+    """
+    task = asyncio.ensure_future(what)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise asyncio.TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
 
 
 class ReplyError(Exception):
@@ -36,7 +54,7 @@ class Client:
     @classmethod
     async def connect(cls, host: str, port: int, *, timeout: float) -> Client:
         """Connect; raises OSError or asyncio.TimeoutError (which is an OSError from Python 3.11 on)."""
-        reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port, limit=_LIMIT), timeout)
+        reader, writer = await within(asyncio.open_connection(host, port, limit=_LIMIT), timeout)
         return cls(reader, writer, timeout)
 
     async def command(self, *words: str | int | float | bytes) -> Reply:
@@ -49,7 +67,7 @@ class Client:
             if self._closed:
                 raise ConnectionError("the connection to Redis is closed")
             try:
-                reply = await asyncio.wait_for(self._exchange(words), self._timeout)
+                reply = await within(self._exchange(words), self._timeout)
             except (EOFError, asyncio.LimitOverrunError, ValueError) as error:
                 self.close()
                 raise ConnectionError(f"the connection to Redis is lost: {error}") from error

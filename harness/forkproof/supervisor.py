@@ -443,7 +443,7 @@ class Supervisor:
             reader, writer = await asyncio.open_unix_connection(os.path.relpath(self.launch["broker_control"]))
             try:
                 writer.write(what.encode())
-                answer = (await asyncio.wait_for(reader.readline(), bound)).decode().strip()
+                answer = (await resp.within(reader.readline(), bound)).decode().strip()
             finally:
                 writer.close()
         except asyncio.TimeoutError:
@@ -926,13 +926,13 @@ class Supervisor:
                 return self._count_in(after["slot"]) > before
 
             # Who waits for messages ticks by them alone.
-            publishing = asyncio.create_task(self._publish(lambda: not ticked()))
+            over = False
+            publishing = asyncio.create_task(self._publish(lambda: not over and not ticked()))
             try:
                 return await self.until(ticked, bound, "tick")
             finally:
-                publishing.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await publishing
+                over = True
+                await publishing
         return True
 
     def _count_in(self, slot: int | None) -> int:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forkproof import proc
+from forkproof import proc, resp
 from forkproof.control import Budget
 from forkproof.supervisor import Supervisor, _catches, _Process
 
@@ -188,7 +188,7 @@ class Watcher(Supervisor):
             )  # fmt: skip
             code: int | None = None
             with contextlib.suppress(asyncio.TimeoutError):
-                code = await asyncio.wait_for(process.wait(), self.launch["bounds"]["answer"])
+                code = await resp.within(process.wait(), self.launch["bounds"]["answer"])
             if code is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
