@@ -2,7 +2,8 @@
 
     python benchmarks/advised.py [--repeat 1] [--from gthread_preload] [--app NAME]... [--budget 900]
 
-Starts from a deployment in which something is wrong, with the policy that every loop is meant once in each worker. That
+Starts from a deployment in which something is wrong, with the policy that each loop that the truth
+knows is meant once in each worker. That
 an app has one is known from `examples/truth.toml`: there it works in both workers in each phase, and ends in time at
 TERM. Prints what was found, and exits 1 where an app has one and none was found.
 """
@@ -54,7 +55,8 @@ def main() -> int:
     with check.open_checker(sys.executable, arguments.out) as checker:
         for app in arguments.app or truth.LOOPS:
             with truth_of_check.deployment(app, arguments.start) as what:
-                meant = replace(what, policies={"*": Policy.ONCE_PER_WORKER})
+                names = ["ThreadPoolExecutor-*" if name == "_worker" else name for name in truth.LOOPS[app]]
+                meant = replace(what, policies=dict.fromkeys(names, Policy.ONCE_PER_WORKER))
                 adviser = Adviser(checker, meant, repeat=arguments.repeat, budget_seconds=arguments.budget)
                 advice = adviser.advise()
             answers = [str(trial.candidate) for trial in advice.found] or (["as it is"] if advice.holds else [])
