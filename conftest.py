@@ -16,6 +16,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from forkproof import containment
+from forkproof.nest import Nests
 
 pytest_plugins = ["pytester"]
 
@@ -25,23 +26,28 @@ SETTLE_SECONDS = 1.0
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a process or an open file; the session that fork tests share comes up before we look."""
+    nests = None
     if "forkproof" in request.fixturenames:
-        _ = request.getfixturevalue("forkproof").session
+        nests = request.getfixturevalue("forkproof").session.around.nests
     processes, files, begun = _processes(), _files(), _ticks()
     yield
     deadline = time.monotonic() + SETTLE_SECONDS
-    while (left := _left(processes, files, begun)) and time.monotonic() < deadline:
+    while (left := _left(processes, files, begun, nests)) and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.01)
     if left:
         pytest.fail("the test left behind:\n" + "\n".join(left), pytrace=False)
 
 
-def _left(processes: set[tuple[int, int]], files: dict[int, str], begun: int) -> list[str]:
+def _left(processes: set[tuple[int, int]], files: dict[int, str], begun: int, nests: Nests | None) -> list[str]:
     # The kernel's list of children may miss one that is there, so what is older than the test is not the test's.
     new = {pid for pid, start in _processes() - processes if start >= begun}
-    left = [f"process {pid}: {containment.command_of(pid)}" for pid in new]
     now = _files()
+    if nests is not None:  # the session's, which makes them when it needs them
+        for pid in nests.pids:
+            new -= {pid, *(below.pid for below in containment.descendants(pid))}
+        now = {number: name for number, name in now.items() if number not in nests.descriptors}
+    left = [f"process {pid}: {containment.command_of(pid)}" for pid in new]
     if len(now) > len(files):
         left += [f"descriptor {number}: {name}" for number, name in now.items() if files.get(number) != name]
     return left

@@ -1,10 +1,13 @@
 """Runs fixed scenarios several times over, and tells how far the verdicts of the rounds agree.
 
-    python benchmarks/agreement.py [-n 100] [--rounds 3] [-j 2] [--seed 1] [--json FILE]
+    python benchmarks/agreement.py [-n 100] [--rounds 3] [-j 2] [--seed 1] [--boots] [--json FILE]
 
-The scenarios are those that `forkproof explore --seed` draws. Two shares are told: of scenarios whose verdict, the
-worst of their claims, is the same in each round, and of single claims. What differs is a race, or ours: each one is
-named, with how often it broke. Exits 1 where fewer than 99 % of the scenarios agree.
+The scenarios are those that `forkproof explore --seed` draws. With `--boots` the first round starts every server cold,
+the second one forks each from a nest, and so on in turn: what then differs and is no race is the warm start's doing.
+
+Two shares are told: of scenarios whose verdict, the worst of their claims, is the same in each round, and of single
+claims. What differs is a race, or ours: each one is named, with how often it broke. Exits 1 where fewer than 99 % of
+the scenarios agree.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,17 +80,25 @@ def main() -> int:
     parser.add_argument("-j", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target")
+    parser.add_argument("--boots", action="store_true", help="start cold and warm in turn")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="fpa-") as folder,
-        open_session(target_name=options.target, out=Path(folder)) as session,
+        open_session(target_name=options.target, out=Path(folder), warm=options.boots) as session,
     ):
         classes, lacks = explore.abilities(session.target)
         strategy = scenarios(worker_classes=classes, flags=session.target.patch_flags, without=lacks)
         every = explore.drawn(options.n, options.seed, strategy, session.can_run)
         rounds = []
+        nests = session.around.nests
+        if options.boots:
+            if nests is None:
+                parser.error("every server is started cold here: see docs/speed.md")
+            nests.eager = True
         for number in range(options.rounds):
+            if options.boots:
+                session.around = replace(session.around, nests=nests if number % 2 else None)
             with ThreadPoolExecutor(options.j) as pool:
                 rounds.append(list(pool.map(lambda what: verdicts_of(session, what), every)))
             print(f"round {number + 1} of {options.rounds}: {len(every)} scenarios", flush=True)

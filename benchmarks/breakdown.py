@@ -1,6 +1,6 @@
 """Where the time of a verdict goes: wall clock by phase, CPU seconds by process.
 
-    python benchmarks/breakdown.py [-n 20] [--seed 1] [--plain] [--target T] [--json FILE]
+    python benchmarks/breakdown.py [-n 20] [--seed 1] [--plain] [--warm] [--target T] [--json FILE]
 
 One scenario after another, those that `forkproof explore --seed` draws, or with `--plain` those of them without faults
 and parks. The phases are told by the supervisor's own events. `rest` is launching, what ended without being waited for,
@@ -101,12 +101,13 @@ def main() -> int:
     parser.add_argument("-n", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--warm", action="store_true", help="fork servers from nests")
     parser.add_argument("--target")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="fpb-") as folder,
-        open_session(target_name=options.target, out=Path(folder)) as session,
+        open_session(target_name=options.target, out=Path(folder), warm=options.warm) as session,
     ):
 
         def wanted(what: Scenario) -> bool:

@@ -1,12 +1,13 @@
 """Verdicts per second, beside what a user would write and beside what booting the servers takes at the least.
 
-    python benchmarks/throughput.py [-n 5] [--rounds 3] [-j 2 4] [--seed 1] [--target T] [--memory N] [--json FILE]
+    python benchmarks/throughput.py [-n 5] [--rounds 3] [-j 2 4] [--seed 1] [--warm]
+        [--target T] [--memory N] [--json FILE]
 
 Three ways with the same scenarios, those that `forkproof explore --seed` draws, in turn in each round:
 
 - naive: start gunicorn, sleep 2 s, read its output, TERM, wait (10 s at most, then KILL); one at a time;
 - floor: boot the same servers cold, send each one request, KILL them as soon as it is answered; no judging;
-- forkproof: full verdicts, by `Session.run`.
+- forkproof: full verdicts, by `Session.run`; with `--warm` of servers that are forked from nests.
 
 Floor and forkproof are run with each of the given -j, and the best of each is compared. CPU seconds are those of
 everything below this process and of itself, the broker and the control process included. Memory is the proportional
@@ -277,6 +278,7 @@ def main() -> int:
         "-j", type=int, nargs="+", default=[2, 4], help="how many servers at once; several are compared"
     )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--warm", action="store_true", help="fork servers of forkproof's from nests")
     parser.add_argument("--target")
     parser.add_argument("--memory", type=int, default=1, help="how many scenarios the memory of is measured")
     parser.add_argument("--json", type=Path)
@@ -286,7 +288,7 @@ def main() -> int:
     by_jobs: dict[Way, dict[int, list[Round]]] = {way: {jobs: [] for jobs in options.j} for way in (floor, verdict)}
     with (
         tempfile.TemporaryDirectory(prefix="fpt-") as folder,
-        open_session(target_name=options.target, out=Path(folder)) as session,
+        open_session(target_name=options.target, out=Path(folder), warm=options.warm) as session,
     ):
         classes, lacks = explore.abilities(session.target)
         strategy = scenarios(worker_classes=classes, flags=session.target.patch_flags, without=lacks)
@@ -308,6 +310,7 @@ def main() -> int:
     print(page(result))
     if options.json:
         data = {"schema": 1, "n": len(every), "seed": options.seed, "rounds": options.rounds, "target": versions}
+        data["warm"] = options.warm
         data |= {"cores": len(os.sched_getaffinity(0)), **result}
         options.json.write_text(json.dumps(data, indent=1) + "\n")
     return 0

@@ -121,6 +121,7 @@ ALLOWED = {
     "forkproof.observed": {"forkproof.claims", "forkproof.history", "forkproof.scenario", "forkproof.verdict"},
     "forkproof.cures": {"forkproof.observed", "forkproof.verdict"},
     "forkproof.nursery": {"forkproof.containment", "forkproof.supervisor", "forkproof.watcher"},
+    "forkproof.nest": {"forkproof.scenario"},
     "forkproof_strategies": {"forkproof_strategies", "forkproof.scenario", "forkproof.faults"},
 }  # fmt: skip
 
@@ -143,7 +144,8 @@ def test_judging_starts_nothing() -> None:
 def test_judging_launches_nothing() -> None:
     for name in ("forkproof.judge", "forkproof.known_issues", "forkproof.simplify"):
         launching = {
-            "forkproof.launch", "forkproof.session", "forkproof.nursery", "forkproof.supervisor", "forkproof.broker",
+            "forkproof.launch", "forkproof.session", "forkproof.nursery", "forkproof.nest", "forkproof.supervisor",
+            "forkproof.broker",
         }  # fmt: skip
         assert not imports(MODULES[name]) & (launching | PROCESSES), name
 

@@ -125,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("--broker", help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]")
     diff.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
     _lanes_options(diff)
+    _boots(diff)
     _output(diff)
     diff.set_defaults(run=_diff)
 
@@ -309,8 +310,14 @@ def _common(parser: argparse.ArgumentParser) -> None:
     _lanes_options(parser)
     parser.add_argument("--broker", help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
-    parser.add_argument("--cold", action="store_true", help="boot every server cold (so far the only way)")
+    _boots(parser)
     _output(parser)
+
+
+def _boots(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--cold", action="store_true", help="start every server anew (default)")
+    how.add_argument("--warm", action="store_true", help="fork servers from processes that hold their first imports")
 
 
 def _lanes_options(parser: argparse.ArgumentParser) -> None:
@@ -396,6 +403,7 @@ def _run(arguments: argparse.Namespace) -> int:
             broker_name=arguments.broker or before.get("broker", "embedded"),
             out=arguments.out,
             claims=names,
+            warm=arguments.warm,
         ) as session:
             session.target.require(what)
             for number in range(repeat):
@@ -690,6 +698,7 @@ def _explore(arguments: argparse.Namespace) -> int:
             broker_name=arguments.broker or "embedded",
             out=arguments.out,
             claims=names,
+            warm=arguments.warm,
         ) as session,
         CampaignProgress(console, quiet=arguments.quiet, until=until) as progress,
     ):
@@ -737,7 +746,11 @@ def _diff(arguments: argparse.Namespace) -> int:
         base, head = (
             stack.enter_context(
                 open_session(
-                    target_name=name, broker_name=arguments.broker or "embedded", out=arguments.out, claims=names
+                    target_name=name,
+                    broker_name=arguments.broker or "embedded",
+                    out=arguments.out,
+                    claims=names,
+                    warm=arguments.warm,
                 )
             )
             for name in chosen

@@ -169,7 +169,8 @@ EVENTS: Mapping[str, _Fields] = {
     "tasks": _has({"locked": _dict(_TEXT, _WHOLES)}, tasks=_dict(_TEXT, _dict(_TEXT, _WHOLE))),
     "booted": _has(seconds=_NUMBER),  # every slot of a watched app has answered
     "caused": _has(command=_TEXT, code=_maybe(_SIGNED)),  # a command of the user's that makes work
-    "launch": _has({"command": _TEXTS, "namespace": _FLAG}, arbiter=_WHOLE),
+    # `warm`: a nest has forked it.
+    "launch": _has({"command": _TEXTS, "namespace": _FLAG, "warm": _FLAG}, arbiter=_WHOLE),
     # `control` turns; `granted` seconds of an idle machine; `ticks` {`pid-start`: {cell: count}}, `gone` [`pid-start`].
     "sample": _has(
         {"turn": _WHOLE, "control": _WHOLE, "granted": _NUMBER, "gone": _TEXTS},

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from forkproof.broker import LONGEST_SOCKET, Broker
 from forkproof.control import Control
 from forkproof.errors import CouldNotDecide, RunFolderError, UsageError
 from forkproof.faults import REGISTRY
+from forkproof.nest import Nests, Plan, neutral
 from forkproof.nursery import Nursery
 from forkproof.scenario import LogStream, LoopKind, PatchSite, Scenario
 from forkproof.supervisor import NO_ROOM
@@ -67,6 +69,8 @@ class Shared:
     nursery: Nursery
     asked: Mapping[str, str] = field(default_factory=dict)
     """The target and broker as they were asked for, so that a replay can ask for the same."""
+    nests: Nests | None = None
+    """What servers are forked from; None where every one is to start cold."""
 
 
 def new_folder(out: Path, scenario: Scenario) -> Path:
@@ -135,7 +139,9 @@ def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = No
                 own = stack.enter_context(around.broker.another(folder / "broker"))
                 around = replace(around, broker=own)
             prepare(scenario, around, folder)
-            supervise(folder, around.nursery, stop)
+            nest = nest_for(scenario, around)
+            with nest or contextlib.nullcontext():
+                supervise(folder, around.nursery, stop, nest)
     except OSError as error:
         if error.errno in (*NO_ROOM, errno.EACCES):
             raise RunFolderError(_lost(folder, error, scenario)) from None
@@ -150,6 +156,7 @@ def prepare(scenario: Scenario, around: Shared, folder: Path) -> dict[str, Any]:
         "target": around.target.to_dict(),
         "command": command(scenario, around.target.executable, folder),
         "foreign": foreign(scenario),
+        "children": [["-c", _CHILD, str(folder / name)] for name in foreign(scenario)],
         "environment": environment(folder, scenario),
         "redis": {"host": around.broker.host, "port": around.broker.port, "db": around.broker.db},
         "client": around.broker.client(scenario.surroundings.broker),
@@ -169,6 +176,13 @@ def prepare(scenario: Scenario, around: Shared, folder: Path) -> dict[str, Any]:
     return plan
 
 
+def nest_for(scenario: Scenario, around: Shared) -> socket.socket | None:
+    """Where the server of a scenario may be asked for; None where it is to start cold."""
+    if around.nests is None or not around.target.has_fork_hooks:
+        return None
+    return around.nests.line(Plan(tuple(_server(scenario, around.target.executable)), neutral(scenario)))
+
+
 def bounds(scenario: Scenario) -> dict[str, float]:
     """`BOUNDS`; a boot may wait for parks at each fork, and its dozen records may be slow."""
     boot = BOUNDS["boot"] + (BOUNDS["park"] * scenario.server.workers if scenario.parks else 0)
@@ -183,13 +197,18 @@ def foreign(scenario: Scenario) -> list[str]:
 
 
 # What an entry point's script does: children in the background, and then gunicorn in its own place.
-_ENTRY = """while [ "$1" != -- ]; do sh -c 'read code < "$0"; exit "$code"' "$1" & shift; done; shift; exec "$@\""""
+_CHILD = 'read code < "$0"; exit "$code"'
+_ENTRY = f"""while [ "$1" != -- ]; do sh -c '{_CHILD}' "$1" & shift; done; shift; unset PWD; exec "$@\""""
 
 
 def command(scenario: Scenario, python: str, folder: Path) -> list[str]:
     """The server's command line. `patch_all` at interpreter start is gevent's own `python -m gevent.monkey`."""
     pipes = [str(folder / name) for name in foreign(scenario)]
-    words = ["/bin/sh", "-c", _ENTRY, "sh", *pipes, "--", python] if pipes else [python]
+    return [*(["/bin/sh", "-c", _ENTRY, "sh", *pipes, "--"] if pipes else []), *_server(scenario, python)]
+
+
+def _server(scenario: Scenario, python: str) -> list[str]:
+    words = [python]
     for patch in scenario.patches:
         if patch.site is PatchSite.INTERPRETER_START:
             words += ["-m", "gevent.monkey"]
@@ -201,11 +220,12 @@ def command(scenario: Scenario, python: str, folder: Path) -> list[str]:
 _CONFIG = str(PAYLOAD / "forkproof_payload" / "conf.py")
 
 
-def environment(folder: Path, scenario: Scenario) -> dict[str, str]:
-    """The server's whole environment."""
+def environment(folder: Path, scenario: Scenario | None = None) -> dict[str, str]:
+    """The server's whole environment; a nest's where there is no scenario."""
     passed = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     # A fork server's socket lies deep below the folder for temporary files: by its short name the kernel takes it.
-    fork_server = any(loop.kind is LoopKind.PROCESS_FORKSERVER for loop in scenario.loops)
+    loops = () if scenario is None else scenario.loops
+    fork_server = any(loop.kind is LoopKind.PROCESS_FORKSERVER for loop in loops)
     return {
         **passed,
         "FORKPROOF_RUN": str(folder),
@@ -217,10 +237,12 @@ def environment(folder: Path, scenario: Scenario) -> dict[str, str]:
     }
 
 
-def supervise(folder: Path, nursery: Nursery, stop: threading.Event | None = None) -> None:
+def supervise(
+    folder: Path, nursery: Nursery, stop: threading.Event | None = None, nest: socket.socket | None = None
+) -> None:
     """Run the supervisor, which ends when we do."""
     with (folder / "supervisor.log").open("wb") as log:
-        code = nursery.run(folder, log.fileno(), stop)
+        code = nursery.run(folder, log.fileno(), stop, nest)
     if code in NO_ROOM:
         raise OSError(code, os.strerror(code))
     if code != 0 and not (stop is not None and stop.is_set()):
@@ -254,3 +276,9 @@ def _lost(folder: Path, error: OSError, scenario: Scenario) -> str:
 def namespace() -> tuple[str, ...]:
     """How a run gets a pid namespace here; empty where the machine allows none."""
     return containment.namespace_prefix()
+
+
+def may_fork_from_nests() -> bool:
+    """Whether a nest may fork into a run's namespaces here: in those of a user who is not root it would have rights."""
+    prefix = namespace()
+    return bool(prefix) and "--user" not in prefix

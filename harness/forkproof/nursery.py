@@ -49,10 +49,10 @@ def main(control: int, namespace: str) -> None:
                 with line, contextlib.suppress(OSError):  # nobody may wait for it any more
                     line.sendall(b"%d" % code)
                 continue
-            folder, descriptors, _, _ = socket.recv_fds(asked, _LONGEST_PATH, 2)
+            folder, descriptors, _, _ = socket.recv_fds(asked, _LONGEST_PATH, 3)
             if not folder:
                 return
-            line, log = socket.socket(fileno=descriptors[0]), descriptors[1]
+            line, log, *nest = socket.socket(fileno=descriptors[0]), *descriptors[1:]
             for one in descriptors:
                 os.set_inheritable(one, False)
             pid = os.fork()
@@ -61,8 +61,9 @@ def main(control: int, namespace: str) -> None:
                 for pidfd, (_, other) in waited.items():
                     os.close(pidfd)
                     other.close()  # else another run's end would not be seen
-                _begin(os.fsdecode(folder), line, log, namespace)
-            os.close(log)
+                _begin(os.fsdecode(folder), line, log, namespace, nest)
+            for one in (log, *nest):
+                os.close(one)
             with contextlib.suppress(OSError):
                 line.sendall(_BEGUN)
             pidfd = os.pidfd_open(pid)
@@ -70,7 +71,7 @@ def main(control: int, namespace: str) -> None:
             poll.register(pidfd, select.POLLIN)
 
 
-def _begin(folder: str, line: socket.socket, log: int, namespace: str) -> NoReturn:
+def _begin(folder: str, line: socket.socket, log: int, namespace: str, nest: Sequence[int]) -> NoReturn:
     """Become the supervisor of a run, or its parent where it is in a namespace of its own."""
     code = 1
     try:
@@ -87,11 +88,13 @@ def _begin(folder: str, line: socket.socket, log: int, namespace: str) -> NoRetu
             pid = os.fork()
             if pid:
                 line.close()
+                for one in nest:
+                    os.close(one)
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 os._exit(status if status >= 0 else 128 - status)
             containment.begin_namespace()
         kind = watcher.Watcher if os.path.exists(os.path.join(folder, watcher.PLAN)) else supervisor.Supervisor
-        supervisor.main(folder, line.fileno(), host, kind)
+        supervisor.main(folder, line.fileno(), host, kind, nest[0] if nest else None)
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
@@ -123,25 +126,29 @@ class Nursery:
     ) -> None:
         self._end()
 
-    def run(self, folder: Path, log: int, stop: threading.Event | None = None) -> int | None:
+    def run(
+        self, folder: Path, log: int, stop: threading.Event | None = None, nest: socket.socket | None = None
+    ) -> int | None:
         """Supervise the run in `folder`, and return how the supervisor ended; None where nobody could tell.
 
-        It writes what it has to say to the descriptor `log`. When `stop` is set, it is told that nobody waits.
+        It writes what it has to say to the descriptor `log`. When `stop` is set, it is told that nobody waits. At
+        `nest` it may ask for the server.
         """
+        descriptors = [log] if nest is None else [log, nest.fileno()]
         for _ in range(2):
-            answer = self._run(folder, log, stop)
+            answer = self._run(folder, descriptors, stop)
             if answer.startswith(_BEGUN):
                 code = answer.removeprefix(_BEGUN)
                 return int(code) if code else None
             # It was ended before it had heard.
         return None
 
-    def _run(self, folder: Path, log: int, stop: threading.Event | None) -> bytes:
+    def _run(self, folder: Path, descriptors: Sequence[int], stop: threading.Event | None) -> bytes:
         answer = b""
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
-                self._ask(folder, (theirs.fileno(), log))
+                self._ask(folder, (theirs.fileno(), *descriptors))
             told = select.poll()
             told.register(ours, select.POLLIN)
             try:

@@ -48,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fork-broker", metavar="B", default="embedded",
         help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]",
     )  # fmt: skip
+    group.addoption("--fork-warm", action="store_true", help="fork servers from processes that hold their imports")
     group.addoption("--fork-out", metavar="DIR", type=os.path.abspath, help="keep every run's folder in DIR")
 
 
@@ -139,6 +140,7 @@ class Shared:
     def __init__(self, config: pytest.Config) -> None:
         self._target: str | None = config.getoption("fork_target")
         self._broker: str = config.getoption("fork_broker")
+        self._warm: bool = config.getoption("fork_warm")
         self._out: str | None = config.getoption("fork_out")
         self._stack = contextlib.ExitStack()
         self._session: Session | None = None
@@ -169,7 +171,7 @@ class Shared:
         else:
             folder = Path(self._out)
         session = self._stack.enter_context(
-            open_session(target_name=self._target, broker_name=self._broker, out=folder),
+            open_session(target_name=self._target, broker_name=self._broker, out=folder, warm=self._warm),
         )
         self.out.append(folder)
         return session
@@ -190,6 +192,8 @@ class Shared:
             words += ["--target", self._target]
         if self._broker != "embedded":
             words += ["--broker", self._broker]
+        if self._warm:
+            words.append("--warm")
         return " ".join(words)
 
     def close(self) -> None:

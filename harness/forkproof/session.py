@@ -16,6 +16,7 @@ from forkproof.errors import BrokerError, CouldNotDecide, ForkproofError, Histor
 from forkproof.history import History
 from forkproof.judge import RunReport, judge, launched, server_log
 from forkproof.launch import Shared
+from forkproof.nest import Nests
 from forkproof.nursery import Nursery
 from forkproof.scenario import Loop, LoopStart, Policy, Scenario, Server
 from forkproof.storage import Pruner
@@ -108,8 +109,12 @@ def open_session(
     broker_name: str = "embedded",
     out: Path,
     claims: Collection[str] | None = None,
+    warm: bool = False,
 ) -> Iterator[Session]:
-    """A session with its broker and control process running; both end with it, or with this process."""
+    """A session with its broker and control process running; both end with it, or with this process.
+
+    `warm` has servers forked from nests, where the machine and the target allow it; else each is started anew.
+    """
     plugins.require(faults.extend, claim_registry.extend)
     chosen = target.find(target_name)
     spec = broker.parse(broker_name)
@@ -119,9 +124,11 @@ def open_session(
             broker.start(spec, folder) as redis,
             Control(folder) as control,
             Nursery(folder, launch.namespace()) as nursery,
+            Nests(folder, launch.environment) as nests,
         ):
             asked = {"target": chosen.executable, "broker": str(spec)}
-            yield Session(Shared(chosen, redis, control, out, nursery, asked), claims)
+            used = nests if warm and launch.may_fork_from_nests() else None
+            yield Session(Shared(chosen, redis, control, out, nursery, asked, used), claims)
     finally:
         launch.remove_folder(folder)
 

@@ -18,10 +18,11 @@ import os
 import re
 import resource
 import signal
+import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISREG
@@ -55,6 +56,8 @@ _LIMITS_EVERY = 25
 """Samples between two looks at what is slow to look at."""
 _HALTED_EVERY = 5
 """Samples between two looks at who stands still."""
+NEST_SECONDS = 10.0
+"""Seconds of wall time that a nest may take to fork a server, which is a few ms, behind others that ask it."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Why a run folder cannot be written to any more; the supervisor then exits with that number."""
 _SUBSCRIBING = ("listen", "get_message")
@@ -86,10 +89,11 @@ class _Process:
 class Supervisor:
     """Drives one run; see the module."""
 
-    def __init__(self, folder: Path, host: int | None = None) -> None:
-        """`host` is a descriptor of the /proc that knows Redis by its pid."""
+    def __init__(self, folder: Path, host: int | None = None, nest: int | None = None) -> None:
+        """`host` is a descriptor of the /proc that knows Redis by its pid; at `nest` one may ask for a server."""
         self.folder = folder
         self._host = host
+        self._nest = nest
         self.scenario: dict[str, Any] = json.loads((folder / "scenario.json").read_bytes())
         self.launch: dict[str, Any] = json.loads((folder / "launch.json").read_bytes())
         if any(fault["fault"] not in REGISTRY for fault in self.scenario["faults"]):
@@ -1011,10 +1015,15 @@ class Supervisor:
         command: list[str] = self.launch["command"]
         log = os.open(self.folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         null = os.open(os.devnull, os.O_RDONLY)
-        self.arbiter_pid = os.posix_spawn(
+        environment: dict[str, str] = self.launch["environment"]
+        children = [word for words in self.launch.get("children", ()) for word in words]
+        said = [os.getcwd(), str(len(children) // 3), *children]
+        said += [f"{name}={value}" for name, value in environment.items()]
+        forked = None if self._nest is None else _forked(self._nest, ["server", *said], null, log)
+        self.arbiter_pid = forked or os.posix_spawn(
             command[0],
             command,
-            self.launch["environment"],
+            environment,
             setsid=True,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, null, 0),
@@ -1025,7 +1034,8 @@ class Supervisor:
         os.close(log)
         os.close(null)
         self._foreign = dict.fromkeys((self.folder / name for name in self.launch["foreign"]), 0)
-        self.record("launch", command=command, arbiter=self.arbiter_pid, namespace=os.getpid() == 1)
+        alone, warm = os.getpid() == 1, forked is not None
+        self.record("launch", command=command, arbiter=self.arbiter_pid, namespace=alone, warm=warm)
 
     @contextlib.asynccontextmanager
     async def watching(self, abandon: Callable[[], object]) -> AsyncIterator[None]:
@@ -1050,6 +1060,30 @@ class Supervisor:
     def _woken(self, watch: _Watch) -> None:
         watch.read()
         self.observe()
+
+
+def _forked(nest: int, words: Sequence[str], null: int, log: int) -> int | None:
+    """Have a nest fork the server into the namespaces that this process has begun, as its child: the pid.
+
+    None where it cannot, or has not within its time: then none is there, and none comes later.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(NEST_SECONDS)
+    namespaces = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("pid", "mnt")]
+    try:
+        with ours, theirs, socket.socket(fileno=nest) as line:
+            socket.send_fds(line, [os.fsencode("\0".join(words))], [theirs.fileno(), null, log, *namespaces])
+            theirs.close()  # else the nest's end would not be seen
+            pid, orphaned = ours.recv(16), ours.recv(1)
+            if not (pid and orphaned):
+                return None
+            ours.sendall(orphaned)
+            return int(pid)
+    except OSError:
+        return None
+    finally:
+        for descriptor in namespaces:
+            os.close(descriptor)
 
 
 def understood(body: bytes, token: str) -> dict[str, Any]:
@@ -1247,8 +1281,8 @@ async def _http_get(host: str, port: int, path: str) -> tuple[int, bytes]:
     return int(status[0]), body
 
 
-async def _supervise(folder: Path, lifeline: int, host: int, kind: type[Supervisor]) -> None:
-    supervisor = kind(folder, host)
+async def _supervise(folder: Path, lifeline: int, host: int, kind: type[Supervisor], nest: int | None) -> None:
+    supervisor = kind(folder, host, nest)
     loop = asyncio.get_running_loop()
     course = asyncio.create_task(supervisor.run())
 
@@ -1270,14 +1304,14 @@ async def _supervise(folder: Path, lifeline: int, host: int, kind: type[Supervis
                 raise
 
 
-def main(folder: str, lifeline: int, host: int, kind: type[Supervisor] = Supervisor) -> None:
+def main(folder: str, lifeline: int, host: int, kind: type[Supervisor] = Supervisor, nest: int | None = None) -> None:
     """Run what `folder` says; `lifeline` is a descriptor whose end of file means that nobody waits any more.
 
-    `host` is one of the /proc of the namespace that Redis is in.
+    `host` is one of the /proc of the namespace that Redis is in; at `nest` a server may be asked for.
     """
     containment.become_subreaper()
     try:
-        asyncio.run(_supervise(Path(folder), lifeline, host, kind))
+        asyncio.run(_supervise(Path(folder), lifeline, host, kind, nest))
     except asyncio.CancelledError:
         sys.exit(1)
     except OSError as error:

@@ -37,8 +37,8 @@ _HANGS = 2.5
 class Watcher(Supervisor):
     """Drives one run of the user's own app; see the module."""
 
-    def __init__(self, folder: Path, host: int) -> None:
-        super().__init__(folder, host)
+    def __init__(self, folder: Path, host: int, nest: int | None = None) -> None:
+        super().__init__(folder, host, nest)
         self.plan: dict[str, Any] = json.loads((folder / PLAN).read_bytes())
         self._looks = 0
         self._seen: set[str] = set()
