@@ -123,13 +123,13 @@ def test_the_page_and_the_table_have_every_row() -> None:
 
 @pytest.mark.fork
 def test_a_small_scope_is_run_resumed_and_run_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, short_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Shelf, "python", lambda self, lane: Path(sys.executable))
     monkeypatch.setattr(Shelf, "build", lambda self, lane, anew=False: Path(sys.executable))
     only = ["patch=config_first_line", "preload=false", "start=config_import", "kind=thread", "worker_class=sync"]
     words = [word for text in only for word in ("--only", text)]
-    words += ["--out", str(tmp_path / "o"), "--rows", str(tmp_path / "rows"), "--csv", str(tmp_path / "x.csv")]
+    words += ["--out", str(short_folder), "--rows", str(tmp_path / "rows"), "--csv", str(tmp_path / "x.csv")]
 
     def call(*more: str) -> tuple[object, str]:
         with pytest.raises(SystemExit) as left:
@@ -138,7 +138,7 @@ def test_a_small_scope_is_run_resumed_and_run_again(
 
     code, told = call("--again", "2", "--html", str(tmp_path / "x.html"))
     assert (code, "2 run again: 0 came to something else" in told) == (0, True), told
-    table = {line["id"]: line for line in csv.DictReader((tmp_path / "x.csv").open())}
+    table = {line["id"]: line for line in csv.DictReader((tmp_path / "x.csv").read_text().splitlines())}
     copied = table["config_first_line-patched-no_preload-config_import-thread-sync-2"]
     assert copied["runs_in"] == "arbiter; worker 0 (copy); worker 1 (copy)"
     native = table["config_first_line-native-no_preload-config_import-thread-sync-2"]
