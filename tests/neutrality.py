@@ -62,6 +62,8 @@ def snapshots(session: Session, what: Scenario, *, warm: bool) -> dict[str, Snap
     nests = session.around.nests
     assert nests is not None
     nests.eager = True
+    if warm:  # the second one that a nest forks: the first may have left something in it
+        launch.remove_folder(launch.launch(what, session.around))
     folder = launch.launch(what, session.around if warm else replace(session.around, nests=None))
     found: dict[str, Snapshot] = {}
     for moment in MOMENTS:

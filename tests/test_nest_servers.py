@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from neutrality import deployment, differences, observed, snapshots
 
-from forkproof import launch
+from forkproof import containment, launch
 from forkproof.history import History
 from forkproof.judge import judge
 from forkproof.scenario import Scenario, from_dict
@@ -34,6 +34,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
             pytest.skip("no nest can be here: it takes a pid namespace of root's, and Python 3.7")
         one.around.nests.eager = True
         yield one
+    assert not [stat for stat in containment.carrying(folder) if stat.state != "Z"]
 
 
 @pytest.mark.parametrize(

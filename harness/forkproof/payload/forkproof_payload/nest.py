@@ -20,7 +20,8 @@ _PATHS = ("FORKPROOF_RUN", "HOME", "TMPDIR")
 
 def wait(plan):
     """Import what `plan` says after its descriptor; return in each server that is asked for, and nowhere else."""
-    # What one needs here may be patched, or missing in a server that starts: only what is built in is used.
+    # What one needs here may be patched, or missing in a server that starts: only what is built in is used. With a
+    # patched os.fork or os.waitpid there would be a hub, which all servers would share, and which ends no nest.
     import _signal
     import _socket
 
@@ -48,7 +49,7 @@ def wait(plan):
         try:
             if what == b"nest":
                 setns(own, _NEW_PIDS)  # not where the last server is
-                if posix.fork() == 0:  # os.fork may be gevent's, which would make a hub
+                if posix.fork() == 0:
                     asked.close()
                     _bring(said.decode())
                     captured = _captured(old)
@@ -73,7 +74,7 @@ def _ready(asked):
 def _reap(how):
     """Collect the nests that were forked from this one and have ended; wait for them where nobody asks any more."""
     try:
-        while os.waitpid(-1, how)[0]:
+        while posix.waitpid(-1, how)[0]:
             pass
     except ChildProcessError:
         pass
@@ -86,7 +87,7 @@ def _hatch(told, descriptors, setns):
     try:
         setns(pids, _NEW_PIDS)
         middle = posix.fork()
-        if middle and os.waitpid(middle, 0)[1] == 0:
+        if middle and posix.waitpid(middle, 0)[1] == 0:
             told.send(b"+")
     finally:
         if middle != 0:
