@@ -52,6 +52,11 @@ def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     assert sorted(leads_nowhere(tmp_path)) == ["a.html: b.html#y", "a.html: c.html"]
 
 
+def test_each_page_stands_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").split()
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"} <= set(index)
+
+
 @pytest.mark.fork  # starts no server, but takes its time
 def test_the_site(tmp_path: Path) -> None:
     pytest.importorskip("sphinx", reason="pip install '.[docs]'")
