@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from forkproof import claims, expectation, files, known_issues, scenario
+from forkproof import claims, expectation, files, known_issues, scenario, tables
 from forkproof.claims.base import clock, who
 from forkproof.claims.fork_phase import stood_at_fork
 from forkproof.errors import RunFolderError, UsageError
@@ -353,9 +353,7 @@ def launched(folder: Path) -> Launched:
     try:
         return Launched.model_validate_json(files.read(folder / "launch.json"))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part)[:40] for part in first["loc"])
-        why = f"{where}: {first['msg']}" if where else first["msg"]
+        why = tables.first_problem(error)
     except OSError as error:
         why = str(error.strerror)
     raise UsageError(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from forkproof import files
+from forkproof import files, tables
 from forkproof.errors import ScenarioError, UsageError
 from forkproof.scenario import from_dict
 
@@ -164,9 +164,7 @@ def read(path: Path) -> Found:
     try:
         return Found.model_validate_json(files.read(path, MOST))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part)[:40] for part in first["loc"])
-        why = f"{where}: {first['msg']}" if where else first["msg"]
+        why = tables.first_problem(error)
     except OSError as error:
         why = str(error.strerror)
     raise UsageError(f"{path}: is not the report of a campaign: {why}. Give a file that `explore --json` wrote.")
