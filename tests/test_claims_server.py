@@ -342,6 +342,7 @@ def test_a_bad_line(line: str) -> None:
 
 
 OWN = "Exception ignored: AssertionError in gevent"
+MAIN = "<greenlet.greenlet object at 0x7f (otid=0x5) current active started main> failed with SystemExit"
 NOTIFY = "gevent.AbstractLinkable._notify_links"
 BEFORE = [
     "[100] [INFO] Booting worker with pid: 110",
@@ -364,6 +365,7 @@ AFTER = [
     [
         (BEFORE, "callback failed with AssertionError in gevent", f", raised in {NOTIFY}: {BEFORE[3]!r}"),
         (BEFORE[-1:], "callback failed with AssertionError", ""),
+        ([MAIN], "greenlet failed with SystemExit", ""),
         (AFTER, OWN, ", raised in after_fork_in_child: 'AssertionError:'"),
         (
             [line.replace("/lib/gevent/", "/app/") for line in AFTER],

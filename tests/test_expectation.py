@@ -304,6 +304,25 @@ def test_a_queue_of_gevents_is_not_for_native_threads() -> None:
     assert expected(deployment({**shared, "body": "sleep"}), QUIET) is HOLD
 
 
+@pytest.mark.parametrize(
+    ("server", "fault", "answer"),
+    [
+        ({}, {"fault": "int"}, MAY),
+        ({}, {"fault": "usr2"}, MAY),
+        ({}, {"fault": "usr2", "options": {"rollback": 1}}, HOLD),
+        ({}, {"fault": "term"}, HOLD),
+        (SYNC, {"fault": "int"}, HOLD),
+    ],
+    ids=str,
+)
+def test_a_gevent_worker_may_leave_before_the_greenlet_that_ends_it(
+    server: dict[str, Any], fault: dict[str, Any], answer: Expectation
+) -> None:
+    what = from_dict({**deployment(INIT, **server).to_dict(), "faults": [fault]})
+    assert expect(what, QUIET, None, VERSIONS, "greenlet failed with SystemExit")[0] is answer
+    assert expect(what, QUIET, None, VERSIONS, "Greenlet failed with ValueError")[0] is HOLD
+
+
 def test_a_copy_may_read_what_the_arbiter_waits_for() -> None:
     for body, answer in (("blpop", MAY), ("sleep", HOLD)):
         what = deployment({"start": "on_starting", "body": body, "policy": ARBITER}, EARLY, **SYNC)

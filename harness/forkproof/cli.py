@@ -498,10 +498,12 @@ def _campaign(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace) -> int:
     from forkproof.reports import serve
 
-    with serve.Server(serve.Folder(arguments.folder), arguments.port, verbose=arguments.verbose) as server:
+    with (
+        serve.Server(serve.Folder(arguments.folder), arguments.port, verbose=arguments.verbose) as server,
+        contextlib.suppress(KeyboardInterrupt),  # the way in which it ends, from when it says so
+    ):
         print(f"{server.address}  shows {arguments.folder} to this machine alone; Ctrl-C ends it", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):  # the way in which it ends
-            server.serve_forever()
+        server.serve_forever()
     return 0
 
 

@@ -21,6 +21,8 @@ Sources, by the letter that the code gives:
      https://docs.python.org/3/library/concurrent.futures.html
  [I] Flask-SocketIO, "Initialization": which `async_mode` is taken where none is given, by what is installed.
      https://flask-socketio.readthedocs.io/en/latest/api.html
+ [Q] gunicorn's maintainer, of a traceback that a gevent worker prints at its end by Ctrl-C: no defect, but brutal.
+     https://github.com/benoitc/gunicorn/issues/3239
  [P] Python, "multiprocessing": a daemonic process is ended by its parent's exit; a killed parent ends nothing.
      https://docs.python.org/3/library/multiprocessing.html
  [R] Redis, "Distributed locks": a key that is set if it is not there has one holder, until it expires; and "BLPOP": an
@@ -703,6 +705,11 @@ def expect(
     model = _Model(scenario, versions)
     if claim == "quiet_runtime" and how.endswith("AssertionError in gevent") and model.patches_as_documented:
         return Expectation.MUST_HOLD, "gevent's own assertions hold wherever it is used as documented [G]"
+    if claim == "quiet_runtime" and how == "greenlet failed with SystemExit" and _quits_in_a_greenlet(scenario):
+        return (
+            Expectation.MAY_BREAK,
+            "at INT and QUIT a greenlet exits for its gevent worker, which may leave first [Q]",
+        )
     rule = _RULES.get(claim)
     if rule is None:
         return Expectation.MAY_BREAK, "nothing is written down about it"
@@ -1108,6 +1115,14 @@ def _plain(model: _Model, but_for: Callable[[_Model, Loop], bool] = lambda model
         and all((loop.daemon and loop.kind not in _WAITED_FOR) or but_for(model, loop) for loop in loops)
         and not model.held_up
         and not any(model.talks_at_fork(process) for process in model.everyone)
+    )
+
+
+def _quits_in_a_greenlet(scenario: Scenario) -> bool:
+    """Whether a master tells gevent workers to QUIT: at INT, and at a USR2 that is not rolled back."""
+    return scenario.server.worker_class.is_gevent and any(
+        fault.fault == "int" or (fault.fault == "usr2" and not fault.options.get("rollback"))
+        for fault in scenario.faults
     )
 
 

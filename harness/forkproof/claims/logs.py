@@ -22,7 +22,7 @@ _NOISE = re.compile(
 )
 
 
-_FAILED = re.compile(r"<(\w+) .*> failed with (\w+)")
+_FAILED = re.compile(r"<(?:\w+\.)*(\w+) .*> failed with (\w+)")
 _RAISED = re.compile(r"(?:[a-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Warning))\b")
 _FRAME = re.compile(r'  File "(.*)", line \d+, in (.+)')
 _TRACEBACK = "Traceback (most recent call last):"
