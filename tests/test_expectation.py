@@ -355,6 +355,14 @@ def test_a_child_of_the_master_is_of_no_worker() -> None:
     assert expected(deployment({**spawned, "start": "post_worker_init"}, **SYNC), MESSAGES) is HOLD
 
 
+def test_nobody_takes_what_comes_when_the_only_one_was_killed() -> None:
+    for start, workers, answer in (("on_starting", 1, BREAK), ("post_worker_init", 2, HOLD)):
+        loop = {"kind": "process", "body": "blpop", "policy": SERVICE, "start": start}
+        killed = {"fault": "kill_child", **({"slot": 0} if start == "post_worker_init" else {})}
+        what = from_dict({**deployment(loop, workers=workers, **SYNC).to_dict(), "faults": [killed]})
+        assert expected(what, MESSAGES) is answer
+
+
 def test_a_queue_of_gevents_has_no_mutex() -> None:
     kind = {"kind": "native_thread", "body": "sleep"}
     assert expected(parked("queue_mutex", **kind), LOCKED) is BREAK

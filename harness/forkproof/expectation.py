@@ -851,11 +851,11 @@ def _dead(model: _Model, loop: Loop) -> Answer:
 
 
 def _messages(model: _Model, loop: Loop) -> Answer:
-    units = [unit for window in model.windows for unit in model.units_of(loop.name, window)]
-    if any(unit.copied for unit, _, _ in units):
+    windows = [model.units_of(loop.name, window) for window in model.windows]
+    if any(unit.copied for units in windows for unit, _, _ in units):
         return Expectation.MAY_BREAK, "copies may share one connection, and then each message reaches any of them [G]"
     if loop.competes and loop.guard is Guard.NONE:
-        return _taken_once(loop, [(process, advances) for _, process, advances in units])
+        return _merge(_taken_once(loop, [(process, advances) for _, process, advances in units]) for units in windows)
     if _hurries_nobody(model, loop):
         # Messages are counted, wherever they are handled.
         anywhere = loop.policy is Policy.ARBITER_ONLY
