@@ -93,6 +93,22 @@ def test_the_socket_file_leads_to_the_same_data(kind: str, short_folder: Path) -
             pubsub.close()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_client_is_told_with_its_subscriptions(kind: str, short_folder: Path) -> None:
+    with broker.start(broker.parse(kind), short_folder) as started, redis.Redis(port=started.port) as client:
+        pubsub = client.pubsub()
+        pubsub.subscribe("a", "b")
+        pubsub.psubscribe("c*")
+        for _ in range(3):
+            assert pubsub.get_message(timeout=10) is not None
+        told = {(one["sub"], one["psub"]) for one in client.client_list()}
+        assert told == {("0", "0"), ("2", "1")}
+        pubsub.unsubscribe("a")
+        assert pubsub.get_message(timeout=10) is not None
+        assert ("1", "1") in {(one["sub"], one["psub"]) for one in client.client_list()}
+        pubsub.close()
+
+
 def test_publish_counts_its_receivers(embedded: broker.Broker) -> None:
     heard: list[bytes] = []
     import redis  # here, as the quick tests pay for every import at the top

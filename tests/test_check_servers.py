@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from schema import validate
 from test_cli import Run, run, tmp_path
 
-from forkproof import target
+from forkproof import broker, target
 from forkproof.plugin import Forkproof
 
 __all__ = ["run", "tmp_path"]
@@ -239,3 +240,43 @@ def test_a_pool_of_processes_is_well(run: Run, tmp_path: Path) -> None:
     assert not [claim for claim in claims if claim["name"] == "no_starved_greenlet" and claim["verdict"] == "broken"], (
         out
     )
+
+
+HEARS = """\
+import os, threading
+import redis
+
+def listen():
+    pubsub = redis.Redis.from_url(os.environ["REDIS_URL"]).pubsub()
+    pubsub.subscribe("orders")
+    for _ in pubsub.listen():
+        pass
+
+threading.Thread(target=listen, daemon=True).start()
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+
+
+@pytest.mark.parametrize("kind", ["embedded", "redis-server"])
+def test_a_redis_tells_who_is_subscribed(kind: str, run: Run, tmp_path: Path) -> None:
+    if kind != "embedded" and not shutil.which(kind):
+        pytest.skip(f"no {kind} is installed")
+    place = write(tmp_path, HEARS, "workers = 2\n")
+    with broker.start(broker.parse(kind), tmp_path) as redis:  # as one's own, which is named by its URL
+        code, out, err = run(
+            "check", "app:app", "--chdir", place, "--quick", "--redis", redis.url, "--json", "report.json"
+        )
+    assert code == 0, out + err
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    validate(report, "check")
+    (told,) = report["redis"]
+    assert (told["address"], told["after"], told["error"]) == (f"127.0.0.1:{redis.port}", "boot", None)
+    assert told["channels"] == {"orders": 2}
+    assert [(one["role"], one["slot"], one["connections"], one["subscriptions"]) for one in told["processes"]] == [
+        ("worker", 0, 1, 1),
+        ("worker", 1, 1, 1),
+    ]
+    assert "channel orders" in out

@@ -78,7 +78,11 @@ ALLOWED = {
     "forkproof.proc": set[str](),
     "forkproof.crowd": {"forkproof.proc"},
     "forkproof.outside": {"forkproof.proc", "forkproof.containment"},
-    "forkproof.inspection": {"forkproof.proc", "forkproof.containment", "forkproof.resp", "forkproof.errors"},
+    "forkproof.subscriptions": {"forkproof.resp"},
+    "forkproof.subscribers": {"forkproof.history"},
+    "forkproof.inspection": {
+        "forkproof.proc", "forkproof.containment", "forkproof.resp", "forkproof.subscriptions", "forkproof.errors",
+    },
     "forkproof.plugins": {"forkproof.errors"},
     "forkproof.faults": {"forkproof.faults", "forkproof.plugins"},
     "forkproof.scenario": {"forkproof.faults", "forkproof.files", "forkproof.errors"},
@@ -117,7 +121,9 @@ ALLOWED = {
     },
     "forkproof.reproducer.source": {"forkproof.scenario"},
     "forkproof.reproducer.checks": {"forkproof.patching", "forkproof.reproducer.source", "forkproof.scenario"},
-    "forkproof.watcher": {"forkproof.control", "forkproof.proc", "forkproof.resp", "forkproof.supervisor"},
+    "forkproof.watcher": {
+        "forkproof.control", "forkproof.proc", "forkproof.resp", "forkproof.subscriptions", "forkproof.supervisor",
+    },
     "forkproof.observed": {"forkproof.claims", "forkproof.history", "forkproof.scenario", "forkproof.verdict"},
     "forkproof.cures": {"forkproof.observed", "forkproof.verdict"},
     "forkproof.nursery": {"forkproof.containment", "forkproof.supervisor", "forkproof.watcher"},

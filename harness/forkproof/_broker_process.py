@@ -130,6 +130,7 @@ def _serve_fakeredis(port: int, report: int) -> NoReturn:
     import redis
     from fakeredis import TcpFakeServer
     from fakeredis._helpers import SimpleError
+    from fakeredis.model import ClientInfo
 
     class Server(TcpFakeServer):
         # A burst of workers connects at once; with the 5 of socketserver some would wait a second for a new SYN.
@@ -154,6 +155,19 @@ def _serve_fakeredis(port: int, report: int) -> NoReturn:
             connection, _ = door.accept()
             server.process_request(connection, (SOCKET, number))
 
+    class Info(ClientInfo):
+        """A line of CLIENT LIST, which counts no subscriptions in fakeredis 2.40."""
+
+        def __init__(self, sock: Any) -> None:
+            super().__init__()
+            self._of = {"sub": fake.subscribers, "psub": fake.psubscribers, "ssub": fake.ssubscribers}
+            self._sock = sock
+            self.update(sock._client_info)
+
+        def items(self) -> Any:
+            counts = {name: sum(self._sock in socks for socks in all_.values()) for name, all_ in self._of.items()}
+            return {**dict(super().items()), **counts}.items()
+
     class Handler(server.RequestHandlerClass):  # type: ignore[misc,name-defined]
         """What a real Redis does and fakeredis 2.40 does not, and what the app would be blamed for."""
 
@@ -163,6 +177,7 @@ def _serve_fakeredis(port: int, report: int) -> NoReturn:
             read, readable = client.read_response, client.can_read
             sock = client.get_socket()
             wait = sock._blocking
+            sock._client_info = Info(sock)
             sock._client_info["addr"] = address(connection, connection.getpeername())
             sock._client_info["laddr"] = address(connection, connection.getsockname())
 

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict
 
-from forkproof import broker, files, launch, tables, target
+from forkproof import broker, files, launch, subscribers, subscriptions, tables, target
 from forkproof.control import Control
 from forkproof.cures import cure
 from forkproof.errors import CouldNotDecide, MissingPackage, RunFolderError, UsageError
@@ -182,6 +182,7 @@ class CheckReport:
             "runs": self.runs,
             "no_longer": self.no_longer,
             "left_loopback": self.left_loopback,
+            "redis": [one.to_dict() for one in subscribers.told(self.observed.history)],
             "refused": sorted({event["address"] for event in self.observed.history.of("refused")}),
             "run": str(self.folder),
         }
@@ -265,6 +266,12 @@ def contacts(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def _asked(environment: Mapping[str, str]) -> list[tuple[str, int]]:
+    """Whom to ask who is subscribed: each Redis of this machine that an environment names, and no password for it."""
+    found = filter(None, map(subscriptions.parse, environment.values()))
+    return sorted({("127.0.0.1" if host == "localhost" else host, port) for host, port in found if is_local(host)})
+
+
 def identity(finding: Finding) -> str:
     """What names a failure from one run to the next: no pid, no time, no line number."""
     loop = (finding.loop or "").partition("@")[0]
@@ -328,7 +335,7 @@ class Checker:
             "faults": what.faults, "turns": _TURNS, "looks": _LOOKS, "look_signal": int(LOOK_SIGNAL),
             "back": max(launch.BOUNDS["boot"], min(what.boot_seconds, 20.0)),
             "policies": {name: policy.value for name, policy in what.policies.items()},
-            "where": settings(what),
+            "where": settings(what), "redis": _asked(environment),
         }  # fmt: skip
         server = {
             "workers": 1, "timeout": 30, "graceful_timeout": 30, "max_requests": 0, "worker_class": "sync",

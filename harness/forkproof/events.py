@@ -67,6 +67,7 @@ def _object(fields: _Fields) -> CoreSchema:
 
 _TEXTS = _list(_TEXT)
 _WHOLES = _list(_WHOLE)
+_COUNTS = _dict(_TEXT, _WHOLE)
 _PAIRS = _list(_list(_TEXT, 2))
 _LOOP = {"loop": _TEXT, "birth": _TEXT}
 _FAULT = {"fault": _TEXT, "index": _WHOLE}
@@ -198,6 +199,8 @@ EVENTS: Mapping[str, _Fields] = {
     "numsub.invoke": _has(loop=_TEXT),
     "numsub.ok": _has(loop=_TEXT, count=_SIGNED),  # subscribed connections
     "numsub.info": _has(loop=_TEXT, error=_TEXT),
+    # What a Redis tells: `clients` {host:port of each: subscriptions}, `channels` {name: subscribers}, or why nothing.
+    "redis": _has({"error": _TEXT}, window=_WHOLE, address=_TEXT, clients=_COUNTS, channels=_COUNTS),
     # `on` {`pid-start`: {task: [inode of a socket it is blocked on]}}, `blind` {`pid-start`: why}.
     "waits": _has(on=_dict(_TEXT, _dict(_TEXT, _WHOLES)), blind=_dict(_TEXT, _TEXT)),
     # `sockets` {descriptor: inode}.

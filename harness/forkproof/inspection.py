@@ -19,17 +19,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from forkproof import proc
+from forkproof import proc, subscriptions
 from forkproof.containment import Stat, all_processes, command_of, descendants, read_stat
 from forkproof.errors import BrokerError, CouldNotDecide, UsageError
-from forkproof.resp import Client, Reply, ReplyError
+from forkproof.resp import ReplyError
 
 SAMPLE_SECONDS = 0.02
 _REDIS_SECONDS = 3.0
 _HEARTBEAT = re.compile(r"/wgunicorn-[^/]+ \(deleted\)$")
-_SUBSCRIBED = ("sub", "psub", "ssub")
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def inspect(pid: int, *, seconds: float = 1.0, redis: str | None = None) -> Insp
     master = _require_master(pid)
     members = _members(master)
     on, blind = _watch([one.stat.pid for one in members], seconds)
-    subscriptions, channels = asyncio.run(_ask(*address)) if address else ({}, None)
+    subscribed, channels = _ask(*address) if address else ({}, None)
     held = _held(members, blind)
     sockets = proc.listed({inode: next(iter(pids)) for inode, pids in held.items()})
     processes = [_process(one, on, blind) for one in members]
@@ -147,7 +145,7 @@ def inspect(pid: int, *, seconds: float = 1.0, redis: str | None = None) -> Insp
         raise UsageError(f"{pid}: the master ended while it was looked at. Look at the one that runs now.")
     return Inspection(
         pid, command_of(pid), seconds, tuple(processes),
-        tuple(_connections(held, sockets, on, subscriptions)), redis, channels,
+        tuple(_connections(held, sockets, on, subscribed)), redis, channels,
     )  # fmt: skip
 
 
@@ -363,14 +361,14 @@ def _connections(
     held: Mapping[int, Mapping[int, int]],
     sockets: Mapping[int, proc.Socket],
     on: _Waits,
-    subscriptions: Mapping[str, int],
+    subscribed: Mapping[str, int],
 ) -> Iterator[Connection]:
     for inode, one in sorted(sockets.items()):
         if one.state == "connected":
             waiting = {pid for (pid, _), inodes in on.items() if inode in inodes}
             yield Connection(
                 inode, one.family, one.local, one.peer, tuple(sorted(held[inode])), tuple(sorted(waiting)),
-                subscriptions.get(one.local),
+                subscribed.get(one.local),
             )  # fmt: skip
 
 
@@ -378,50 +376,19 @@ def _connections(
 
 
 def _parse_redis(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 6379
-    except ValueError:
-        host, port, parts = None, 0, urlsplit("")
-    if parts.scheme != "redis" or not host or parts.username is not None or parts.password is not None:
+    address = subscriptions.parse(url)
+    if address is None:
         shown = url.rpartition("@")[2]  # A password has no place in a CI log.
         raise UsageError(f"--redis {shown!r} is not allowed: give redis://host[:port], without user or password")
-    return host, port
+    return address
 
 
-async def _ask(host: str, port: int) -> tuple[dict[str, int], dict[str, int]]:
-    """How many subscriptions each client of a Redis has, by the client's address, and each channel."""
+def _ask(host: str, port: int) -> subscriptions.Subscriptions:
     try:
-        client = await Client.connect(host, port, timeout=_REDIS_SECONDS)
-        try:
-            clients = await client.command("CLIENT", "LIST")
-            channels = await client.command("PUBSUB", "CHANNELS")
-            counts = await client.command("PUBSUB", "NUMSUB", *map(str, _list(channels))) if channels else []
-        finally:
-            client.close()
+        return asyncio.run(subscriptions.ask(host, port, seconds=_REDIS_SECONDS))
     except (OSError, asyncio.TimeoutError, ReplyError) as error:
         told = str(error) or "no answer"
         raise BrokerError(
             f"--redis redis://{host}:{port}: {told}. Name one that answers CLIENT LIST without a password, or leave"
             " it out: the rest needs no Redis."
         ) from None
-    words = [str(word) for word in _list(counts)]
-    return _subscriptions(str(clients)), dict(zip(words[::2], map(int, words[1::2]), strict=True))
-
-
-def _list(reply: Reply) -> list[Reply]:
-    return reply if isinstance(reply, list) else []
-
-
-def _subscriptions(clients: str) -> dict[str, int]:
-    """The subscriptions of each client, as CLIENT LIST tells them.
-
-    >>> _subscriptions("id=3 addr=127.0.0.1:51234 sub=1 psub=2\\nid=4 addr=127.0.0.1:51236 sub=0 psub=0")
-    {'127.0.0.1:51234': 3, '127.0.0.1:51236': 0}
-    """
-    found = {}
-    for line in clients.splitlines():
-        fields = dict(field.partition("=")[::2] for field in line.split())
-        if "addr" in fields:
-            found[fields["addr"]] = sum(int(fields.get(name, 0)) for name in _SUBSCRIBED)
-    return found

@@ -41,6 +41,10 @@ class Outside:
                 self._told[inode] = one
                 self._record("socket", **asdict(one))
 
+    def peers(self) -> set[str]:
+        """The addresses that connections lead to, as far as they have been told."""
+        return {one.peer for one in self._told.values() if one.family in ("tcp", "tcp6") and one.state == "connected"}
+
     def waits(self, processes: Iterable[Stat]) -> None:
         """Record on which sockets the tasks of each process are blocked now."""
         on: dict[str, Mapping[int, list[int]]] = {}

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from forkproof import proc, resp
+from forkproof import proc, resp, subscriptions
 from forkproof.control import Budget
 from forkproof.supervisor import Supervisor, _catches, _Process
 
@@ -31,6 +31,9 @@ _HELD = 1.0
 _POLL = 0.005
 _LOOK_BOUND = 0.6
 _HANGS = 2.5
+_USUAL = ("127.0.0.1", 6379)
+"""Where a Redis is that nobody names."""
+_REDIS_SECONDS = 3.0
 """Seconds after TERM when one looks what keeps those that still live."""
 
 
@@ -264,12 +267,26 @@ class Watcher(Supervisor):
             await self._turns(turns, needed * part // self.plan["looks"])
             await self.look()
         self._outside.resources(self._living())
+        await self._subscribers(index)
         self.observe()
         self.sample()
         await self.collect_stacks([self.processes[key] for key in self._deaf if not self.processes[key].gone])
         self.record(
             "window.close", window=index, turns=self.turn - first_turn, control=self.gauge.turns - first_control
         )
+
+    async def _subscribers(self, index: int) -> None:
+        """Ask each Redis that the app's environment names, and one at the usual port if the app is connected to it."""
+        asked = {(host, int(port)) for host, port in self.plan["redis"]}
+        if f"{_USUAL[0]}:{_USUAL[1]}" in self._outside.peers():
+            asked.add(_USUAL)
+        for host, port in sorted(asked):
+            told, error = subscriptions.Subscriptions({}, {}), {}
+            try:
+                told = await subscriptions.ask(host, port, seconds=_REDIS_SECONDS)
+            except (OSError, asyncio.TimeoutError, resp.ReplyError) as failed:
+                error = {"error": str(failed) or "no answer"}
+            self.record("redis", window=index, address=f"{host}:{port}", **told._asdict(), **error)
 
     async def _make_work(self) -> None:
         if self.address is not None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from forkproof import subscribers
 from forkproof.check import CheckReport, identity, still_possible
 from forkproof.observed import Loop, Observed
 from forkproof.reports.terminal import escape, last_words, verdict_text
+from forkproof.subscribers import Holder, Told
 from forkproof.target import describe
 from forkproof.verdict import Finding, Verdict
 
@@ -21,6 +25,9 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
     parts += ["", loops_table(observed), ""] if observed.loops else ["", "no background loop was found"]
     for loop in observed.loops:
         parts.append(escape(f"{loop.name}: {brief(loop.defined_at)}, started by {brief(loop.started)}"))
+    redis = subscribers.told(observed.history)
+    if redis:
+        parts += ["", redis_table(redis), ""]
     for pattern in observed.unmatched:
         parts.append(f"[yellow]--policy {escape(pattern)}: no loop is called so[/]")
     for judgement in report.judgements:
@@ -77,6 +84,28 @@ def loops_table(observed: Observed) -> Table:
             *(_difference(first, cells) for cells in later),
         )  # fmt: skip
     return table
+
+
+def redis_table(answers: Sequence[Told]) -> Table:
+    """For each Redis the app's connections by process, and the subscribers of each channel, window by window."""
+    afters = list(dict.fromkeys(one.after for one in answers))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for one in answers:
+        cells = {str(holder.process.place): _connections(holder) for holder in one.holders}
+        cells |= {f"channel {name}": f"{count} subscribed" for name, count in one.channels.items()}
+        for what, cell in (cells if one.error is None else {"": f"no answer: {one.error}"}).items():
+            rows.setdefault((one.address, what), {})[one.after] = cell
+    table = Table(box=None, pad_edge=False)
+    for title in ("redis", "", *(f"after {after}" for after in afters)):
+        table.add_column(title, overflow="fold")
+    for (address, what), cells in rows.items():
+        table.add_row(address, escape(what), *(escape(cells.get(after, "-")) for after in afters))
+    return table
+
+
+def _connections(holder: Holder) -> str:
+    told = f"{holder.connections} connection{'s' if holder.connections > 1 else ''}"
+    return f"{told}, {holder.subscriptions} subscribed" if holder.subscriptions else told
 
 
 def brief(text: str) -> str:
