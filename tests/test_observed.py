@@ -355,6 +355,26 @@ def test_an_executor_whose_thread_has_ended_while_work_waits() -> None:
     assert found(second, "no_dead_listener").verdict is Verdict.HELD
 
 
+def test_an_executor_whose_only_thread_has_ended_with_work_left() -> None:
+    pool = birth(WORKER, kind="executor", loop="pool")
+    dead: dict[str, Any] = {"sizes": [1], "alive": False, "running": False}
+    other = unit("bb", sizes=[1], tid=8, open=True)
+
+    def seen_as(*units: dict[str, Any]) -> Observed:
+        return observed(pool, birth(WORKER, "bb", kind="executor", loop="pool"), looks(WORKER, *units))
+
+    left = found(seen_as(unit(open=True, **dead)), "no_dead_listener")
+    assert (left.verdict, left.how) == (Verdict.BROKEN, "abandoned")
+    assert "1 thing in its queue, and nobody is there who takes" in left.explanation
+    for units in (
+        [unit(open=False, **dead)],  # shut down, which leaves a mark in the queue
+        [unit(open=True, inherited=True, **dead)],  # a copy of another process's, and given nothing here
+        [unit(open=True, **{**dead, "sizes": [0]})],
+    ):
+        assert seen_as(*units).loops == []
+    assert found(seen_as(unit(open=True, **dead), other), "no_dead_listener").verdict is Verdict.HELD
+
+
 def chain(pid: int, first: str, **fields: Any) -> Events:
     """A loop of which each turn is another timer: five births in a window."""
     names = [f"{first}{n}" for n in range(5)]

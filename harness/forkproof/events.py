@@ -80,7 +80,7 @@ _THREADS = _list(_object(_has()))
 _UNITS = _list(
     _object(
         _has(
-            {"main": _FLAG, "inherited": _FLAG, "waiting": _WHOLES},
+            {"main": _FLAG, "inherited": _FLAG, "open": _FLAG, "waiting": _WHOLES},
             birth=_TEXT,
             alive=_FLAG,
             running=_FLAG,

@@ -184,7 +184,7 @@ class Observed:
     @cached_property
     def _chains(self) -> set[tuple[str, str, str]]:
         """The bodies of which look after look saw another thread or greenlet: loops that start themselves again."""
-        bodies = {event["birth"]: _body(event) for event in self.history.of("loop.created")}
+        bodies = self._bodies
         found = set()
         for inside in self._all_looks():
             known: set[str] = set()
@@ -200,11 +200,21 @@ class Observed:
         return (inside for looks in self._looks.values() for inside in looks.values())
 
     def _abandoned(self, birth: str, looks: Sequence[Event]) -> bool:
-        """Whether work waits more and more for a thread of an executor that has ended: it does not do so by itself."""
+        """Whether work waits for a thread of an executor that has ended: it does not do so by itself."""
         units = [unit for look in looks for unit in look["units"] if unit["birth"] == birth]
         if len(units) < _STILL or any(unit["running"] or not unit["sizes"] for unit in units):
             return False
-        return bool(max(units[-1]["sizes"]) > max(units[0]["sizes"]))
+        grown = max(units[-1]["sizes"]) > max(units[0]["sizes"])
+        return grown or (_is_left(units) and not self._pool_runs(birth, looks[-1]))
+
+    def _pool_runs(self, birth: str, look: Event) -> bool:
+        """Whether an executor has another thread that runs."""
+        body = self._bodies.get(birth)
+        return any(unit["running"] and self._bodies.get(unit["birth"]) == body for unit in look["units"])
+
+    @cached_property
+    def _bodies(self) -> dict[str, tuple[str, str, str]]:
+        return {event["birth"]: _body(event) for event in self.history.of("loop.created")}
 
     @cached_property
     def _looks(self) -> dict[str, dict[int, list[Event]]]:
@@ -319,8 +329,12 @@ class Observed:
                 and self._waits_without_end(process, [look for look, _ in rows[-_STILL:]], units[-_STILL:])
             ):
                 return f"{number(sizes[-1], 'thing')} wait in its queue, and it takes none"
-            if grown and not any(unit["running"] for unit in units) and not self._taken(loop, rows):
+            if any(unit["running"] for unit in units) or self._taken(loop, rows):
+                continue
+            if grown:
                 return f"its queue has grown from {sizes[0]} to {sizes[-1]}, and nobody is there who takes"
+            if _is_left(units):
+                return f"{number(sizes[-1], 'thing')} in its queue, and nobody is there who takes"
         return ""
 
     def _waits_without_end(self, process: Process, looks: Sequence[Event], units: Sequence[Mapping[str, Any]]) -> bool:
@@ -627,6 +641,15 @@ def _takes(unit: Mapping[str, Any]) -> bool:
     calls = [call.rpartition(" in ")[2] for call in unit["at"][:4]]
     pooled = calls[:1] == ["_worker"] and "concurrent/futures/" in unit["at"][0]  # C code takes there
     return ("get" in calls or pooled) and min(unit.get("waiting") or [0]) > 0
+
+
+def _is_left(units: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there is always something in the queue of an executor that is open, in the process that has made it.
+
+    One that is shut down keeps a mark in its queue.
+    """
+    mine = all(unit.get("open") and not unit.get("inherited") for unit in units)
+    return mine and min(max(unit["sizes"], default=0) for unit in units) > 0
 
 
 def _unnumbered(job: str | None) -> tuple[str, str] | None:

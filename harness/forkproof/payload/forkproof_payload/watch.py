@@ -57,6 +57,7 @@ class _Unit(object):
         self.body = (name, kind, defined_at)
         self.pid = _getpid()
         self.queues = queues
+        self.pool = None  # a weak reference to the executor whose thread it is
         told = _last["births"].setdefault(self.body, [0, None])
         told[0] += 1
         if told[0] > _MOST_BIRTHS:
@@ -375,6 +376,8 @@ def _add(thing, function, kind, frame, values=(), origin=None):
     tree = _tree(thing if kind == "greenlet" else _current())
     copy_of = _trees[id(tree)][1].get((name, kind, defined_at)) if id(tree) in _trees else None
     unit = _Unit(thing, name, kind, defined_at, origin, _queues(body, owner, values), copy_of)
+    if kind == "executor":
+        unit.pool = next((one for one in values if isinstance(one, weakref.ref)), None)
     _units[id(thing)] = unit
     return unit
 
@@ -772,6 +775,7 @@ def _row(unit, alive, running, tid, stack, print_):
         "at": ["{}:{} in {}".format(*one) for one in stack[:_TOLD_FRAMES]], "job": job,
         "sizes": [size for size in sizes if size is not None],
         "waiting": [size for size in waiting if size is not None], "inherited": unit.pid != _getpid(),
+        "open": unit.pool is not None and getattr(unit.pool(), "_shutdown", True) is False,
     }  # fmt: skip
 
 
