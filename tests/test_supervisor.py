@@ -20,7 +20,7 @@ from forkproof import containment, supervisor
 from forkproof.containment import Stat
 from forkproof.faults.base import FaultKind
 from forkproof.scenario import from_dict
-from forkproof.supervisor import Supervisor, _Process
+from forkproof.supervisor import MOST_FAILURES, SAMPLE_EVERY, Supervisor, _Process
 
 TWO = {"loops": [{"name": "a", "body": "listen"}], "server": {"workers": 2}}
 BOUNDS = {"boot": 3.0, "answer": 1.0, "orphans": 2.0, "stop_slack": 1.5, "window": 60.0}
@@ -384,6 +384,26 @@ def test_a_request(rig: Rig, status: int, body: dict[str, Any], outcome: str, er
     assert event["event"] == outcome
     assert error in event.get("error", "")
     assert rig._answered == ({"110-1"} if outcome == "request.ok" else set())
+
+
+def test_the_longer_requests_fail_the_longer_one_waits_before_the_next(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def slept(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", slept)
+    for status in (500, 500, 500, 200, 500):
+        asyncio.run(answer_with(rig, status))
+    assert waits == pytest.approx([SAMPLE_EVERY, 2 * SAMPLE_EVERY, 3 * SAMPLE_EVERY, SAMPLE_EVERY])
+    waits.clear()
+    for _ in range(2 * MOST_FAILURES):
+        asyncio.run(answer_with(rig, 500))
+    assert waits[-1] == pytest.approx(MOST_FAILURES * SAMPLE_EVERY)
 
 
 def test_every_slot_has_to_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

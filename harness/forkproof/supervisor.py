@@ -40,6 +40,8 @@ LOOKS = 6
 LOOKS_AFTER_RELOAD = 3
 """How often one looks what a process has then: what it has for a moment is not in all of them."""
 MAX_LOG_LINES = 5000
+MOST_FAILURES = 10
+"""Failed requests in a row after which the wait before the next one grows no more: it is as many samples."""
 FRAMES = 20
 """How many frames of a thread, and how many threads, a `stack` event holds; the file has them all."""
 _OF_PROCESS = re.compile(r"[0-9]+-[0-9]+\.jsonl")
@@ -115,6 +117,7 @@ class Supervisor:
         """Whether the run was ended because it took more than it may."""
         self._pending_gone: list[str] = []
         self._requests = 0
+        self._failures = 0
         self._messages = 0
         self._open_requests: set[asyncio.Task[bool]] = set()
         self._answered: set[str] = set()
@@ -602,14 +605,16 @@ class Supervisor:
         try:
             status, body = exchange.result()
             answer = understood(body, self.launch["token"])
-        except (OSError, EOFError, ValueError) as error:
-            self.record("request.fail", request=number, error=f"{type(error).__name__}: {error}")
-            # A refused connection fails at once, and would be tried thousands of times.
-            await asyncio.sleep(SAMPLE_EVERY)
+            error = "" if status == 200 else f"HTTP status {status}"
+        except (OSError, EOFError, ValueError) as failed:
+            error = f"{type(failed).__name__}: {failed}"
+        if error:
+            self.record("request.fail", request=number, error=error)
+            # It fails at once, and would be tried thousands of times, each time with a traceback in the log.
+            self._failures = min(self._failures + 1, MOST_FAILURES)
+            await asyncio.sleep(SAMPLE_EVERY * self._failures)
             return True
-        if status != 200:
-            self.record("request.fail", request=number, error=f"HTTP status {status}")
-            return True
+        self._failures = 0
         self._answered.add(answer["worker"])
         self._served[answer["worker"]] += 1
         self.record("request.ok", request=number, **answer)
