@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from few import FEW
 from hypothesis import given
+from hypothesis import strategies as st
 
 from forkproof.explore import size
 from forkproof.scenario import Policy, Scenario, from_dict
-from forkproof.simplify import neighbours
+from forkproof.simplify import descend, neighbours
 from forkproof_strategies import scenarios
 
 RICH: dict[str, Any] = {
@@ -53,7 +56,7 @@ def test_each_dimension_is_tried() -> None:
     assert {simpler.server.workers for simpler in found} == {1, 3, 4}
     assert {len(simpler.loops) for simpler in found} == {1, 2}
     assert {tuple(len(patch.flags) for patch in simpler.patches) for simpler in found} == {
-        (2, 0), (0,), (2,), (1, 0), (0, 0),
+        (2, 0), (0,), (2,), (1, 0), (0, 0), (),
     }  # fmt: skip
     for name, value in {"worker_class": "sync", "preload": False, "threads": 1, "timeout": 30}.items():
         assert any(simpler.to_dict()["server"][name] == value for simpler in found), name
@@ -83,7 +86,7 @@ def test_slots_follow_the_workers() -> None:
 
 def test_threads_follow_the_worker_class() -> None:
     found = [simpler for simpler in neighbours(from_dict(RICH)) if simpler.server.worker_class == "sync"]
-    assert [simpler.server.threads for simpler in found] == [1]
+    assert {simpler.server.threads for simpler in found} == {1}
 
 
 @FEW
@@ -102,3 +105,35 @@ def ends_plain(what: Scenario, keep: str) -> None:
         what = simpler
     policy: Policy = policies[keep]
     assert what == from_dict({"loops": [{"name": keep, "policy": policy}]})
+
+
+@FEW
+@given(scenarios(), st.integers(1, 4), st.data())
+def test_going_down_ends_where_no_simpler_neighbour_shows(what: Scenario, width: int, data: st.DataObject) -> None:
+    plain = json.loads(what.model_dump_json(exclude_defaults=True))
+    fields = [(part, name) for part in ("server", "surroundings") for name in plain.get(part, {})]
+    needed = data.draw(st.lists(st.sampled_from(fields), max_size=2) if fields else st.just([]))
+
+    def shows(one: Scenario) -> bool:
+        return all(getattr(getattr(one, part), name) == getattr(getattr(what, part), name) for part, name in needed)
+
+    def showing(batch: Sequence[Scenario]) -> list[Scenario]:
+        assert 0 < len(batch) <= width
+        return [one for one in batch if shows(one)]
+
+    steps = descend(what, None, width, showing, lambda one: one, lambda: True)
+    smallest = steps[-1] if steps else what
+    assert shows(smallest)
+    assert not any(shows(simpler) for simpler in neighbours(smallest))
+
+
+def test_changes_that_show_are_made_together() -> None:
+    asked: list[Scenario] = []
+
+    def showing(batch: Sequence[Scenario]) -> list[Scenario]:
+        asked.extend(batch)
+        return [one for one in batch if one.server.preload]
+
+    [*_, smallest] = descend(from_dict(RICH), None, 4, showing, lambda one: one, lambda: True)
+    assert smallest.to_dict() == from_dict({"loops": [{"name": "b"}], "server": {"preload": True}}).to_dict()
+    assert len(asked) <= 36, "one change at a time took 49"

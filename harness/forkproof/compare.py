@@ -364,16 +364,15 @@ class Comparer:
     def _shrink(self, what: Scenario, key: Key, side: int, tries: int) -> list[Scenario]:
         last = sum(one.launched for one in self.sides) + self.budget_launches
 
-        def first(batch: Sequence[Scenario]) -> Scenario | None:
+        def showing(batch: Sequence[Scenario]) -> list[Scenario]:
             # The side that breaks is asked first: most simpler scenarios do not, and then the other need not run.
-            showing = self._all(batch, key, side, tries, shows=True)
-            clean = self._all(showing, key, 1 - side, tries, shows=False)
-            return clean[0] if clean else None
+            broken = self._all(batch, key, side, tries, shows=True)
+            return self._all(broken, key, 1 - side, tries, shows=False)
 
         def go_on() -> bool:
             return not self._over() and sum(one.launched for one in self.sides) < last
 
-        return descend(what, None, self.jobs, first, lambda found: found, go_on)
+        return descend(what, None, self.jobs, showing, lambda found: found, go_on)
 
     def _all(self, batch: Sequence[Scenario], key: Key, side: int, tries: int, *, shows: bool) -> list[Scenario]:
         """Those of a batch that show a key, or do not, in each of so many runs on a side."""

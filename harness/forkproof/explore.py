@@ -544,12 +544,12 @@ class Explorer:
             what,
             loop,
             self.jobs,
-            lambda batch: self._first_failing(batch, key, tries),
+            lambda batch: self._failing(batch, key, tries),
             lambda step: step[0].scenario,
             lambda: time.monotonic() <= deadline and self.session.launched < last_launch,
         )
 
-    def _first_failing(self, batch: Sequence[Scenario], key: Key, tries: int) -> tuple[RunReport, Judgement] | None:
+    def _failing(self, batch: Sequence[Scenario], key: Key, tries: int) -> list[tuple[RunReport, Judgement]]:
         failing: dict[str, tuple[RunReport, Judgement]] = {}
         for report in self.run_all([simpler for simpler in batch for _ in range(tries)]):
             match = _match(report, key)
@@ -558,8 +558,7 @@ class Explorer:
                 self._folders.add(report.folder)
             else:
                 drop(report.folder)
-        order = [simpler.digest for simpler in batch]
-        return failing[min(failing, key=order.index)] if failing else None
+        return [failing[simpler.digest] for simpler in batch if simpler.digest in failing]
 
 
 def _failure(report: RunReport, judgement: Judgement, rate: tuple[int, int], seen: int) -> Failure:

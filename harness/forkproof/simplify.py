@@ -10,6 +10,7 @@ To leave a field out is to have its default, so whatever a scenario may say is m
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from forkproof.faults import Life, walk
 from forkproof.scenario import CONTROL, Fault, Scenario, Server, from_dict
 
 Shown = TypeVar("Shown")
+Change = tuple[Path, Any]
 
 DROP = object()
 """In place of a value: leave it out."""
@@ -32,39 +34,75 @@ _KEPT = ("name", "policy")
 
 def neighbours(scenario: Scenario, *, keep: str | None = None) -> Iterator[Scenario]:
     """Scenarios that are simpler in one dimension, the biggest steps first; the loop called `keep` stays."""
+    return (simpler for _, simpler in _steps(scenario, keep))
+
+
+def _steps(scenario: Scenario, keep: str | None) -> Iterator[tuple[Change, Scenario]]:
     seen = {scenario.digest}
     for path, value in _changes(scenario, keep):
         simpler = changed(scenario, path, value)
         if simpler is not None and simpler.digest not in seen:
             seen.add(simpler.digest)
-            yield simpler
+            yield (path, value), simpler
 
 
 def descend(
     what: Scenario,
     keep: str | None,
     width: int,
-    first: Callable[[Sequence[Scenario]], Shown | None],
+    showing: Callable[[Sequence[Scenario]], list[Shown]],
     scenario_of: Callable[[Shown], Scenario],
     go_on: Callable[[], bool],
 ) -> list[Shown]:
-    """Steps to simpler and simpler scenarios: `first` tells of up to `width` neighbours the first that still shows."""
+    """Steps to simpler and simpler scenarios: `showing` tells which of up to `width` still show, in their order.
+
+    Changes that show together are made together, if that still shows. One that was refused is tried again only when
+    all others have been: most of what matters goes on to matter.
+    """
     steps: list[Shown] = []
     refused: set[str] = set()
-    while True:
-        candidates = [simpler for simpler in neighbours(what, keep=keep) if simpler.digest not in refused]
-        for start in range(0, len(candidates), width):
-            batch = candidates[start : start + width]
-            if not go_on():
-                return steps
-            found = first(batch)
-            if found is not None:
-                steps.append(found)
-                what = scenario_of(found)
-                break
-            refused |= {simpler.digest for simpler in batch}
-        else:
-            return steps
+    late: set[Change] = set()
+    while go_on():
+        candidates = [(change, simpler) for change, simpler in _steps(what, keep) if simpler.digest not in refused]
+        batch = sorted(candidates, key=lambda one: one[0] in late)[:width]
+        if not batch:
+            break
+        found = showing([simpler for _, simpler in batch])
+        shown = {scenario_of(one).digest for one in found}
+        refused |= {simpler.digest for _, simpler in batch} - shown
+        late |= {change for change, simpler in batch if simpler.digest not in shown}
+        if not found:
+            continue
+        together = _together(what, [change for change, simpler in batch if simpler.digest in shown])
+        together = [one for one in together if one.digest not in refused | shown][:width]
+        if together and go_on():
+            more = showing(together)
+            refused |= {one.digest for one in together} - {scenario_of(one).digest for one in more}
+            found = [*more, *found]
+        steps.append(found[0])
+        what = scenario_of(found[0])
+    return steps
+
+
+def _together(what: Scenario, changes: Sequence[Change]) -> list[Scenario]:
+    """Scenarios with two or more of some changes, most of them first; positions in lists may have moved by then."""
+    found: dict[str, Scenario] = {}
+    for count in range(len(changes), 1, -1):
+        for some in itertools.combinations(changes, count):
+            merged: Scenario | None = what
+            for path, value in reversed(some):  # the later of a list first
+                merged = merged and _applied(merged, path, value)
+            if merged is not None:
+                found.setdefault(merged.digest, merged)
+    return list(found.values())
+
+
+def _applied(what: Scenario, path: Path, value: Any) -> Scenario | None:
+    """As `changed`, where the path may have gone."""
+    try:
+        return changed(what, path, value)
+    except LookupError:
+        return None
 
 
 def changed(scenario: Scenario, path: Path, value: Any) -> Scenario | None:
@@ -89,6 +127,8 @@ def _changes(scenario: Scenario, keep: str | None) -> Iterator[tuple[Path, Any]]
         yield (name,), DROP
         for index in range(len(plain[name])):
             yield (name, index), DROP
+    for name in ("surroundings", "server", "patches"):
+        yield (name,), DROP
     for index, loop in enumerate(plain["loops"]):
         if loop["name"] != keep:
             yield ("loops", index), DROP
