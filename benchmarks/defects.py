@@ -417,8 +417,8 @@ AROUND_THE_SERVER = (
         "errors-count-as-answers",
         "an answer with an error status is taken",
         f"{MAIN}supervisor.py",
-        "        if status != 200:\n",
-        "        if False:\n",
+        'error = "" if status == 200 else f"HTTP status {status}"',
+        'error = ""',
     ),
     Defect(
         "hung-requests-are-forgotten",
