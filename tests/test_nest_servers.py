@@ -83,7 +83,8 @@ DOUBLE = {"loops": [{"name": "a", "start": "app_import"}], "server": {"workers":
         from_dict({**DOUBLE, "patches": [{"site": "config_first_line"}], "faults": [{"fault": "usr2"}]}),
         from_dict(
             {
-                "loops": [{"name": "a", "start": "app_import", "body": "get_message", "policy": "once_per_worker"}],
+                # Not started at import: who of the copies on one connection takes a message is chance.
+                "loops": [{"name": "a", "start": "post_worker_init", "body": "get_message"}],
                 "patches": [{"site": "interpreter_start"}],
                 "server": {"preload": True, "worker_class": "gthread"},
                 "faults": [{"fault": "kill_worker", "slot": 0}, {"fault": "term"}],
