@@ -52,22 +52,23 @@ def measure(session: Session, claim: str, n: int, jobs: int, seed: int) -> Row:
     """Explore until a claim breaks, confirm and shrink."""
     session.claims = [claim]
     explorer = explore.Explorer(session, jobs=jobs, find_causes=False)
-    todo = explore.draw(n, seed, session.target, session.around.broker, [claim])
+    todo = explore.cheapest_first(explore.draw(n, seed, session.target, session.around.broker, [claim]))
     before, begun = session.launched, time.monotonic()
-    for start in range(0, len(todo), jobs):
-        found = [pair for pair in map(broken, explorer.run_all(todo[start : start + jobs])) if pair is not None]
-        if found:
-            report, judgement = found[0]
-            first = session.launched - before, round(time.monotonic() - begun, 1)
-            key = explore.key_of(judgement)
-            failed, tried, _ = explorer.rate(report.scenario, key, explore.CONFIRM)
-            steps = explorer.shrink(report.scenario, key, judgement.finding.loop, (max(1, failed), max(1, tried)))
-            smallest = steps[-1][0].scenario if steps else report.scenario
-            rate = explorer.rate(smallest, key, explore.CONFIRM)[:2]
-            shrunk = session.launched - before, round(time.monotonic() - begun, 1)
-            sizes = explore.size(report.scenario), explore.size(smallest)
-            return Row(claim, judgement.finding.how, *first, *shrunk, sizes, rate)
-    return Row(claim)
+    reports = explorer.run_all(todo)
+    # As it comes: what is under way then ends beside the confirming, which waits for its turn.
+    found = next((pair for pair in map(broken, reports) if pair is not None), None)
+    if found is None:
+        return Row(claim)
+    report, judgement = found
+    first = session.launched - before, round(time.monotonic() - begun, 1)
+    key = explore.key_of(judgement)
+    failed, tried, _ = explorer.rate(report.scenario, key, explore.CONFIRM)
+    steps = explorer.shrink(report.scenario, key, judgement.finding.loop, (max(1, failed), max(1, tried)))
+    smallest = steps[-1][0].scenario if steps else report.scenario
+    rate = explorer.rate(smallest, key, explore.CONFIRM)[:2]
+    shrunk = session.launched - before, round(time.monotonic() - begun, 1)
+    sizes = explore.size(report.scenario), explore.size(smallest)
+    return Row(claim, judgement.finding.how, *first, *shrunk, sizes, rate)
 
 
 def broken(report: RunReport) -> tuple[RunReport, Judgement] | None:

@@ -15,11 +15,11 @@ import pytest
 from forkproof import known_issues
 from forkproof.errors import CouldNotDecide, NothingBoots
 from forkproof.expectation import Expectation
-from forkproof.explore import GIVE_UP, KEPT_UNDECIDED, Explorer, draw
+from forkproof.explore import GIVE_UP, KEPT_UNDECIDED, NEAR, Explorer, cheapest_first, draw
 from forkproof.history import Event
 from forkproof.judge import Judgement, RunReport
 from forkproof.known_issues import KnownIssue
-from forkproof.scenario import Loop, Patch, PatchSite, Scenario, Server, WorkerClass
+from forkproof.scenario import Loop, Patch, PatchSite, Scenario, Server, WorkerClass, from_dict
 from forkproof.session import Session
 from forkproof.target import PACKAGES, Target
 from forkproof.verdict import Finding, Verdict
@@ -211,7 +211,7 @@ def test_interrupted_it_reports_what_it_has(tmp_path: Path) -> None:
         return True
 
     session = Pretended(tmp_path, breaks)
-    campaign = explorer(session, jobs=1).explore([[BIG, PLAIN, BIG]])
+    campaign = explorer(session, jobs=1).explore([[BIG, BIG]])
     assert campaign.interrupted
     assert session.stop.is_set()
     assert [failure.scenario for failure in campaign.failures] == [BIG]
@@ -261,7 +261,8 @@ def test_with_claims_only_what_can_exercise_one_of_them_is_drawn() -> None:
     for what in found:
         assert sum(fault.options.get("times", 1) for fault in what.faults if fault.fault == "hup") >= 3
     assert draw(3, 1, target, None, ["no_leak_on_reload", "workers_boot"]) == draw(3, 1, target)
-    assert draw(1, 1, target, None, ["subscriptions_match"]) == [], "without redis nothing subscribes"
+    for claim in ("subscriptions_match", "no_socket_shared_across_fork"):
+        assert draw(1, 1, target, None, [claim]) == [], "without redis nothing subscribes or is connected"
 
 
 def test_empty_batches_end_by_the_deadline_too(tmp_path: Path) -> None:
@@ -282,3 +283,11 @@ def test_what_a_target_lacks_is_not_drawn(versions: dict[str, str], classes: int
         assert not any(loop.hears_redis for loop in what.loops)
         assert "gevent" in versions or not what.patches
         assert all(flag in ("thread", "os") for patch in what.patches for flag in patch.flags)
+
+
+def test_the_cheap_ones_are_run_first_among_their_neighbours() -> None:
+    dear = from_dict({**PLAIN.to_dict(), "server": {"workers": 4}})
+    with_a_fault = from_dict({**PLAIN.to_dict(), "faults": [{"fault": "hup"}]})
+    assert cheapest_first([with_a_fault, dear, PLAIN]) == [PLAIN, dear, with_a_fault]
+    many = [with_a_fault] * NEAR + [PLAIN]
+    assert cheapest_first(many) == many, "what comes much later does not come first"

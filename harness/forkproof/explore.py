@@ -52,6 +52,9 @@ WIDER = 20
 
 NOTHING = History([])
 
+NEAR = 20
+"""How many scenarios next to each other change places, so that the cheap ones are run first."""
+
 KEPT_UNDECIDED = 10
 """How many run folders of undecided runs, and how many problems, are kept to be looked at."""
 
@@ -369,7 +372,7 @@ class Explorer:
         for batch in what:
             if until is not None and time.monotonic() >= until:  # batches may be empty, and have no end
                 return
-            for one in batch:
+            for one in cheapest_first(batch):
                 if self._nothing_boots >= GIVE_UP:
                     return
                 self.campaign.drawn += 1
@@ -573,6 +576,16 @@ def key_of(judgement: Judgement) -> Key:
 def size(what: Scenario) -> int:
     """How far a scenario is from the plainest one: the length of what is not at its default."""
     return len(what.model_dump_json(exclude_defaults=True))
+
+
+def cheapest_first(what: Sequence[Scenario]) -> list[Scenario]:
+    """Scenarios in their order, but within each `NEAR` the cheap ones first: a failure is then found sooner.
+
+    Not over all of them, so that a campaign that is cut short has seen dear ones too. What is dear is to wait for what
+    faults do, and to boot workers.
+    """
+    parts = (what[start : start + NEAR] for start in range(0, len(what), NEAR))
+    return [one for part in parts for one in sorted(part, key=lambda one: (len(one.faults), one.server.workers))]
 
 
 def _match(report: RunReport, key: Key) -> Judgement | None:

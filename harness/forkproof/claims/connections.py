@@ -110,8 +110,13 @@ def no_socket_shared_across_fork(scenario: Scenario, history: History) -> list[F
     """One finding for the server."""
     say = Say("no_socket_shared_across_fork")
     if not history.windows:
+        if not any(loop.needs_redis for loop in scenario.loops):
+            return [say.not_applicable(_NONE)]
         return [say.unknown(no_window(history))]
     return [worst([_shared_in(say, scenario, history, window) for window in history.windows])]
+
+
+_NONE = "no loop of it has a connection"
 
 
 def _shared_in(say: Say, scenario: Scenario, history: History, window: Window) -> Finding:
@@ -135,7 +140,7 @@ def _shared_in(say: Say, scenario: Scenario, history: History, window: Window) -
             return say.unknown(f"{told}, but {too_few(scenario, history, window)}", evidence)
         return say.held(f"{told} {span(history, window)}: a descriptor alone does no harm", evidence)
     if not any(loop.needs_redis for loop in scenario.loops):
-        return say.not_applicable("no loop of it has a connection")
+        return say.not_applicable(_NONE)
     if not live:
         return say.unknown(f"no process had a connection {span(history, window)}")
     return say.held(f"none of {number(len(live), 'connection')} is open in two processes", had.values())
