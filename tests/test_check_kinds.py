@@ -122,3 +122,48 @@ def test_work_that_requests_and_commands_cause(run: Run, tmp_path: Path) -> None
     (loop,) = report["loops"]
     assert (loop["name"], loop["started"].partition(" ")[0]) == ("consume", "request")
     assert os.path.samefile(seen.read_text(encoding="utf-8").strip(), place)
+
+
+BUFFERS = """
+import _thread, collections, threading, time
+
+class Buffer:
+    def __init__(self, taken):
+        self.taken = taken
+        self.things, self.last = [], collections.deque(maxlen=99)
+        threading.Thread(target=taken, args=(self,), daemon=True).start()
+
+    def exchange(self):
+        while True:
+            self.things, things = [], self.things
+            time.sleep(0.02)
+
+    def remember(self):
+        while True:
+            print(end="".join(self.last), flush=True)
+            time.sleep(0.02)
+
+def beat():
+    while True:
+        time.sleep(0.02)
+
+_thread.start_new_thread(beat, ())
+lost, remembered = Buffer(Buffer.exchange), Buffer(Buffer.remember)
+
+def app(environ, start_response):
+    lost.things.append("x")
+    remembered.last.append("")
+    remembered.things.append("x")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+
+
+def test_buffers_that_are_no_queues(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, BUFFERS, CONF + "preload_app = True\n")
+    code, report, told = checked(run, place, "--request", "/")
+    assert code == 1, told
+    broken = [claim["id"] for claim in report["claims"] if claim["verdict"] == "broken"]
+    assert broken == ["no_dead_listener:Buffer.exchange:dead in worker"]
+    found = {loop["name"]: places(loop)[0] for loop in report["loops"]}
+    assert found == dict.fromkeys(("Buffer.exchange", "Buffer.remember", "beat"), ("arbiter", None, False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,11 +14,16 @@ from typing import Any
 import pytest
 from neutrality import deployment, differences, observed, snapshots
 
-from forkproof import containment, launch
+from forkproof import containment, explore, launch
 from forkproof.history import History
 from forkproof.judge import judge
 from forkproof.scenario import Scenario, from_dict
 from forkproof.session import Session, open_session
+from forkproof_strategies import scenarios
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # after ours: both have a planted.py
+
+from agreement import AGAIN, by_the_start, one_round
 
 pytestmark = pytest.mark.fork
 
@@ -104,6 +110,28 @@ def test_the_verdicts_are_the_same(what: Scenario, session: Session) -> None:
     pairs = {name: {verdict, expected[name]} for name, verdict in found.items()}
     assert not {name: pair for name, pair in pairs.items() if len(pair) > 1 and "unknown" not in pair}
     assert {"held"} in pairs.values()
+
+
+def test_drawn_scenarios_come_to_the_same(session: Session) -> None:
+    """A few of the hundred that `benchmarks/agreement.py --boots` runs."""
+    classes, lacks = explore.abilities(session.target)
+    strategy = scenarios(worker_classes=classes, flags=session.target.patch_flags, without=lacks)
+    every = explore.drawn(6, 1, strategy, session.can_run)
+    nests = session.around.nests
+    cold, warm = ([one_round(session, every, 2, way)] for way in (None, nests))
+    assert nests is not None
+    assert nests.pids
+    for what, names in zip(every, by_the_start(cold, warm), strict=True):
+        for _ in range(AGAIN if names else 0):  # a race is no difference
+            cold, warm = ([*rounds, one_round(session, every, 2, way)] for rounds, way in ((cold, None), (warm, nests)))
+            names = by_the_start(cold, warm)[every.index(what)]
+        assert not names, what.digest
+
+
+def test_what_keeps_to_the_start_is_told() -> None:
+    cold = [[{"a": "held", "b": "held", "c": "held"}], [{"a": "held", "b": "broken", "c": "unknown"}]]
+    warm = [[{"a": "broken", "b": "broken", "c": "broken"}]]
+    assert by_the_start(cold, warm) == [["a"]]
 
 
 def test_a_nest_that_is_gone_is_done_without_and_replaced(session: Session) -> None:

@@ -14,6 +14,7 @@ new program (spawn, forkserver, subprocess) from inside: the supervisor sees tha
 """
 
 import collections
+import dis
 import faulthandler
 import functools
 import gc
@@ -22,7 +23,9 @@ import os
 import re
 import signal
 import sys
+import _thread
 import threading
+import types
 import weakref
 
 from forkproof_payload import originals, probe
@@ -36,6 +39,7 @@ _MOST_BIRTHS = 50
 """Births of one body in one process that are told of: an app may start a thread with each request, or a timer with each
 turn of a timer. Those that come later count as the last of these."""
 _MOST_QUEUES = 8
+_TAKES = frozenset(["pop", "popleft", "clear"])
 _HOOKS = (
     "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int",
     "worker_abort", "pre_exec", "pre_request", "post_request", "child_exit", "worker_exit", "nworkers_changed",
@@ -44,6 +48,7 @@ _HOOKS = (
 
 # gevent puts others in their place, which those that were made before are no instances of.
 _Thread, _Timer = threading.Thread, threading.Timer
+_Function = types.FunctionType
 _getpid = os.getpid
 _get_ident = threading.get_ident
 
@@ -87,6 +92,7 @@ def begin(look, stacks):
     _last["stacks"] = stacks
     probe.event("role", role="arbiter", slot=None)
     _wrap(_Thread, "start", _starting)
+    _see_bare_threads()
     if hasattr(threading, "excepthook"):
         _chain_excepthook()
     sys.meta_path.insert(0, _Finder())
@@ -375,7 +381,7 @@ def _add(thing, function, kind, frame, values=(), origin=None):
         kind, name, defined_at = "executor", getattr(thing, "name", name).rpartition("_")[0] or name, origin.user
     tree = _tree(thing if kind == "greenlet" else _current())
     copy_of = _trees[id(tree)][1].get((name, kind, defined_at)) if id(tree) in _trees else None
-    unit = _Unit(thing, name, kind, defined_at, origin, _queues(body, owner, values), copy_of)
+    unit = _Unit(thing, name, kind, defined_at, origin, _quietly(_queues, body, owner, values) or [], copy_of)
     if kind == "executor":
         unit.pool = next((one for one in values if isinstance(one, weakref.ref)), None)
     _units[id(thing)] = unit
@@ -403,10 +409,40 @@ def _starting(thread):
     if isinstance(thread, _Timer):
         function, kind = thread.function, "timer"
     elif function is None:
-        function = functools.partial(type(thread).run, thread)
+        function = types.MethodType(type(thread).run, thread)
     values = list(getattr(thread, "_args", None) or ()) + list((getattr(thread, "_kwargs", None) or {}).values())
     values += [value for name, value in vars(thread).items() if not name.startswith(("_target", "_args", "_kwargs"))]
     return _add(thread, function, kind, sys._getframe(), values)
+
+
+class _Bare(object):
+    """Stands for a thread that is started without `threading`, as long as it runs."""
+
+    name = daemon = ident = native_id = None
+
+
+def _see_bare_threads():
+    original = _thread.start_new_thread
+
+    @functools.wraps(original)
+    def start_new_thread(function, args, *kwargs):
+        bare = _Bare()
+        if not callable(function) or _quietly(_bare_starting, bare, function, args, kwargs) is None:
+            return original(function, args, *kwargs)
+
+        @functools.wraps(function)
+        def begin(*args, **kwargs):
+            bare.ident, bare.native_id = _get_ident(), getattr(_thread, "get_native_id", int)() or None
+            return function(*args, **kwargs)
+
+        return original(begin, args, *kwargs)
+
+    _thread.start_new_thread = start_new_thread
+
+
+def _bare_starting(bare, function, args, kwargs):
+    values = list(args) + [value for one in kwargs for value in one.values()]
+    return _add(bare, function, "thread", sys._getframe(), values)
 
 
 def _process_starting(process):
@@ -424,29 +460,90 @@ def _process_started(process, unit):
 
 
 def _queues(body, owner, values):
-    """Weak references to the queues that a loop has: its arguments, its object's attributes, globals that it names."""
-    candidates = list(values)
-    for one in [owner] + list(values):
+    """What tells a loop's queues: its arguments, attributes of its object and of these, globals that it names."""
+    code = getattr(body, "__code__", None)
+    cells = [_cell(cell) for cell in getattr(body, "__closure__", None) or ()]
+    things = [one() if type(one) is weakref.ref else one for one in list(values) + cells]
+    module = sys.modules.get(getattr(body, "__module__", None))
+    codes = _reached(code, vars(module) if module is not None else {})
+    takes = any(not _TAKES.isdisjoint(one.co_names) for one in codes)
+    queues = [one for one in things if _size(one) is not None and type(one) is not list]
+    found = [weakref.ref(one) for one in queues if takes or not _is_plain(one)]
+    for one in [owner] + things:
         attributes = getattr(one, "__dict__", None)
         if isinstance(attributes, dict) and not isinstance(one, (type, type(os))) and not _waits_inside(one):
-            candidates += list(attributes.values())[:50]
-    code = getattr(body, "__code__", None)
-    if code is not None:
-        names = getattr(body, "__globals__", {})
-        candidates += [names[name] for name in code.co_names if name in names]
-        for cell in getattr(body, "__closure__", None) or ():
-            try:
-                candidates.append(cell.cell_contents)
-            except ValueError:
-                pass  # it is empty
+            functions = {name: each for base in reversed(type(one).__mro__) for name, each in vars(base).items()}
+            found += _named_queues(one, list(attributes)[:50], _reached(code, functions))
+    if code is not None and module is not None:
+        found += _named_queues(module, code.co_names, codes)
+    known = {}
+    for queue in found:
+        known.setdefault(id(queue()), queue)
+    return list(known.values())[:_MOST_QUEUES]
+
+
+def _cell(cell):
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty
+        return None
+
+
+class _Held(object):
+    """What an object's attribute, or a module's global, stands for now: a buffer may be exchanged for a fresh one."""
+
+    def __init__(self, owner, name):
+        self._owner, self._name = weakref.ref(owner), name
+
+    def __call__(self):
+        return vars(self._owner()).get(self._name) if self._owner() is not None else None
+
+
+def _named_queues(owner, names, codes):
+    """The queues among an object's attributes. A list or a deque that a loop takes nothing from is to remember by."""
     found = []
-    for one in candidates:
-        if _size(one) is not None and not any(one is reference() for reference in found):
+    for name in names:
+        one = vars(owner).get(name)
+        if _size(one) is not None and (not _is_plain(one) or any(_takes(code, name, one) for code in codes)):
             try:
-                found.append(weakref.ref(one))
-            except TypeError:
+                found.append(_Held(owner, name))
+            except TypeError:  # it cannot be referred to weakly
                 pass
-    return found[:_MOST_QUEUES]
+    return found
+
+
+def _is_plain(thing):
+    return type(thing) is list or issubclass(type(thing), collections.deque)
+
+
+def _reached(code, functions):
+    """The code of a body, and of the functions among these that it names, that they name in turn."""
+    found, todo = [], [code]
+    while todo:
+        one = todo.pop()
+        if one is not None and one not in found:
+            found.append(one)
+            todo += [inner for inner in one.co_consts if type(inner) is type(one)]
+            # A proxy is not asked for its code: that would run code of the app.
+            named = [functions.get(name) for name in one.co_names]
+            todo += [function.__code__ for function in named if type(function) is _Function]
+    return found
+
+
+def _takes(code, name, thing):
+    """Whether a function empties the buffer of this name, or takes from it, or puts another in its place."""
+    if name not in code.co_names:
+        return False
+    if type(thing) is not list:
+        return not _TAKES.isdisjoint(code.co_names)
+    known = None
+    for step in dis.get_instructions(code):
+        if step.opname in ("STORE_ATTR", "STORE_GLOBAL") and step.argval == name:
+            return True
+        if step.opname == "DELETE_SUBSCR" or (known == name and step.argval in _TAKES):
+            return True
+        known = step.argval
+    return False
 
 
 def _waits_inside(thing):
@@ -456,9 +553,9 @@ def _waits_inside(thing):
 
 
 def _size(thing):
-    """How much is in a queue, without taking its lock; None for what is none."""
+    """How much is in a queue or a buffer, without taking its lock; None for what is none."""
     kind = type(thing)
-    if isinstance(thing, collections.deque):
+    if _is_plain(thing):
         return len(thing)
     if kind.__module__ == "_queue" or (kind.__module__ or "").startswith("gevent.") and hasattr(kind, "qsize"):
         return thing.qsize()
@@ -701,10 +798,11 @@ def _tell(frame):
     idents = set()
     for unit in list(_units.values()):
         thread = unit.thing()
-        if not isinstance(thread, _Thread):
+        if not isinstance(thread, (_Thread, _Bare)):
             continue
         row = backed.get(unit.birth)
-        alive = bool(_is_alive(thread))
+        # Nobody but itself can take a bare one for alive.
+        alive = unit.pid == _getpid() and thread.ident in natives if isinstance(thread, _Bare) else _is_alive(thread)
         if row is None:
             # The ident of one that has ended may be another's by now.
             running = alive and unit.pid == _getpid() and thread.ident in natives
@@ -712,7 +810,7 @@ def _tell(frame):
             row = _row(unit, False, running, tid, natives[thread.ident] if running else [], None)
             if running:
                 idents.add(thread.ident)
-        row["alive"] = alive
+        row["alive"] = bool(alive)
         if row["alive"] or row["running"] or row["sizes"]:
             told.append(row)
     for key in [key for key, unit in _units.items() if unit.thing() is None]:
@@ -763,9 +861,7 @@ def _hubs(hub_class):
 
 
 def _row(unit, alive, running, tid, stack, print_):
-    queues = [queue() for queue in unit.queues]
-    sizes = [_size(queue) for queue in queues if queue is not None]
-    waiting = [_size(queue) for queue in queues if queue is not None and not isinstance(queue, collections.deque)]
+    queues = [queue for queue in (one() for one in unit.queues) if _size(queue) is not None]
     job = None
     for inner, outer in zip(stack, stack[1:]):  # noqa: B905
         if outer[2] == "run" and outer[0].endswith("concurrent/futures/thread.py"):
@@ -773,8 +869,8 @@ def _row(unit, alive, running, tid, stack, print_):
     return {
         "birth": unit.birth, "alive": bool(alive), "running": bool(running), "tid": tid, "print": print_,
         "at": ["{}:{} in {}".format(*one) for one in stack[:_TOLD_FRAMES]], "job": job,
-        "sizes": [size for size in sizes if size is not None],
-        "waiting": [size for size in waiting if size is not None], "inherited": unit.pid != _getpid(),
+        "sizes": [_size(queue) for queue in queues],
+        "waiting": [_size(queue) for queue in queues if not _is_plain(queue)], "inherited": unit.pid != _getpid(),
         "open": unit.pool is not None and getattr(unit.pool(), "_shutdown", True) is False,
     }  # fmt: skip
 
