@@ -84,6 +84,14 @@ def test_what_came_to_something_else_is_told() -> None:
     assert (name, was, now) == (SMALL[0].id, "held; runs in worker 0", "broken: workers_boot; runs in worker 0")
 
 
+def test_what_broke_in_some_runs_is_a_race() -> None:
+    some = row(SMALL[0], "workers_boot", "server_answers")
+    some["claims"][0]["rate"] = [1, 3]
+    [entry] = atlas.entries(SMALL[:1], {SMALL[0].id: some}, "lane")
+    assert (entry["verdict"], entry["races"]) == ("broken", ["workers_boot"])
+    assert entry["breaks"] == {"workers_boot": "in 1 of 3 runs: <it> broke", "server_answers": "<it> broke"}
+
+
 def test_the_sample_is_the_seeds() -> None:
     assert atlas.sample(SMALL, 5, 1) == atlas.sample(SMALL, 5, 1) != atlas.sample(SMALL, 5, 2)
     assert len(atlas.sample(SMALL, 1000, 1)) == len(SMALL)

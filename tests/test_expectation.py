@@ -222,6 +222,8 @@ def test_an_assertion_of_gevents_own_surprises_wherever_gevent_is_used_as_docume
         (deployment(shared, {"site": "config_first_line", "flags": {"dns": False}}, {"site": "post_fork"}), MAY, HOLD),
         (deployment(shared, {"site": "in_thread"}), MAY, MAY),
         (deployment({"start": "config_import"}, {"site": "app_first_line"}, preload=True), MAY, MAY),
+        (deployment(INIT, NATIVE, worker_class="gthread"), MAY, MAY),
+        (deployment(INIT, NATIVE, worker_class="sync"), HOLD, HOLD),
     ]:
         assert expected(what, QUIET) is usual, what
         assert expect(what, QUIET, None, VERSIONS, "callback failed with AssertionError in gevent")[0] is own, what

@@ -84,6 +84,8 @@ def worse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, forkproof: Forkproof)
         text = WORSE.format(payload=str(launch.PAYLOAD), serve=serve, worse=code)
         (tmp_path / "worse.py").write_text(text)
         monkeypatch.setattr(launch, "command", command)
+        # A nest forks the server itself and would run no command.
+        monkeypatch.setattr(launch, "nest_for", lambda *_: None)
         return forkproof.run(what).report
 
     return run

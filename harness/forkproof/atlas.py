@@ -42,6 +42,9 @@ POLICY = "inherit_allowed"
 FAR = 3
 """In so many settings the nearest combination that holds may differ."""
 
+MORE = 10
+"""How often what came to something else is asked once more: what comes to either is a race."""
+
 Settings = dict[str, Any]
 
 
@@ -140,7 +143,7 @@ def entries(some: Sequence[Combination], rows: Mapping[str, Row], lane: str) -> 
 
 def _entry(one: Combination, row: Row | None, lane: str) -> dict[str, Any]:
     entry: dict[str, Any] = {"id": one.id, **one.settings, "verdict": "not run", "reason": "", "runs_in": []}
-    entry |= {"breaks": {}, "surprises": [], "known_issues": [], "replay": ""}
+    entry |= {"breaks": {}, "races": [], "surprises": [], "known_issues": [], "replay": ""}
     if one.scenario is not None:
         entry["replay"] = replay(lane, one.scenario)
     if one.scenario is None:
@@ -149,15 +152,21 @@ def _entry(one: Combination, row: Row | None, lane: str) -> dict[str, Any]:
         entry |= {"verdict": "cannot be", "reason": row["cannot"]}
     elif row is not None:
         claims = row["claims"]
-        broken = {claim["name"]: claim["explanation"] for claim in claims if claim["verdict"] == "broken"}
+        broken = {claim["name"]: _explained(claim) for claim in claims if claim["verdict"] == "broken"}
         unknown = [claim for claim in claims if claim["verdict"] == "unknown"]
         entry["verdict"] = "broken" if broken else "unknown" if unknown else "held"
         entry["reason"] = unknown[0]["explanation"] if unknown and not broken else ""
         entry["runs_in"] = row["loops"][0]["in"] if row["loops"] else []
         entry["breaks"] = broken
+        entry["races"] = sorted({claim["name"] for claim in claims if 0 < claim["rate"][0] < claim["rate"][1]})
         entry["surprises"] = [claim["name"] for claim in claims if state(claim, "atlas") == "surprise"]
         entry["known_issues"] = sorted({claim["known_issue"] for claim in claims if claim["known_issue"]})
     return entry
+
+
+def _explained(claim: Mapping[str, Any]) -> str:
+    broken, runs = claim["rate"]
+    return str(claim["explanation"]) if broken == runs else f"in {broken} of {runs} runs: {claim['explanation']}"
 
 
 def nearest(settings: Settings, holding: Mapping[str, Any]) -> list[str]:
@@ -198,7 +207,9 @@ def counts(found: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return dict(collections.Counter(str(entry["verdict"]) for entry in found))
 
 
-COLUMNS = ("id", *SCOPE, "verdict", "runs_in", "breaks", "surprises", "known_issues", "reason", "nearest", "replay")
+COLUMNS = (
+    "id", *SCOPE, "verdict", "runs_in", "breaks", "races", "surprises", "known_issues", "reason", "nearest", "replay",
+)  # fmt: skip
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:

@@ -855,15 +855,21 @@ def _atlas(arguments: argparse.Namespace) -> int:
     print(f"{len(found)} combinations: {told}; {done.launched} servers in {done.seconds:.0f} s", file=out)
     for problem in [] if arguments.quiet else done.problems:
         print(f"not decided: {problem}", file=out)
-    differ = []
+    other = 0
     if arguments.again and not done.interrupted:
-        again, _ = entries(atlas.sample(some, arguments.again, arguments.seed), Ledger(Path(os.devnull)))
-        differ = atlas.disagreements(found, again)
-        for name, before, now in differ:
-            print(f"{name}: {before}; now {now}", file=out)
-        print(f"{len(again)} run again: {len(differ)} came to something else", file=out)
+        fresh = Ledger(Path(os.devnull))
+        again, _ = entries(atlas.sample(some, arguments.again, arguments.seed), fresh)
+        either = 0
+        for name, before, now in atlas.disagreements(found, again):
+            same = [one for one in some if one.id == name]
+            more = [atlas.told(entries(same, fresh)[0][0]) for _ in range(atlas.MORE)]
+            often = f"{more.count(before)} as before and {more.count(now)} as now"
+            print(f"{name}: {before}; now {now}; in {atlas.MORE} more: {often}", file=out)
+            either += before in more
+            other += before not in more
+        print(f"{len(again)} run again: {other} came to something else, {either} to either", file=out)
     complete = not done.interrupted and not done.problems and "not run" not in atlas.counts(found)
-    return 1 if differ else 0 if complete else 3
+    return 1 if other else 0 if complete else 3
 
 
 def _batches(n: int, seed: int, session: Session, until: float | None) -> Iterable[Sequence[Any]]:

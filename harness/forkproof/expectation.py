@@ -365,10 +365,9 @@ class _Model:
         if not self.server.preload:
             self._import_app(worker)
         if self.server.worker_class is WorkerClass.GTHREAD:
-            # A pool of threads that was made before the patch; or native threads that share gevent's queues, which
-            # belong to one thread's hub [G].
+            # A pool of threads that was made before the patch.
             worker.odd |= "thread" in worker.patched - before
-            worker.odd |= {"queue", "thread"} & worker.patched == {"queue"}
+            worker.odd |= self._pool_shares_queues(worker)
         self._start(worker, LoopStart.POST_WORKER_INIT)
         worker.in_request = True
         self._start(worker, LoopStart.FIRST_REQUEST)
@@ -636,7 +635,13 @@ class _Model:
         in_thread = any(patch.site is PatchSite.IN_THREAD for patch in self.scenario.patches)
         units = [(unit, process) for process in self.everyone for unit in process.units]
         odd = any((unit.native and unit.repatched) or self.shares_oddly(unit, process) for unit, process in units)
+        odd |= any(map(self._pool_shares_queues, self.everyone))
         return not in_thread and not odd
+
+    def _pool_shares_queues(self, process: _Process) -> bool:
+        """Whether a gthread worker's native threads share gevent's queues, which belong to one thread's hub [G]."""
+        gthread = self.server.worker_class is WorkerClass.GTHREAD and process.place.role == "worker"
+        return gthread and {"queue", "thread"} & process.patched == {"queue"}
 
     @property
     def workers_leave(self) -> bool:

@@ -57,8 +57,9 @@ def _page(found: Sequence[Mapping[str, Any]], versions: Mapping[str, str | None]
     yield f"<title>Atlas</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>Where a background loop runs</h1>"
     told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts(found).items()))
     yield f"<p>{len(found)} combinations: {escape(told)}. {escape(describe(versions))}.</p>"
-    yield '<p class="quiet">Choose your own settings. A verdict is that of one run without faults; threads "native" is '
-    yield 'patch_all(thread=False), patch "post_fork" is in the workers alone.</p>\n<form>'
+    yield '<p class="quiet">Choose your own settings. A verdict is that of a run without faults, or of three where it '
+    yield 'may go either way; threads "native" is patch_all(thread=False), patch "post_fork" is in the workers alone.'
+    yield "</p>\n<form>"
     for name, values in SCOPE.items():
         shown = ["yes" if value is True else "no" if value is False else str(value) for value in values]
         yield _select(name, name.replace("_", " "), {"": "any", **{one: one for one in shown}})
