@@ -29,7 +29,7 @@ from forkproof.errors import CouldNotDecide
 from forkproof.launch import remove_folder
 from forkproof.nest import Nests
 from forkproof.scenario import Scenario, from_dict
-from forkproof.session import Session, open_session
+from forkproof.session import LocalSession, Session, open_session
 from forkproof_strategies import scenarios
 
 AT_LEAST = 0.99
@@ -75,7 +75,7 @@ def compare(rounds: Sequence[Sequence[Verdicts]], every: Sequence[Scenario]) -> 
     }
 
 
-def one_round(session: Session, every: Sequence[Scenario], jobs: int, nests: Nests | None) -> list[Verdicts]:
+def one_round(session: LocalSession, every: Sequence[Scenario], jobs: int, nests: Nests | None) -> list[Verdicts]:
     """The verdicts of each scenario, with every server forked from these nests, or cold."""
     session.around = replace(session.around, nests=nests)
     with ThreadPoolExecutor(jobs) as pool:

@@ -26,7 +26,7 @@ from forkproof import explore, launch
 from forkproof.history import Event, History
 from forkproof.judge import judge
 from forkproof.scenario import Scenario
-from forkproof.session import Session, open_session
+from forkproof.session import LocalSession, open_session
 from forkproof.target import describe
 from forkproof_strategies import scenarios
 
@@ -61,7 +61,7 @@ def phases(events: Iterable[Event], begun: float, ended: float) -> Seconds:
     return found
 
 
-def broken_down(session: Session, what: Scenario) -> tuple[Seconds, Seconds, Seconds]:
+def broken_down(session: LocalSession, what: Scenario) -> tuple[Seconds, Seconds, Seconds]:
     """Wall seconds by phase, CPU seconds by process, and wall seconds of bounds that passed, of one verdict."""
     everything, begun = cpu_seconds(), time.monotonic()
     folder = launch.launch(what, session.around)

@@ -41,7 +41,7 @@ from forkproof.control import Budget, Gauge
 from forkproof.crowd import Unhindered
 from forkproof.errors import CouldNotDecide
 from forkproof.scenario import Scenario
-from forkproof.session import Session, open_session
+from forkproof.session import LocalSession, open_session
 from forkproof.target import describe
 from forkproof_strategies import scenarios
 
@@ -51,7 +51,7 @@ POLL = 0.005
 SAMPLE = 0.05
 LOOK = 0.5
 
-Way = Callable[[Session, Scenario], bool]
+Way = Callable[[LocalSession, Scenario], bool]
 """Runs one scenario; whether it came to what that way wants of it."""
 
 
@@ -108,7 +108,7 @@ def summary(naive: Sequence[Round], floor: Mapping[int, Sequence[Round]], ours: 
 
 
 @contextlib.contextmanager
-def started(session: Session, what: Scenario) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def started(session: LocalSession, what: Scenario) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The server of a scenario, in the folder of a run; killed with all that is in its process group."""
     folder = launch.new_folder(session.around.out, what)
     plan = launch.prepare(what, session.around, folder)
@@ -131,7 +131,7 @@ def started(session: Session, what: Scenario) -> Iterator[tuple[subprocess.Popen
         launch.remove_folder(folder)
 
 
-def naive(session: Session, what: Scenario) -> bool:
+def naive(session: LocalSession, what: Scenario) -> bool:
     """What a user would write."""
     with started(session, what) as (server, folder):
         time.sleep(NAIVE_SLEEP)
@@ -142,7 +142,7 @@ def naive(session: Session, what: Scenario) -> bool:
         return b"Listening at" in said
 
 
-def floor(session: Session, what: Scenario) -> bool:
+def floor(session: LocalSession, what: Scenario) -> bool:
     """A cold boot up to the first answer; given up after the bound that `forkproof` has for it."""
     with started(session, what) as (server, folder):
         bound = launch.bounds(what)["boot"] + launch.BOUNDS["answer"]
@@ -195,7 +195,7 @@ def _answers(host: str, port: int, budget: Budget) -> bool:
     return False
 
 
-def verdict(session: Session, what: Scenario) -> bool:
+def verdict(session: LocalSession, what: Scenario) -> bool:
     """A full verdict."""
     try:
         report = session.run(what)
@@ -205,7 +205,7 @@ def verdict(session: Session, what: Scenario) -> bool:
     return True
 
 
-def measure(way: Way, jobs: int, session: Session, every: Sequence[Scenario]) -> Round:
+def measure(way: Way, jobs: int, session: LocalSession, every: Sequence[Scenario]) -> Round:
     """All scenarios in one way, `jobs` at once."""
     cpu, begun = cpu_seconds(), time.monotonic()
     with ThreadPoolExecutor(jobs) as pool:
@@ -223,7 +223,7 @@ def cpu_seconds() -> float:
     return found
 
 
-def peak_memory(way: Way, session: Session, what: Scenario) -> float:
+def peak_memory(way: Way, session: LocalSession, what: Scenario) -> float:
     """MB that one scenario adds at most."""
     before, peak, over = memory(), 0.0, threading.Event()
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from forkproof import launch
 from forkproof.scenario import Scenario, from_dict
-from forkproof.session import Session
+from forkproof.session import LocalSession
 
 MOMENTS = ("config", "app", "imported")
 SEED = "PYTHONHASHSEED"
@@ -57,7 +57,7 @@ def observed(folder: Path) -> Iterator[None]:
             os.environ[SEED] = seed
 
 
-def snapshots(session: Session, what: Scenario, *, warm: bool) -> dict[str, Snapshot]:
+def snapshots(session: LocalSession, what: Scenario, *, warm: bool) -> dict[str, Snapshot]:
     """What a server of this scenario is at each moment, in the first process that comes there."""
     nests = session.around.nests
     assert nests is not None

@@ -22,7 +22,7 @@ from forkproof.errors import CouldNotDecide, ForkproofError, ScenarioError, Targ
 from forkproof.judge import judge, server_log, stands
 from forkproof.launch import Shared
 from forkproof.scenario import load
-from forkproof.session import Session
+from forkproof.session import LocalSession
 from forkproof.supervisor import Supervisor, understood
 
 HARNESS = Path(forkproof.__file__).parent
@@ -117,8 +117,8 @@ def test_an_old_run_whose_verdict_is_none_is_left_alone(tmp_path: Path, make: Ca
 
 
 def test_a_run_whose_record_a_server_damaged_is_undecided(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Session, "_launch", lambda self, what: folder)
-    session = Session(Shared(None, None, None, folder, None))  # type: ignore[arg-type]
+    monkeypatch.setattr(LocalSession, "_launch", lambda self, what: folder)
+    session = LocalSession(Shared(None, None, None, folder, None))  # type: ignore[arg-type]
     assert session.run(scenario()).folder == folder
     with (folder / "history" / "supervisor.jsonl").open("ab") as file:
         file.write(b"{}\n")

@@ -53,13 +53,7 @@ class Pretended:
     stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def around(self) -> Any:
-        def require(what: Scenario) -> None:
-            if what.server.workers == 3:
-                raise UsageError(f"{sys.executable}: has no third worker. Take another.")
-
-        return SimpleNamespace(target=SimpleNamespace(require=require), broker=SimpleNamespace(socket="x"))
+    broker = SimpleNamespace(socket="x")
 
     @property
     def target(self) -> Any:
@@ -88,7 +82,11 @@ class Shelved(Shelf):
 
 @pytest.fixture(autouse=True)
 def launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matrix.launch, "require", lambda what, around: around.target.require(what))
+    def require(what: Scenario, *_: object) -> None:
+        if what.server.workers == 3:
+            raise UsageError(f"{sys.executable}: has no third worker. Take another.")
+
+    monkeypatch.setattr(matrix.launch, "require", require)
 
 
 def run(folder: Path, answer: Answer, what: list[Named] = LIST, lanes: list[Lane] = LANES) -> Done:
@@ -96,7 +94,7 @@ def run(folder: Path, answer: Answer, what: list[Named] = LIST, lanes: list[Lane
     out.mkdir(exist_ok=True)
 
     @contextlib.contextmanager
-    def opened(**options: Any) -> Iterator[Pretended]:
+    def opened(lane: Lane, python: str) -> Iterator[Pretended]:
         with_own = out / str(len(list(out.iterdir())))
         with_own.mkdir()
         yield Pretended(answer, with_own)

@@ -18,7 +18,7 @@ from forkproof import containment, explore, launch
 from forkproof.history import History
 from forkproof.judge import judge
 from forkproof.scenario import Scenario, from_dict
-from forkproof.session import Session, open_session
+from forkproof.session import LocalSession, open_session
 from forkproof_strategies import scenarios
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # after ours: both have a planted.py
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.fork
 
 
 @pytest.fixture
-def session(request: pytest.FixtureRequest) -> Iterator[Session]:
+def session(request: pytest.FixtureRequest) -> Iterator[LocalSession]:
     """A session of its own, whose nests are made at once."""
     target = request.config.getoption("fork_target")
     with (
@@ -52,7 +52,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     ],
     ids=["patched by the worker class", "patched by the configuration", "patched at the start"],
 )
-def test_every_name_means_the_same(what: Scenario, session: Session, tmp_path: Path) -> None:
+def test_every_name_means_the_same(what: Scenario, session: LocalSession, tmp_path: Path) -> None:
     with observed(tmp_path):
         cold, warm = (snapshots(session, what, warm=warm) for warm in (False, True))
     assert len(warm["config"]["modules"]) > len(cold["config"]["modules"])
@@ -60,7 +60,7 @@ def test_every_name_means_the_same(what: Scenario, session: Session, tmp_path: P
 
 
 def test_a_module_that_was_imported_before_a_patch_is_seen(
-    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: LocalSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison can fail: flask, held ready though the configuration patches, has locks that are not patched."""
     what = deployment("config_first_line", preload=True, redis=False)
@@ -71,7 +71,7 @@ def test_a_module_that_was_imported_before_a_patch_is_seen(
     assert "imported: jinja2.utils.Lock" in found
 
 
-def verdicts(session: Session, what: Scenario) -> tuple[bool, dict[str, str]]:
+def verdicts(session: LocalSession, what: Scenario) -> tuple[bool, dict[str, str]]:
     folder = launch.launch(what, session.around)
     (launched,) = History.read(folder / "history").of("launch")
     found = {f"{one.finding.claim} {one.finding.loop}": one.finding.verdict.value for one in judge(folder).judgements}
@@ -99,7 +99,7 @@ DOUBLE = {"loops": [{"name": "a", "start": "app_import"}], "server": {"workers":
     ],
     ids=["foreign child", "re-exec", "respawn"],
 )
-def test_the_verdicts_are_the_same(what: Scenario, session: Session) -> None:
+def test_the_verdicts_are_the_same(what: Scenario, session: LocalSession) -> None:
     warm, found = verdicts(session, what)
     assert warm
     session.around = replace(session.around, nests=None)
@@ -112,7 +112,7 @@ def test_the_verdicts_are_the_same(what: Scenario, session: Session) -> None:
     assert {"held"} in pairs.values()
 
 
-def test_drawn_scenarios_come_to_the_same(session: Session) -> None:
+def test_drawn_scenarios_come_to_the_same(session: LocalSession) -> None:
     """A few of the hundred that `benchmarks/agreement.py --boots` runs."""
     classes, lacks = explore.abilities(session.target)
     strategy = scenarios(worker_classes=classes, flags=session.target.patch_flags, without=lacks)
@@ -134,7 +134,7 @@ def test_what_keeps_to_the_start_is_told() -> None:
     assert by_the_start(cold, warm) == [["a"]]
 
 
-def test_a_nest_that_is_gone_is_done_without_and_replaced(session: Session) -> None:
+def test_a_nest_that_is_gone_is_done_without_and_replaced(session: LocalSession) -> None:
     nests: Any = session.around.nests
     assert verdicts(session, deployment(redis=False))[0]
     for nest in nests._nests.values():
@@ -143,7 +143,7 @@ def test_a_nest_that_is_gone_is_done_without_and_replaced(session: Session) -> N
     assert (found[0], found[-1]) == (False, True)
 
 
-def test_one_server_alone_is_started_cold(session: Session) -> None:
+def test_one_server_alone_is_started_cold(session: LocalSession) -> None:
     nests: Any = session.around.nests
     nests.eager = False
     assert not verdicts(session, deployment(redis=False))[0]

@@ -15,7 +15,7 @@ from forkproof import launch
 from forkproof.errors import BrokerError, CouldNotDecide
 from forkproof.launch import Shared
 from forkproof.scenario import from_dict
-from forkproof.session import Session
+from forkproof.session import LocalSession
 
 PLAIN = from_dict({"loops": [{"name": "a"}]})
 
@@ -27,9 +27,9 @@ def test_a_redis_of_a_run_that_is_late_leaves_that_run_undecided(
         raise BrokerError("Broker: the embedded Redis did not answer within 20 s.")
 
     monkeypatch.setattr(launch, "launch", late)
-    shared = cast(Shared, SimpleNamespace(out=tmp_path, target=None))
+    shared = cast(Shared, SimpleNamespace(out=tmp_path, target=None, broker=None))
     with pytest.raises(CouldNotDecide, match="the embedded Redis did not answer"):
-        Session(shared).run(PLAIN)
+        LocalSession(shared).run(PLAIN)
 
 
 def test_a_scenario_comes_from_standard_input() -> None:

@@ -192,8 +192,14 @@ def disagreements(
         (entry["id"], told(known[entry["id"]]), told(entry))
         for entry in again
         if {entry["verdict"], known[entry["id"]]["verdict"]} <= {"held", "broken"}
-        and told(entry) != told(known[entry["id"]])
+        and not agree(known[entry["id"]], entry)
     ]
+
+
+def agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether it ran in the same places, and what broke in every run of either broke in some run of both."""
+    always = (set(one["breaks"]) - set(one["races"])) | (set(other["breaks"]) - set(other["races"]))
+    return one["runs_in"] == other["runs_in"] and always <= set(one["breaks"]) & set(other["breaks"])
 
 
 def told(entry: Mapping[str, Any]) -> str:

@@ -171,6 +171,13 @@ def start(spec: BrokerSpec, folder: Path) -> Broker:
     )
 
 
+def elsewhere(spec: BrokerSpec) -> Broker:
+    """One that other machines start and reach: what it can do is known, and there is nothing here to ask or stop."""
+    if spec.kind == "url":
+        return Broker(spec.host, spec.port, spec.db, str(spec))
+    return Broker("", 0, 0, str(spec), socket=Path("redis.sock"), spec=spec)
+
+
 def _parse_url(text: str) -> BrokerSpec:
     try:
         parts = urlsplit(text)

@@ -34,7 +34,7 @@ from forkproof.judge import SCHEMA, Judgement, Stands, server_log, since, stands
 from forkproof.nursery import Nursery
 from forkproof.observed import Loop, Observed, State
 from forkproof.scenario import Policy
-from forkproof.session import Session
+from forkproof.session import LocalSession
 from forkproof.storage import Pruner
 from forkproof.target import Target
 from forkproof.verdict import Finding, Verdict, merge
@@ -545,7 +545,7 @@ def _required(found: Target) -> Target:
     return found
 
 
-def of_session(session: Session) -> Checker:
+def of_session(session: LocalSession) -> Checker:
     """A checker that shares target, control process and run folders with a session's scenarios."""
     around = session.around
     return Checker(_required(around.target), around.out, around.control, around.nursery, Pruner(around.out))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from forkproof.explore import Campaign, Progress
     from forkproof.judge import RunReport
     from forkproof.lanes import Lanes, Shelf
+    from forkproof.machines import Machines
     from forkproof.reports.handlers import Stream
     from forkproof.session import Session
 
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument(
         "--html", type=_file, metavar="FILE", help="write a page of it, and a timeline of each surprise"
     )
+    _dask_option(explore)
     _common(explore)
     explore.set_defaults(run=_explore)
 
@@ -218,6 +220,7 @@ def _matrix_parser(commands: argparse._SubParsersAction[_Parser]) -> None:
     matrix.add_argument("--json", type=_file, metavar="FILE", help="write the report as JSON; - for standard output")
     matrix.add_argument("--time", type=_seconds, default=None, metavar="S", help="begin nothing after S seconds")
     matrix.add_argument("--remove", action="store_true", help="remove each lane's environment after its runs")
+    _dask_option(matrix)
     _servers(matrix)
     matrix.set_defaults(run=_matrix)
 
@@ -318,6 +321,12 @@ def _boots(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--cold", action="store_true", help="start every server anew (default)")
     how.add_argument("--warm", action="store_true", help="fork servers from processes that hold their first imports")
+
+
+def _dask_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="run the servers on a Dask cluster, such as tcp://scheduler:8786"
+    )
 
 
 def _lanes_options(parser: argparse.ArgumentParser) -> None:
@@ -431,6 +440,13 @@ def _causes(session: Session, report: RunReport, arguments: argparse.Namespace) 
     with CampaignProgress(terminal.console(stderr=True), quiet=arguments.quiet) as progress:
         explorer = Explorer(session, jobs=_jobs(arguments), progress=progress, budget_seconds=arguments.budget)
         return explorer.explain(report.scenario, asked, report)
+
+
+def _machines(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[Machines]:
+    from forkproof.machines import Wanted, machines
+
+    wanted = Wanted(arguments.j, arguments.broker or "embedded", arguments.out, getattr(arguments, "warm", False))
+    return machines(arguments.dask, wanted, *_shelf(arguments), lambda text: print(text, file=sys.stderr))
 
 
 def _jobs(arguments: argparse.Namespace) -> int:
@@ -681,33 +697,24 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 
 
 def _explore(arguments: argparse.Namespace) -> int:
-    from forkproof import target
     from forkproof.explore import Explorer
     from forkproof.reports import cases, terminal
     from forkproof.reports.handlers import Outcome
     from forkproof.reports.progress import CampaignProgress
-    from forkproof.session import PLAINEST, open_session
 
     names = _known_claims(arguments.claim)
-    target_name = _target(arguments)
-    target.find(target_name).require(PLAINEST)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1_000_000)
     console = terminal.console(stderr=True)
     until = time.monotonic() + arguments.time if arguments.time is not None else None
     with (
-        open_session(
-            target_name=target_name,
-            broker_name=arguments.broker or "embedded",
-            out=arguments.out,
-            claims=names,
-            warm=arguments.warm,
-        ) as session,
+        _machines(arguments) as machines,
+        machines.on(arguments.target, names) as session,
         CampaignProgress(console, quiet=arguments.quiet, until=until) as progress,
     ):
         stream = _stream("explore", arguments, progress)
         explorer = Explorer(
             session,
-            jobs=_jobs(arguments),
+            jobs=machines.jobs,
             progress=stream,
             budget_seconds=arguments.budget,
             shrink_expected=bool(names),
@@ -782,21 +789,24 @@ def _matrix(arguments: argparse.Namespace) -> int:
 
     known, shelf = _shelf(arguments)
     lanes = [known.lane(name) for name in arguments.names or known.names]
+    until = None if arguments.time is None else time.monotonic() + arguments.time
     everything = [*matrix.fixed(), *matrix.shown(), *matrix.seeded(arguments.n, arguments.seed)]
     what = matrix.chosen(everything, arguments.only or ())
     if not what:
         raise UsageError("--only: nothing of that name is listed. Give such as recipe/*, planted/* or drawn/*.")
     out = sys.stderr if _to_stdout(arguments.json) else sys.stdout
-    runner = matrix.Matrix(
-        shelf,
-        Ledger(arguments.rows or arguments.out / "matrix.jsonl"),
-        out=arguments.out,
-        jobs=_jobs(arguments),
-        broker=arguments.broker or "embedded",
-        say=lambda text: None if arguments.quiet else print(text, file=out, flush=True),
-        remove=arguments.remove,
-    )
-    done = runner.run(lanes, what, None if arguments.time is None else time.monotonic() + arguments.time)
+    ledger = Ledger(arguments.rows or arguments.out / "matrix.jsonl")
+    with _machines(arguments) as machines:
+        runner = matrix.Matrix(
+            shelf,
+            ledger,
+            out=arguments.out,
+            jobs=machines.jobs,
+            opened=machines.on_lane,
+            say=lambda text: None if arguments.quiet else print(text, file=out, flush=True),
+            remove=arguments.remove,
+        )
+        done = runner.run(lanes, what, until)
     page = arguments.html.name if arguments.html else "compatibility.html"
     for path, text in (
         (arguments.html, compatibility.page),
@@ -876,10 +886,9 @@ def _batches(n: int, seed: int, session: Session, until: float | None) -> Iterab
     from forkproof.explore import draw
 
     if until is None:
-        return [draw(n, seed, session.target, session.around.broker, session.claims)]
+        return [draw(n, seed, session.target, session.broker, session.claims)]
     return (
-        draw(LARGEST_BATCH, seed + part, session.target, session.around.broker, session.claims)
-        for part in itertools.count()
+        draw(LARGEST_BATCH, seed + part, session.target, session.broker, session.claims) for part in itertools.count()
     )
 
 

@@ -45,6 +45,12 @@ class LaneError(ForkproofError):
     exit_code = 3
 
 
+class ClusterError(ForkproofError):
+    """A Dask cluster that cannot be reached or used."""
+
+    exit_code = 3
+
+
 class MissingPackage(ForkproofError):
     """The target lacks a package that the scenario needs, so nothing can be decided."""
 

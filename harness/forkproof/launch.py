@@ -112,11 +112,11 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def require(scenario: Scenario, around: Shared) -> dict[str, Any]:
-    """How loops reach Redis; raises where target or broker cannot run a scenario, as `launch` does."""
-    around.target.require(scenario)
-    around.broker.require_own(_done_to_redis(scenario))
-    return around.broker.client(scenario.surroundings.broker)
+def require(scenario: Scenario, target: Target, broker: Broker) -> None:
+    """Raise where target or broker cannot run a scenario, as `launch` does."""
+    target.require(scenario)
+    broker.require_own(_done_to_redis(scenario))
+    broker.client(scenario.surroundings.broker)
 
 
 def _done_to_redis(scenario: Scenario) -> list[str]:
@@ -130,7 +130,7 @@ def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = No
     as it says, RunFolderError where the folder cannot be written, CouldNotDecide where the supervisor itself failed.
     When `stop` is set, the run is ended at once.
     """
-    require(scenario, around)
+    require(scenario, around.target, around.broker)
     folder = new_folder(around.out, scenario)
     try:
         with contextlib.ExitStack() as stack:

@@ -7,6 +7,7 @@ is not run again as long as the lane, the scenario and what judges it are what t
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import fnmatch
 import functools
 import hashlib
@@ -196,16 +197,15 @@ class Matrix:
         jobs: int = 4,
         broker: str = "embedded",
         say: Callable[[str], None] = print,
-        opened: Callable[..., Any] = open_session,
+        opened: Callable[[Lane, str], contextlib.AbstractContextManager[Session]] | None = None,
         remove: bool = False,
     ) -> None:
         self.shelf = shelf
         self.ledger = ledger
         self.out = out
         self.jobs = jobs
-        self.broker = broker
         self.say = say
-        self.opened = opened
+        self.opened = opened or (lambda _, python: open_session(target_name=python, broker_name=broker, out=out))
         self.remove = remove
 
     def run(self, lanes: Sequence[Lane], what: Sequence[Named], until: float | None = None) -> Done:
@@ -250,7 +250,7 @@ class Matrix:
                 done.reused += 1
         self.say(f"{lane.name}: {len(todo)} of {len(what)} to run{', newly built' if new else ''}")
         if todo:
-            with self.opened(target_name=python, broker_name=self.broker, out=self.out) as session:
+            with self.opened(lane, python) as session:
                 for row in self._rows(session, lane, locked, todo, done, until):
                     self.ledger.add(row)
                     done.rows[lane.name, row["name"]] = row
@@ -348,7 +348,7 @@ def attributed(claim: dict[str, Any], what: Scenario, versions: Mapping[str, str
 def cannot(session: Session, what: Scenario) -> str | None:
     """Why a target cannot run a scenario; None where it can."""
     try:
-        launch.require(what, session.around)
+        launch.require(what, session.target, session.broker)
     except ForkproofError as error:
         return str(error).removeprefix(f"{session.target.executable}: ").partition(". ")[0]
     return None

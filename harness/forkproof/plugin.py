@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from forkproof.check import CheckReport
     from forkproof.judge import Judgement, RunReport
     from forkproof.scenario import Scenario
-    from forkproof.session import Session
+    from forkproof.session import LocalSession
 
 PROPERTY = "forkproof.run"
 """The user property (and so the JUnit property) of a failed test that says where its evidence lies."""
@@ -143,13 +143,13 @@ class Shared:
         self._warm: bool = config.getoption("fork_warm")
         self._out: str | None = config.getoption("fork_out")
         self._stack = contextlib.ExitStack()
-        self._session: Session | None = None
+        self._session: LocalSession | None = None
         self._refused: ForkproofError | None = None
         self.out: list[Path] = []
         self.evidence_kept = False
 
     @property
-    def session(self) -> Session:
+    def session(self) -> LocalSession:
         """The session; what kept it from starting is raised again rather than waited for again."""
         if self._refused is not None:
             raise self._refused
@@ -161,7 +161,7 @@ class Shared:
                 raise
         return self._session
 
-    def _start(self) -> Session:
+    def _start(self) -> LocalSession:
         from forkproof.session import open_session
 
         if self._out is None:
@@ -217,7 +217,7 @@ class Forkproof:
         self._results: list[Result | CheckResult] = []
 
     @property
-    def session(self) -> Session:
+    def session(self) -> LocalSession:
         """What all tests of this process share: the target, the broker, the control process."""
         return self._shared.session
 

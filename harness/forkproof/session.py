@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import sys
 import threading
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from forkproof import broker, faults, launch, plugins, scenario, target
 from forkproof import claims as claim_registry
+from forkproof.broker import Broker
 from forkproof.control import Control
 from forkproof.errors import BrokerError, CouldNotDecide, ForkproofError, HistoryError, NothingBoots, UsageError
 from forkproof.history import History
@@ -23,30 +24,27 @@ from forkproof.storage import Pruner
 from forkproof.target import Target
 
 
-@dataclass
-class Session:
+class Session(abc.ABC):
     """Runs scenarios on one target. Safe to use from several threads; `stop` ends what is under way."""
 
-    around: Shared
-    claims: Collection[str] | None = None
-    launched: int = 0
-    stop: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _control_boots: bool = False
-    _pruner: Pruner = field(init=False)
+    def __init__(self, target: Target, broker: Broker, out: Path, claims: Collection[str] | None = None) -> None:
+        self.target = target
+        self.broker = broker
+        self.claims = claims
+        self.launched = 0
+        self.stop = threading.Event()
+        self._lock = threading.Lock()
+        self._control_boots = False
+        self._pruner = Pruner(out)
 
-    def __post_init__(self) -> None:
-        self._pruner = Pruner(self.around.out)
-
-    @property
-    def target(self) -> Target:
-        """What is put to the test."""
-        return self.around.target
+    @abc.abstractmethod
+    def _start(self, what: Scenario) -> Path:
+        """Run a scenario and return the folder of the run; raises as `launch.launch` does."""
 
     def can_run(self, what: Scenario) -> bool:
         """Whether target and broker have what a scenario needs."""
         try:
-            launch.require(what, self.around)
+            launch.require(what, self.target, self.broker)
         except ForkproofError:
             return False
         return True
@@ -76,7 +74,7 @@ class Session:
             self.launched += 1
         self._pruner.ran()
         try:
-            folder = launch.launch(what, self.around, self.stop)
+            folder = self._start(what)
         except BrokerError as error:  # the session's own Redis has answered, so it is the machine that is late now
             raise CouldNotDecide(str(error)) from None
         if self.stop.is_set():
@@ -96,10 +94,26 @@ class Session:
         return known
 
 
+class LocalSession(Session):
+    """Runs them on this machine."""
+
+    def __init__(self, around: Shared, claims: Collection[str] | None = None) -> None:
+        super().__init__(around.target, around.broker, around.out, claims)
+        self.around = around
+
+    def _start(self, what: Scenario) -> Path:
+        return launch.launch(what, self.around, self.stop)
+
+
 PLAINEST = Scenario(
     loops=(Loop(name="control", start=LoopStart.POST_WORKER_INIT, policy=Policy.BEST_EFFORT),), server=Server()
 )
 """The control boot: what fails in it is the target's fault, not the deployment's."""
+
+
+def require_plugins() -> None:
+    """Take in what other packages add; UsageError names one that is bad."""
+    plugins.require(faults.extend, claim_registry.extend)
 
 
 @contextlib.contextmanager
@@ -110,12 +124,12 @@ def open_session(
     out: Path,
     claims: Collection[str] | None = None,
     warm: bool = False,
-) -> Iterator[Session]:
+) -> Iterator[LocalSession]:
     """A session with its broker and control process running; both end with it, or with this process.
 
     `warm` has servers forked from nests, where the machine and the target allow it; else each is started anew.
     """
-    plugins.require(faults.extend, claim_registry.extend)
+    require_plugins()
     chosen = target.find(target_name)
     spec = broker.parse(broker_name)
     folder = launch.campaign_folder(out)
@@ -128,7 +142,7 @@ def open_session(
         ):
             asked = {"target": chosen.executable, "broker": str(spec)}
             used = nests if warm and launch.may_fork_from_nests() else None
-            yield Session(Shared(chosen, redis, control, out, nursery, asked, used), claims)
+            yield LocalSession(Shared(chosen, redis, control, out, nursery, asked, used), claims)
     finally:
         launch.remove_folder(folder)
 
