@@ -235,6 +235,7 @@ def _atlas_parser(commands: argparse._SubParsersAction[_Parser]) -> None:
     atlas.add_argument("--csv", type=_file, metavar="FILE", help="write the table; - for standard output")
     atlas.add_argument("--html", type=_file, metavar="FILE", help="write the page")
     atlas.add_argument("--time", type=_seconds, default=None, metavar="S", help="begin nothing after S seconds")
+    _dask_option(atlas)
     _servers(atlas)
     atlas.set_defaults(run=_atlas)
 
@@ -244,6 +245,7 @@ def _servers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--broker", help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, metavar="DIR", help="where run folders go")
     parser.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
+    _boots(parser)
     _lanes_options(parser)
 
 
@@ -445,7 +447,7 @@ def _causes(session: Session, report: RunReport, arguments: argparse.Namespace) 
 def _machines(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[Machines]:
     from forkproof.machines import Wanted, machines
 
-    wanted = Wanted(arguments.j, arguments.broker or "embedded", arguments.out, getattr(arguments, "warm", False))
+    wanted = Wanted(arguments.j, arguments.broker or "embedded", arguments.out, arguments.warm)
     return machines(arguments.dask, wanted, *_shelf(arguments), lambda text: print(text, file=sys.stderr))
 
 
@@ -839,18 +841,18 @@ def _atlas(arguments: argparse.Namespace) -> int:
 
     known, shelf = _shelf(arguments)
     lane = known.lane(arguments.lane or atlas.LANE)
+    until = None if arguments.time is None else time.monotonic() + arguments.time
     some = list(atlas.combinations(atlas.narrowed(arguments.only or ())))
     out = sys.stderr if _to_stdout(arguments.csv) else sys.stdout
     ledger = Ledger(arguments.rows or arguments.out / "atlas.jsonl")
 
     def entries(some: Sequence[atlas.Combination], kept: Ledger) -> tuple[list[dict[str, Any]], matrix.Done]:
-        runner = matrix.Matrix(
-            shelf, kept, out=arguments.out, jobs=_jobs(arguments), broker=arguments.broker or "embedded",
-            say=lambda text: None if arguments.quiet else print(text, file=out, flush=True),
-        )  # fmt: skip
-        done = runner.run(
-            [lane], atlas.named(some), None if arguments.time is None else time.monotonic() + arguments.time
-        )
+        with _machines(arguments) as machines:
+            runner = matrix.Matrix(
+                shelf, kept, out=arguments.out, jobs=machines.jobs, opened=machines.on_lane,
+                say=lambda text: None if arguments.quiet else print(text, file=out, flush=True),
+            )  # fmt: skip
+            done = runner.run([lane], atlas.named(some), until)
         if lane.name in done.skipped:
             raise LaneError(f"lane {lane.name} cannot be had: {done.skipped[lane.name]}. Choose another --lane.")
         rows = {row["about"]: row for row in done.rows.values()}

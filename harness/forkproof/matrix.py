@@ -30,7 +30,7 @@ from forkproof.lanes import Lane, Shelf
 from forkproof.ledger import Ledger, Row
 from forkproof.planted import PLANTED
 from forkproof.scenario import Scenario, from_dict
-from forkproof.session import Session, open_session
+from forkproof.session import Session
 from forkproof.target import Target
 from forkproof.verdict import Finding, Verdict
 from forkproof_strategies import RECIPES, recipes, scenarios
@@ -194,10 +194,9 @@ class Matrix:
         ledger: Ledger,
         *,
         out: Path,
+        opened: Callable[[Lane, str], contextlib.AbstractContextManager[Session]],
         jobs: int = 4,
-        broker: str = "embedded",
         say: Callable[[str], None] = print,
-        opened: Callable[[Lane, str], contextlib.AbstractContextManager[Session]] | None = None,
         remove: bool = False,
     ) -> None:
         self.shelf = shelf
@@ -205,7 +204,7 @@ class Matrix:
         self.out = out
         self.jobs = jobs
         self.say = say
-        self.opened = opened or (lambda _, python: open_session(target_name=python, broker_name=broker, out=out))
+        self.opened = opened
         self.remove = remove
 
     def run(self, lanes: Sequence[Lane], what: Sequence[Named], until: float | None = None) -> Done:
