@@ -37,6 +37,7 @@ class Defect:
 
 TESTS: dict[str, tuple[str, ...]] = {
     f"{PAYLOAD}probe.py": ("tests/test_probe.py",),
+    f"{PAYLOAD}watch.py": ("tests/test_watch.py",),
     f"{PAYLOAD}loops.py": ("tests/test_loops.py",),
     f"{PAYLOAD}originals.py": ("tests/test_originals.py",),
     f"{PAYLOAD}forks.py": ("tests/test_parking.py",),
@@ -1384,6 +1385,29 @@ CHECKING_AN_APP = (
         f"{MAIN}check.py",
         "Verdict.BROKEN: 1}.get(self.verdict, 3)",
         "Verdict.BROKEN: 1}.get(self.verdict, 0)",
+    ),
+    Defect(
+        "greenlets-not-seen",
+        "greenlets that start while an app is watched are not seen",
+        f"{PAYLOAD}watch.py",
+        "        self._references.append(weakref.ref(one, id))\n",
+        "        pass\n",
+    ),
+    Defect(
+        "greenlets-forgotten",
+        "of many greenlets those that live are forgotten",
+        f"{PAYLOAD}watch.py",
+        "if one.__callback__ is not None]",
+        "if one.__callback__ is None]",
+    ),
+    Defect(
+        "busy-workers-never-boot",
+        "a worker whose loop is never idle counts as one that has not booted",
+        f"{MAIN}watcher.py",
+        'return any(one.state == "listening" for one in proc.describe(mine).values())',
+        "return False",
+        quick=("tests/test_proc.py",),
+        servers=("tests/test_check_kinds.py::test_a_worker_whose_loop_is_never_idle_has_booted",),
     ),
 )
 

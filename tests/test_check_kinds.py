@@ -167,3 +167,23 @@ def test_buffers_that_are_no_queues(run: Run, tmp_path: Path) -> None:
     assert broken == ["no_dead_listener:Buffer.exchange:dead in worker"]
     found = {loop["name"]: places(loop)[0] for loop in report["loops"]}
     assert found == dict.fromkeys(("Buffer.exchange", "Buffer.remember", "beat"), ("arbiter", None, False))
+
+
+BUSY = (
+    """
+import gevent
+
+def spin():
+    while True:
+        gevent.sleep(0)
+"""
+    + ANSWER
+)
+
+
+def test_a_worker_whose_loop_is_never_idle_has_booted(run: Run, tmp_path: Path) -> None:
+    start = "\ndef post_worker_init(worker):\n    import app, gevent\n    gevent.spawn(app.spin)\n"
+    place = write(tmp_path, BUSY, "workers = 1\nworker_class = 'gevent'\n" + start)
+    code, report, told = checked(run, place)
+    assert code == 0, told
+    assert [loop["name"] for loop in report["loops"]] == ["spin"]

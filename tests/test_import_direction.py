@@ -232,3 +232,9 @@ def test_importing_the_package_imports_nothing_else() -> None:
 def test_the_supervisor_runs_on_the_standard_library() -> None:
     found = {name.partition(".")[0] for name in fresh("import forkproof.supervisor")}
     assert found <= STANDARD | {"forkproof"}
+
+
+def test_what_draws_nothing_does_not_wait_for_hypothesis() -> None:
+    found = fresh("import forkproof.check, forkproof.session, forkproof.reports.cases, forkproof.reports.checked")
+    assert "forkproof.explore" in found  # what reports knows what it may have to report
+    assert not {"hypothesis", "forkproof_strategies"} & found

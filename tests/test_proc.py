@@ -71,6 +71,15 @@ def test_a_task_that_waits_on_a_socket(
     assert task.native_id not in proc.waits(os.getpid())
 
 
+def test_what_an_epoll_set_has_while_nobody_waits_on_it(pair: tuple[socket.socket, socket.socket]) -> None:
+    with select.epoll() as epoll:
+        epoll.register(pair[0], select.EPOLLIN)
+        found = proc.polled(os.getpid())
+    assert inode(pair[0]) in found
+    assert inode(pair[1]) not in found
+    assert inode(pair[0]) not in proc.polled(os.getpid())
+
+
 @pytest.mark.parametrize(
     ("code", "calls"),
     [

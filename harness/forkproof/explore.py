@@ -18,11 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import seed as seeded
-from hypothesis.strategies import SearchStrategy
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from forkproof import known_issues
 from forkproof.broker import Broker
@@ -39,7 +35,9 @@ from forkproof.session import Session
 from forkproof.simplify import descend
 from forkproof.target import Target
 from forkproof.verdict import Verdict
-from forkproof_strategies import scenarios
+
+if TYPE_CHECKING:  # what draws nothing need not wait for Hypothesis, and all that reports is imported by every command
+    from hypothesis.strategies import SearchStrategy
 
 CONFIRM = 5
 """How often a surprise is run again before it is reported, and again once it is shrunk."""
@@ -72,6 +70,8 @@ def draw(
 
     Where claims are named, only scenarios that can exercise one of them, as far as they are among `WIDER` times `n`.
     """
+    from forkproof_strategies import scenarios
+
     worker_classes, without = abilities(target, broker)
     strategy = scenarios(worker_classes=worker_classes, flags=target.patch_flags, without=without)
     return drawn(n, seed, strategy, None if names is None else lambda what: _can_exercise(what, names))
@@ -86,6 +86,9 @@ def drawn(
     n: int, seed: int, strategy: SearchStrategy[Scenario], keep: Callable[[Scenario], bool] | None = None
 ) -> list[Scenario]:
     """`n` scenarios of a strategy, the same for the same seed; doubles and what is not to be kept are drawn again."""
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import seed as seeded
+
     found: dict[str, Scenario] = {}
     for part in itertools.count():
         if len(found) >= n or (keep is not None and part * SLICE >= WIDER * n):

@@ -112,6 +112,17 @@ def waits(pid: int) -> dict[int, list[int]]:
     return found
 
 
+def polled(pid: int) -> set[int]:
+    """The inodes of the sockets in every epoll set of `pid`, whether a task waits on it or not. Errors as `waits`."""
+    _require_waits()
+    found: set[int] = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            if os.readlink(f"/proc/{pid}/fd/{name}") == "anon_inode:[eventpoll]":
+                found |= _in_epoll_set(pid, int(name))
+    return found
+
+
 @dataclass(frozen=True)
 class Task:
     """One task: its state as a letter, and for how many seconds it ran and waited for a processor so far."""

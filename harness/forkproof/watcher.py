@@ -240,12 +240,16 @@ class Watcher(Supervisor):
         return all(waits) and await self.ask_every_slot()
 
     def _is_waiting(self, process: _Process) -> bool:
-        """Whether a worker waits for connections: it has booted."""
+        """Whether a worker waits for connections: it has booted. One whose loop is never idle only looks for them."""
         try:
-            found = proc.waits(process.pid)
+            if proc.waits(process.pid):
+                return True
+            polled = proc.polled(process.pid)
+            sockets = proc.resources(process.pid).sockets if polled else {}
+            mine = {inode: (process.pid, fd) for fd, inode in sockets.items() if inode in polled}
+            return any(one.state == "listening" for one in proc.describe(mine).values())
         except (OSError, NotImplementedError):
             return True
-        return bool(found)
 
     async def _window(self, index: int, after: str) -> None:
         needed = self.plan["turns"]

@@ -1,9 +1,9 @@
 """Watches an app that knows nothing of it: which background loops it creates, and how each fares in each process.
 
-Creation is wrapped (`threading.Thread.start`, `multiprocessing` processes, forks); greenlets are found when one looks,
-since gevent itself keeps where each was spawned. A look is asked for by a signal: the handler runs in the main thread
-between two bytecodes, reads, writes one event and returns. It takes no lock, starts no thread, switches no greenlet,
-asks no object anything that runs code of the app.
+Creation is wrapped (`threading.Thread.start`, `multiprocessing` processes, forks); of greenlets gevent tells, and keeps
+where each was spawned. A look is asked for by a signal: the handler runs in the main thread between two bytecodes,
+reads, writes one event and returns. It takes no lock, starts no thread, switches no greenlet, asks no object anything
+that runs code of the app.
 
 Nor does it keep alive what it looks at: whoever has another thread's frames, or all objects, may be the last to let go
 of one of them, and would end it in the wrong thread. So those are touched by single calls of C code alone, during which
@@ -51,6 +51,7 @@ _Thread, _Timer = threading.Thread, threading.Timer
 _Function = types.FunctionType
 _getpid = os.getpid
 _get_ident = threading.get_ident
+_allocate_lock = _thread.allocate_lock
 
 
 class _Unit(object):
@@ -81,7 +82,10 @@ class _Unit(object):
 _units = {}
 """By id of the object; one that was there at a fork is in the child's too."""
 _slots = {}
-_last = {"reload": None, "next": ("child", None), "server": None, "births": {}, "patched": None, "forked": None}
+_last = {
+    "reload": None, "next": ("child", None), "server": None, "births": {}, "patched": None, "forked": None,
+    "greenlets": None,
+}  # fmt: skip
 _trees = {}
 """By id what gevent shares among the greenlets that spawned each other, of those that were there at the fork that made
 this process: [it, the bodies and births of these greenlets]. Held, so that the id stays its own."""
@@ -95,6 +99,8 @@ def begin(look, stacks):
     _see_bare_threads()
     if hasattr(threading, "excepthook"):
         _chain_excepthook()
+    if "gevent.greenlet" in sys.modules:  # a sitecustomize of the app's own has imported it
+        _see_greenlets(sys.modules["gevent.greenlet"])
     sys.meta_path.insert(0, _Finder())
     os.register_at_fork(before=_before_fork, after_in_child=_in_child)
     signal.signal(look, _look)
@@ -163,12 +169,17 @@ def _quietly(function, *args):
 
 
 class _Finder(object):
-    """Wraps `multiprocessing.process` once the app imports it."""
+    """Has each of these seen to once the app imports it."""
+
+    def __init__(self):
+        self._todo = {"multiprocessing.process": _see_processes, "gevent.greenlet": _see_greenlets}
 
     def find_spec(self, name, path=None, target=None):
-        if name != "multiprocessing.process":
+        see = self._todo.pop(name, None)
+        if see is None:
             return None
-        sys.meta_path.remove(self)
+        if not self._todo:
+            sys.meta_path.remove(self)
         from importlib.util import find_spec
 
         spec = find_spec(name)
@@ -178,10 +189,14 @@ class _Finder(object):
 
         def exec_module(module):
             execute(module)
-            _quietly(_wrap, module.BaseProcess, "start", _process_starting, _process_started)
+            _quietly(see, module)
 
         spec.loader.exec_module = exec_module
         return spec
+
+
+def _see_processes(module):
+    _wrap(module.BaseProcess, "start", _process_starting, _process_started)
 
 
 # --- where a loop comes from
@@ -654,6 +669,8 @@ def _in_child():
 def _become_child():
     role, slot = _last["next"]
     _last["births"] = {}
+    if _last["greenlets"] is not None:
+        _last["greenlets"].forked()
     _trees.update(_last.get("trees") or {})
     probe.event("role", role=role, slot=slot)
     _let_dump()
@@ -675,9 +692,55 @@ class _Forked(object):
 # --- greenlets
 
 
+class _Greenlets(object):
+    """Those of gevent's that were started, by weak references that let each go.
+
+    A reference with a callback tells that its greenlet has gone without taking hold of it. gevent before 1.4 tells of
+    none, and then all objects are looked at: a tenth of a second where an app has many.
+    """
+
+    def __init__(self, greenlets):
+        self._references = [self._to(one) for one in greenlets]
+        self._most = 1000
+        self._thinning = _allocate_lock()
+
+    @staticmethod
+    def _to(one):
+        return weakref.ref(one, id)
+
+    def started(self, one):
+        """What gevent calls with each."""
+        self._references.append(weakref.ref(one, id))
+        if len(self._references) > self._most and self._thinning.acquire(False):
+            count = len(self._references)  # another thread may add to them meanwhile
+            living = [one for one in self._references[:count] if one.__callback__ is not None]
+            self._references[:count] = living
+            self._most = 1000 + 2 * len(living)
+            self._thinning.release()
+
+    def forked(self):
+        """In a child: whoever was at it there is not here."""
+        self._thinning = _allocate_lock()
+
+    def living(self):
+        """All of them that are there."""
+        return [one for one in [reference() for reference in list(self._references)] if one is not None]
+
+
+def _see_greenlets(module):
+    if hasattr(module.Greenlet, "add_spawn_callback"):
+        _last["greenlets"] = greenlets = _Greenlets(_search_greenlets())
+        module.Greenlet.add_spawn_callback(greenlets.started)
+
+
 def _all_greenlets():
     if "gevent.greenlet" not in sys.modules:
         return []
+    known = _last["greenlets"]
+    return known.living() if known is not None else _search_greenlets()
+
+
+def _search_greenlets():
     kinds = set()
     todo = [sys.modules["greenlet"].greenlet]
     while todo:

@@ -1,0 +1,110 @@
+"""What runs inside of a watched app, in interpreters of their own: that it sees what is there, and costs little."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import forkproof
+
+PAYLOAD = Path(forkproof.__file__).parent / "payload"
+BEGIN = """
+import os, signal, sys
+os.environ["FORKPROOF_RUN"] = {folder!r}
+sys.path.insert(0, {payload!r})
+from forkproof_payload import watch
+"""
+
+
+def watched(code: str, folder: Path, *, early: str = "") -> list[str]:
+    """The lines that a program prints in which the watch is begun, after `early`."""
+    for name in ("history", "stacks", "ticks"):
+        (folder / name).mkdir()
+    program = early + BEGIN.format(folder=str(folder), payload=str(PAYLOAD))
+    program += "watch.begin(signal.SIGRTMIN + 3, signal.SIGRTMIN + 4)\n" + textwrap.dedent(code)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.fixture(autouse=True)
+def _gevent() -> None:
+    pytest.importorskip("gevent")
+
+
+ALL_KINDS = """
+def both():
+    told, sought = watch._all_greenlets(), watch._search_greenlets()
+    kind = gevent.Greenlet
+    is_one = lambda one: isinstance(one, kind) and not one.dead and one.parent is not None
+    return set(map(id, filter(is_one, told))), set(map(id, filter(is_one, sought)))
+
+import gevent, gevent.pool, gevent.threadpool, threading
+class Own(gevent.Greenlet):
+    def _run(self):
+        gevent.sleep(100)
+kept = [Own(), gevent.spawn(gevent.sleep, 100), gevent.spawn_later(50, len, ())]
+kept[0].start()
+pool = gevent.pool.Pool(2)
+pool.spawn(gevent.sleep, 100)
+threading.Thread(target=gevent.sleep, args=(100,), daemon=True).start()
+gevent.sleep(0.01)
+told, sought = both()
+print(told == sought, len(told))
+for _ in range(5000):
+    gevent.spawn(len, ()).join()
+print(len(watch._last["greenlets"]._references) < 2000, both()[0] == both()[1] == told)
+pid = os.fork()
+if pid == 0:
+    kept.append(gevent.spawn(gevent.sleep, 100))
+    told, sought = both()
+    os._exit(not (told == sought and len(told) == {count}))
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if hasattr(os, "waitstatus_to_exitcode") else 0)
+os._exit(sys.stdout.flush() or 0)
+"""
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_gevent_tells_of_every_greenlet(patched: bool, tmp_path: Path) -> None:
+    first = "from gevent import monkey; monkey.patch_all()\n" if patched else ""
+    count = 5 if patched else 4
+    code = first + ALL_KINDS.replace("{count}", str(count + 1))
+    assert watched(code, tmp_path) == [f"True {count}", "True True", "0"]
+
+
+def test_greenlets_of_before_the_watch_are_looked_for_once(tmp_path: Path) -> None:
+    early = "import gevent\nfirst = gevent.spawn(gevent.sleep, 100)\ngevent.sleep(0)\n"
+    code = """
+    second = gevent.spawn(gevent.sleep, 100)
+    gevent.sleep(0)
+    print(first in watch._all_greenlets(), second in watch._all_greenlets())
+    """
+    assert watched(code, tmp_path, early=early) == ["True True"]
+
+
+def test_a_look_takes_no_longer_the_more_objects_an_app_has(tmp_path: Path) -> None:
+    code = """
+    import gevent, time
+    loop = gevent.spawn(gevent.sleep, 100)
+    gevent.sleep(0)
+
+    def least():
+        spent = []
+        for _ in range(20):
+            begun = time.process_time()
+            watch._tell(sys._getframe())
+            spent.append(time.process_time() - begun)
+        return min(spent)
+
+    few = least()
+    kept = [[number] for number in range(400000)]
+    many = least()
+    begun = time.process_time()
+    watch._search_greenlets()
+    print(many < few + (time.process_time() - begun) / 4)  # as if each were looked at, it would take all of that
+    """
+    assert watched(code, tmp_path) == ["True"]
