@@ -1338,6 +1338,27 @@ CHECKING_AN_APP = (
         "if missing and not everywhere and",
     ),
     Defect(
+        "who-has-ended-here-was-never-started-here",
+        "a check takes a thread that has ended unnoticed for one that a fork has left behind",
+        f"{MAIN}observed.py",
+        "                    if here:\n",
+        "                    if not here:\n",
+    ),
+    Defect(
+        "what-is-done-does-not-come-back",
+        "a check wants to see again what was started again and is done",
+        f"{MAIN}observed.py",
+        "before - after - self._begun(loop, window)",
+        "before - after",
+    ),
+    Defect(
+        "slow-work-is-a-loop",
+        "a check takes a job that took long for a loop",
+        f"{MAIN}observed.py",
+        "if _unnumbered(job) not in ended}",
+        "if job}",
+    ),
+    Defect(
         "a-users-worker-may-crash",
         "a check passes over a worker that ended by itself",
         f"{MAIN}observed.py",

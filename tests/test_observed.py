@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from histories import ARBITER, WORKER, Events, event, gone, history, key, seen, server
 
+from forkproof.cures import cure
 from forkproof.observed import Observed
 from forkproof.scenario import Policy
 from forkproof.verdict import Finding, Verdict
@@ -146,6 +148,14 @@ def test_a_thread_that_counts_as_alive_where_nothing_runs_it() -> None:
     assert found(observed(once), "no_dead_listener").verdict is Verdict.HELD
 
 
+def test_a_thread_that_has_ended_and_counts_as_alive_for_good() -> None:
+    ended = observed(birth(WORKER), looks(WORKER, unit(running=False, tid=None)))
+    finding = found(ended, "no_dead_listener")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "ended unnoticed")
+    assert "was imported, and nobody tells such a thread's owner" in cure(finding, ended, Path("/srv"))
+    assert found(observed(IN_BOTH), "no_dead_listener").verdict is Verdict.HELD
+
+
 def test_a_loop_that_died_of_an_error() -> None:
     died = event(0.5, WORKER, "loop.end", loop="Thread-1", birth="aa", error="OSError: gone", at=["/srv/app.py:7"])
     finding = found(observed(IN_BOTH, [died]), "no_dead_listener")
@@ -243,12 +253,40 @@ def test_a_loop_that_does_not_come_back() -> None:
     assert found(observed(in_one, replaced()), "handover_is_safe").verdict is Verdict.HELD
 
 
+def test_a_loop_that_was_started_again_and_has_done_its_work() -> None:
+    """A library starts it for what has come, and it ends when that is done."""
+    begun = replaced() + birth(120, "cc", t=2.6)
+    assert found(observed(IN_BOTH, begun), "handover_is_safe").verdict is Verdict.HELD
+    later = replaced() + birth(120, "cc", t=4.5)
+    assert found(observed(IN_BOTH, later), "handover_is_safe").verdict is Verdict.BROKEN
+    stays = [one for one in begun if not (one.event == "look" and one.process == key(OTHER))]
+    assert found(observed(IN_BOTH, stays, looks(OTHER, window=1)), "handover_is_safe").verdict is Verdict.HELD
+    greenlets = [one for pid, name in ((WORKER, "aa"), (OTHER, "bb")) for one in birth(pid, name, kind="greenlet")]
+    greenlets += looks(WORKER, unit("aa", print="1")) + looks(OTHER, unit("bb", print="1"))
+    ended = observed(greenlets, stays, looks(OTHER, window=1))  # of an error, for all that one knows
+    assert found(ended, "handover_is_safe").verdict is Verdict.BROKEN
+
+
 def test_a_job_that_an_executor_never_ends_is_a_loop_by_itself() -> None:
     thread = birth(WORKER, loop="ThreadPoolExecutor-0", kind="executor")
     (loop,) = observed(thread, looks(WORKER, unit(job="/srv/app.py:3 in poll"))).loops
     assert (loop.name, loop.kind, loop.defined_at) == ("poll", "job", "/srv/app.py:3")
     (loop,) = observed(thread, looks(WORKER, unit())).loops
     assert loop.name == "ThreadPoolExecutor-0"
+
+
+def test_a_job_that_is_done_later_is_work_however_long_it_took() -> None:
+    thread = birth(WORKER, loop="pool", kind="executor")
+    slow = looks(WORKER, unit(job="/srv/app.py:3 in send"))
+
+    def names(*units: dict[str, Any]) -> list[str]:
+        return [loop.name for loop in observed(thread, slow, opened(1, "hup"), looks(WORKER, *units, window=1)).loops]
+
+    assert names(unit(job="/srv/app.py:4 in send")) == ["send"]
+    assert names(unit()) == ["pool"]
+    assert names(unit(running=False, alive=False)) == ["send"]  # its thread is no more
+    quick = birth(OTHER, "bb", loop="pool", kind="executor") + look(OTHER, 1.1, unit("bb", job="/srv/app.py:3 in send"))
+    assert [one.name for one in observed(thread, slow, quick, look(OTHER, 1.3, unit("bb"))).loops] == ["pool"]
 
 
 def test_a_worker_that_ends_by_itself() -> None:

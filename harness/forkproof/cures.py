@@ -33,6 +33,13 @@ def _of_loop(finding: Finding, loop: Loop, observed: Observed) -> str:
             f"{told}, before the workers are forked{_because(observed)}: a native thread does not survive a fork, what "
             f"it works on does. {_POST}; or start it again in the child with os.register_at_fork."
         )
+    if finding.how == "ended unnoticed":
+        return (
+            f"{told}: gevent has put another class in the place of `threading.Thread` after this one was imported"
+            f"{_because(observed)}, and nobody tells such a thread's owner that it has ended. Whoever joins it, or "
+            "starts it again once it is not alive, waits for good. Patch first, and everything: patch_all() in line 1 "
+            "of the configuration, without thread=False."
+        )
     if finding.how == "ran the worker's code":
         return (
             f"{told}: a fork copies the greenlets of a gevent worker, its own among them. Start it with "

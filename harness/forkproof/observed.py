@@ -147,19 +147,26 @@ class Observed:
 
     @cached_property
     def _jobs(self) -> dict[str, str]:
-        """The job that a thread of an executor was in at every look of some window: a loop by itself."""
-        found = {}
-        for looks in self._looks.values():
-            for inside in looks.values():
-                rows: dict[str, list[str | None]] = {}
-                for look in inside:
-                    for unit in look["units"]:
-                        rows.setdefault(unit["birth"], []).append(unit.get("job") if unit["running"] else None)
-                for birth, words in rows.items():
-                    jobs = {_unnumbered(word) for word in words}
-                    if len(words) >= _STILL and words[0] and len(jobs) == 1:
-                        found[birth] = words[0]
-        return found
+        """The job that a thread of an executor was in at every look of some window: a loop by itself.
+
+        Not one that a thread was seen to be done with: that is work, however long the machine takes for it.
+        """
+        found, ended = {}, set()
+        before: dict[str, str | None] = {}
+        for inside in self._all_looks():
+            rows: dict[str, list[str | None]] = {}
+            for look in inside:
+                for unit in look["units"]:
+                    job, last = unit.get("job") if unit["running"] else None, before.get(unit["birth"])
+                    rows.setdefault(unit["birth"], []).append(job)
+                    if last and unit["running"] and _unnumbered(job) != _unnumbered(last):
+                        ended.add(_unnumbered(last))
+                    before[unit["birth"]] = job
+            for birth, words in rows.items():
+                jobs = {_unnumbered(word) for word in words}
+                if len(words) >= _STILL and words[0] and len(jobs) == 1:
+                    found[birth] = words[0]
+        return {birth: job for birth, job in found.items() if _unnumbered(job) not in ended}
 
     def _lasts(self, event: Event) -> bool:
         """Whether it was seen alive, died, or is a process: what ends between two looks is no loop."""
@@ -469,14 +476,29 @@ class Observed:
             for state in self.states(loop, index):
                 place = who(self.history, state.process.key)
                 if state.lies:
-                    told = f"in {place} its owner sees it alive, and nothing runs it there (after {window.after})"
-                    return Finding(claim, Verdict.BROKEN, loop.name, told, state.lies, "believed alive")
+                    here = self._born_here(loop, state)
+                    what = (
+                        "it has ended, and counts as alive for good"
+                        if here
+                        else "its owner sees it alive, and nothing runs it there"
+                    )
+                    told = f"in {place} {what} (after {window.after})"
+                    how = "ended unnoticed" if here else "believed alive"
+                    return Finding(claim, Verdict.BROKEN, loop.name, told, state.lies, how)
                 if state.piled and not state.units:
                     told = f"in {place} {state.piled} (after {window.after})"
                     here = any(event.process == state.process.key for event in loop.births.values())
                     how = "abandoned" if here else "dead in worker"
                     return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), how)
         return Finding(claim, Verdict.HELD, loop.name, "nothing takes it for alive where nothing runs it")
+
+    @staticmethod
+    def _born_here(loop: Loop, state: State) -> bool:
+        """Whether what counts as alive was started in that process itself."""
+        units = [unit for unit in state.lies[-1]["units"] if unit["alive"] and not unit["running"]]
+        return any(
+            unit["birth"] in loop.births and loop.births[unit["birth"]].process == state.process.key for unit in units
+        )
 
     def _hungry(self, loop: Loop) -> Finding:
         claim = "no_starved_greenlet"
@@ -502,11 +524,24 @@ class Observed:
         everywhere = {place.slot for place in before} >= set(slots)
         for index, window in windows[1:]:
             after = {state.process.place for state in self.states(loop, index) if state.units and _in_worker(state)}
-            missing = sorted(str(place) for place in before - after)
+            missing = sorted(str(place) for place in before - after - self._begun(loop, window))
             if missing and everywhere and loop.policy is not Policy.BEST_EFFORT:
                 told = f"it ran in every worker, and after {window.after} it does not come back in {listing(missing)}"
                 return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), "not back")
         return Finding(claim, Verdict.HELD, loop.name, "it is again where it was once workers were replaced")
+
+    def _begun(self, loop: Loop, window: Window) -> set[Place]:
+        """The workers in which it was started again: where it is not there, it has ended, as work does when it is done.
+
+        Nobody tells of what a greenlet has ended, so one counts in new workers alone.
+        """
+        old = {key for key, one in self.history.processes.items() if one.alive_at(self.history.windows[0].closed)}
+        bodies = {_body(event) for event in loop.births.values()}
+        created = (one for one in self.history.of("loop.created") if one.t <= window.closed and _body(one) in bodies)
+        made = {event.process for event in created}
+        made -= old if loop.kind == "greenlet" else set()
+        workers = (one for key, one in self.history.processes.items() if key in made and one.alive_at(window.closed))
+        return {one.place for one in workers if one.place.slot is not None}
 
     def _evidence(self, loop: Loop, index: int) -> tuple[Event, ...]:
         looks = [
