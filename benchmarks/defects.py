@@ -1341,8 +1341,8 @@ CHECKING_AN_APP = (
         "who-has-ended-here-was-never-started-here",
         "a check takes a thread that has ended unnoticed for one that a fork has left behind",
         f"{MAIN}observed.py",
-        "                    if here:\n",
-        "                    if not here:\n",
+        "if self._born_here(loop, state):",
+        "if not self._born_here(loop, state):",
     ),
     Defect(
         "what-is-done-does-not-come-back",

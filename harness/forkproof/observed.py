@@ -476,14 +476,10 @@ class Observed:
             for state in self.states(loop, index):
                 place = who(self.history, state.process.key)
                 if state.lies:
-                    here = self._born_here(loop, state)
-                    what = (
-                        "it has ended, and counts as alive for good"
-                        if here
-                        else "its owner sees it alive, and nothing runs it there"
-                    )
-                    told = f"in {place} {what} (after {window.after})"
-                    how = "ended unnoticed" if here else "believed alive"
+                    told, how = f"in {place} its owner sees it alive, and nothing runs it there", "believed alive"
+                    if self._born_here(loop, state):
+                        told, how = f"in {place} it has ended, and counts as alive for good", "ended unnoticed"
+                    told += f" (after {window.after})"
                     return Finding(claim, Verdict.BROKEN, loop.name, told, state.lies, how)
                 if state.piled and not state.units:
                     told = f"in {place} {state.piled} (after {window.after})"
