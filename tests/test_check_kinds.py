@@ -125,7 +125,7 @@ def test_work_that_requests_and_commands_cause(run: Run, tmp_path: Path) -> None
 
 
 BUFFERS = """
-import _thread, collections, threading, time
+import _thread, collections, heapq, threading, time
 
 class Buffer:
     def __init__(self, taken):
@@ -143,14 +143,48 @@ class Buffer:
             print(end="".join(self.last), flush=True)
             time.sleep(0.02)
 
+class Store:
+    def __init__(self):
+        self.waiting, self.free = [], []
+
+    def take(self):
+        if self.waiting:
+            heapq.heappop(self.waiting)
+
+    def use(self):
+        thing = self.free.pop() if self.free else object()
+        time.sleep(0.05)
+        self.free.append(thing)
+
+class Shop:
+    def __init__(self, store):
+        self.store = store
+
+class Clerk:
+    def __init__(self, work):
+        self.shop = Shop(Store())
+        threading.Thread(target=work, args=(self,), daemon=True).start()
+
+    def sell(self):
+        while True:
+            self.shop.store.take()
+            time.sleep(0.02)
+
+    def tidy(self):
+        while True:
+            self.shop.store.use()
+
 def beat():
     while True:
         time.sleep(0.02)
 
 _thread.start_new_thread(beat, ())
 lost, remembered = Buffer(Buffer.exchange), Buffer(Buffer.remember)
+seller, tidier = Clerk(Clerk.sell), Clerk(Clerk.tidy)
 
 def app(environ, start_response):
+    heapq.heappush(seller.shop.store.waiting, 1)
+    tidier.shop.store.use()
     lost.things.append("x")
     remembered.last.append("")
     remembered.things.append("x")
@@ -160,13 +194,15 @@ def app(environ, start_response):
 
 
 def test_buffers_that_are_no_queues(run: Run, tmp_path: Path) -> None:
-    place = write(tmp_path, BUFFERS, CONF + "preload_app = True\n")
+    """Of these one is exchanged, one is another object's, one is to remember by, one has what is used again."""
+    place = write(tmp_path, BUFFERS, CONF + "preload_app = True\nthreads = 4\n")
     code, report, told = checked(run, place, "--request", "/")
     assert code == 1, told
     broken = [claim["id"] for claim in report["claims"] if claim["verdict"] == "broken"]
-    assert broken == ["no_dead_listener:Buffer.exchange:dead in worker"]
+    assert broken == [f"no_dead_listener:{name}:dead in worker" for name in ("Buffer.exchange", "Clerk.sell")]
     found = {loop["name"]: places(loop)[0] for loop in report["loops"]}
-    assert found == dict.fromkeys(("Buffer.exchange", "Buffer.remember", "beat"), ("arbiter", None, False))
+    names = ("Buffer.exchange", "Buffer.remember", "Clerk.sell", "Clerk.tidy", "beat")
+    assert found == dict.fromkeys(names, ("arbiter", None, False))
 
 
 BUSY = (

@@ -233,6 +233,45 @@ def test_a_greenlet_where_nobody_runs_the_hub() -> None:
         assert found(observed(made, control), "no_starved_greenlet").verdict is Verdict.HELD
 
 
+def asked(*at: float, apart: float = 0.02, worker: int = WORKER) -> Events:
+    """Requests that one worker answers, each 0.02 s long and begun so long after the one before."""
+    return [
+        one
+        for t in at
+        for number in range(2)
+        for one in (
+            *seen(t + number * apart, "request.invoke", request=int(1000 * t) + number),
+            *seen(
+                t + number * apart + 0.02, "request.ok", request=int(1000 * t) + number, worker=key(worker), loops=[]
+            ),
+        )
+    ]
+
+
+def test_a_queue_behind_other_objects_that_grows_with_each_request() -> None:
+    def of(*sizes: int, at: tuple[float, ...] = (1.2, 1.4, 1.6), master: Events = IN_MASTER, **rest: Any) -> Finding:
+        worker = [e for t, size in zip(LOOKS, sizes, strict=True) for e in look(WORKER, t, unit(far=[9, size], **DEAD))]
+        return found(observed(master, worker, asked(*at, **rest)), "no_dead_listener")
+
+    alone = of(0, 2, 4, 6, 6)
+    assert (alone.verdict, alone.how) == (Verdict.BROKEN, "dead in worker")
+    assert "a queue of it has grown from 0 to 6" in alone.explanation
+    for control in (
+        of(0, 1, 1, 1, 1),  # a store that had nothing that it could use again
+        of(0, 2, 4, 6, 0),
+        of(0, 2, 4, 6, 6, apart=0.01),  # each of them meets another
+        of(0, 2, 4, 6, 6, worker=OTHER),
+        of(0, 2, 4, 6, 6, at=(1.2,)),
+        # What has ended where it was made leaves nothing undone.
+        of(0, 2, 4, 6, 6, master=birth(ARBITER) + birth(OTHER, "bb") + looks(OTHER, unit("bb"))),
+    ):
+        assert control.verdict is Verdict.HELD
+    again = birth(WORKER, "bb") + [
+        e for n, t in enumerate(LOOKS) for e in look(WORKER, t, unit(far=[2 * n], **DEAD), unit("bb", tid=8))
+    ]
+    assert found(observed(IN_MASTER, again, asked(1.2, 1.4, 1.6)), "no_dead_listener").verdict is Verdict.HELD
+
+
 def replaced(*units: dict[str, Any]) -> Events:
     """Worker 0 is killed, and 120 takes its slot."""
     new = [
@@ -334,6 +373,24 @@ def test_a_request_without_an_answer() -> None:
     assert found(observed(IN_BOTH), "server_answers").verdict is Verdict.HELD
     silent = seen(1.2, "request.invoke", request=9) + seen(1.9, "request.info", request=9, error="no answer within 5 s")
     assert found(observed(IN_BOTH, silent), "server_answers").verdict is Verdict.BROKEN
+
+
+def test_a_request_that_is_answered_with_an_error() -> None:
+    def of(*statuses: int, work: bool = True, path: str = "/work") -> Finding:
+        told = seen(1.41, "log", line="RuntimeError: the pool is no more")
+        for n, status in enumerate(statuses):
+            told += seen(1.3 + n / 10, "request.invoke", request=10 + n, path=path, work=work)
+            fields = {"worker": key(WORKER), "slot": n % 2, "loops": [], "status": status, "path": path}
+            told += seen(1.35 + n / 10, "request.ok", request=10 + n, **fields)
+        return found(observed(IN_BOTH, told), "server_answers")
+
+    bad = of(200, 500)
+    assert (bad.verdict, bad.how) == (Verdict.BROKEN, "error")
+    assert "1 of 2 requests to /work came to 500, in worker 1: 'RuntimeError: the pool is no more'" in bad.explanation
+    assert of(500, 500).verdict is Verdict.BROKEN
+    assert of(500, 500, work=False).verdict is Verdict.HELD  # nobody says that it should be well
+    assert of(200, 500, work=False).verdict is Verdict.BROKEN
+    assert of(404, 404).verdict is Verdict.HELD
 
 
 def test_an_app_that_never_booted() -> None:

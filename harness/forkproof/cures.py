@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from forkproof.claims.base import listing
 from forkproof.observed import Loop, Observed
+from forkproof.scenario import Policy
 from forkproof.verdict import Finding
 
 _POST = (
     "Start it in the hook `post_worker_init` (once in each worker), or in a process of its own beside gunicorn "
     "(once per service)"
 )
+_MEANT: dict[Policy | None, str] = {
+    Policy.ONCE_PER_SERVICE: (
+        "Start it in a process of its own beside gunicorn, or in the one worker that gets a lock (of a file, of Redis) "
+        "in the hook `post_worker_init`"
+    ),
+    Policy.ONCE_PER_WORKER: "Start it in the hook `post_worker_init`, which each worker runs once",
+    Policy.ARBITER_ONLY: "Start it in the hook `when_ready`, which the master alone runs",
+}
+"""Where a loop is to be started, by what is meant."""
 
 
 def cure(finding: Finding, observed: Observed, folder: Path) -> str:
@@ -66,7 +77,7 @@ def _of_loop(finding: Finding, loop: Loop, observed: Observed) -> str:
             f"gevent for another thread{_because(observed)}. Patch first, and everything."
         )
     if finding.claim == "exactly_one_listener":
-        return f"{told}{_because(observed) if forked else ''}. {_POST}."
+        return f"{told}{_because(observed) if forked else ''}. {_MEANT.get(loop.policy, _POST)}."
     if finding.claim == "handover_is_safe":
         return f"{told}, which does not happen again for a worker that replaces another. {_POST}."
     return ""
@@ -82,7 +93,18 @@ def _of_server(finding: Finding, observed: Observed) -> str:
             f"The connection was opened before the workers were forked{_because(observed)}. Connect after the fork: in "
             "`post_fork` or `post_worker_init`, or when it is first used."
         )
+    left = [loop for loop in observed.loops if _before_fork(loop, observed) and _is_in_master_alone(loop, observed)]
+    if finding.claim == "server_answers" and left:
+        names = listing(f"`{loop.name}` ({loop.defined_at})" for loop in left)
+        return (
+            f"Started before the workers are forked{_because(observed)}, and left in the master alone: {names}. A "
+            f"request that needs them fails, or waits for them. {_POST}."
+        )
     return ""
+
+
+def _is_in_master_alone(loop: Loop, observed: Observed) -> bool:
+    return {state.process.place.role for state in observed.states(loop, 0) if state.units} == {"arbiter"}
 
 
 def _before_fork(loop: Loop, observed: Observed) -> bool:

@@ -80,7 +80,7 @@ _THREADS = _list(_object(_has()))
 _UNITS = _list(
     _object(
         _has(
-            {"main": _FLAG, "inherited": _FLAG, "open": _FLAG, "waiting": _WHOLES},
+            {"main": _FLAG, "inherited": _FLAG, "open": _FLAG, "waiting": _WHOLES, "far": _WHOLES},
             birth=_TEXT,
             alive=_FLAG,
             running=_FLAG,
@@ -93,7 +93,7 @@ _UNITS = _list(
     )
 )
 """`alive` is what its owner sees, `running` whether anything runs it here, `sizes` how much is in each queue of it,
-`waiting` in each of them that is more than a deque."""
+`waiting` in each of them that is more than a deque, `far` in each that it gets at through other objects."""
 
 EVENTS: Mapping[str, _Fields] = {
     # The probe's. A process's first; then what it is.

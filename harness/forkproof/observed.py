@@ -17,7 +17,7 @@ from typing import Any
 
 from forkproof.claims.base import clock, listing, number, pids_in, quoted, who
 from forkproof.claims.connections import no_socket_shared_across_fork
-from forkproof.claims.logs import quiet_runtime
+from forkproof.claims.logs import RAISED, quiet_runtime
 from forkproof.claims.server import ENOUGH, clean_shutdown
 from forkproof.history import Event, History, Place, Process, Window
 from forkproof.scenario import Loop as ScenarioLoop
@@ -38,10 +38,16 @@ def _stopping(graceful_timeout: int) -> Scenario:
 
 _STILL = 3
 """Looks in a row in which something must stand still before it is said to."""
+_AGAIN = 2
+"""Times that a request that meets no other must leave something in a queue: the first may make what is used again."""
 _EARLIER = 0.01
 """Seconds: /proc is read when looks have been asked for, and these come a little later."""
 _ROUNDS = 5.0
 """Rounds of gevent's loop in a second; one that nobody runs makes fewer, one that is idle has control instead."""
+_ERROR = 500
+"""The least status of an answer that tells of an error of the server's."""
+_LATE = 0.5
+"""Seconds by which what is printed is read later than the answer that it belongs to, or earlier."""
 _IN_CHILD = ("process", "fork")
 _RUNNERS = ("executor",)
 
@@ -323,7 +329,12 @@ class Observed:
             return ""
         for birth in loop.births:
             units = [unit for _, found in rows for unit in found if unit["birth"] == birth]
-            if not _STILL <= len(units) <= len(rows) or not units[-1]["sizes"]:
+            if not _STILL <= len(units) <= len(rows):
+                continue
+            far = self._far_queue(loop, process, rows, birth)
+            if far:
+                return far
+            if not units[-1]["sizes"]:
                 continue
             sizes = [max(unit["sizes"], default=0) for unit in units]
             if sizes[-1] == 0 or any(unit["job"] for unit in units):
@@ -343,6 +354,41 @@ class Observed:
             if _is_left(units):
                 return f"{number(sizes[-1], 'thing')} in its queue, and nobody is there who takes"
         return ""
+
+    def _far_queue(
+        self, loop: Loop, process: Process, rows: Sequence[tuple[Event, Sequence[Mapping[str, Any]]]], birth: str
+    ) -> str:
+        """What says that a queue that a loop gets at through other objects fills where a fork has left it no thread.
+
+        A store of things that are used again may grow, too, but not with each request that meets no other.
+        """
+        if any(unit["running"] for unit in rows[-1][1]) or not self._runs_at_home(loop.births[birth], process):
+            return ""
+        told = [(look, unit.get("far", [])) for look, units in rows for unit in units if unit["birth"] == birth]
+        steps = [(one, other) for one, other in itertools.pairwise(told) if self._alone(process, one[0], other[0])]
+        for place, sizes in enumerate(zip(*(far for _, far in told), strict=False)):
+            grown = sum(other[1][place] > one[1][place] for one, other in steps)
+            if grown >= _AGAIN and sizes[-1] > sizes[0]:
+                return f"a queue of it has grown from {sizes[0]} to {sizes[-1]}, and nobody is there who takes"
+        return ""
+
+    def _runs_at_home(self, born: Event, process: Process) -> bool:
+        """Whether a loop of another process runs there, while this one has a copy of what it left."""
+        looks = [look for found in self._looks.get(born.process, {}).values() for look in found]
+        return born.process != process.key and any(
+            unit["birth"] == born["birth"] and unit["running"] for look in looks for unit in look["units"]
+        )
+
+    def _alone(self, process: Process, before: Event, after: Event) -> bool:
+        """Whether requests were answered in a process between two looks, no two of them at a time."""
+        ended = {event["request"]: event for event in self.history.between("request.ok", before.t, after.t)}
+        asked = {event["request"]: event.t for event in self.history.of("request.invoke") if event["request"] in ended}
+        turns = sorted(
+            (asked[number], end.t) for number, end in ended.items()
+            if number in asked and end["worker"] in ("", process.key)
+        )  # fmt: skip
+        mine = any(end["worker"] == process.key for end in ended.values())
+        return mine and before.t <= turns[0][0] and all(one[1] <= other[0] for one, other in itertools.pairwise(turns))
 
     def _waits_without_end(self, process: Process, looks: Sequence[Event], units: Sequence[Mapping[str, Any]]) -> bool:
         """Whether a native thread stands in a wait without end: one that has an end may be there to collect."""
@@ -567,7 +613,25 @@ class Observed:
             return Finding(claim, Verdict.BROKEN, None, told, tuple(silent[:6]), "no answer")
         if not asked:
             return Finding(claim, Verdict.NOT_APPLICABLE, None, "no request was sent")
-        return Finding(claim, Verdict.HELD, None, f"each of {number(asked, 'request')} was answered")
+        return self._errors() or Finding(claim, Verdict.HELD, None, f"each of {number(asked, 'request')} was answered")
+
+    def _errors(self) -> Finding | None:
+        """Answers that tell of an error, to what the user has asked for, or to what was answered without one, too."""
+        work = {event["path"] for event in self.history.of("request.invoke") if event.get("work")}
+        answers: dict[str, list[Event]] = {}
+        for _, window in self._windows():
+            for event in self.history.between("request.ok", window.opened, window.closed):
+                answers.setdefault(str(event.get("path")), []).append(event)
+        for path, told in answers.items():
+            bad = [event for event in told if event.get("status", 0) >= _ERROR]
+            if bad and (path in work or len(bad) < len(told)):
+                places = listing(dict.fromkeys(str(Place("worker", event["slot"])) for event in bad), 4)
+                said = f"{len(bad)} of {number(len(told), 'request')} to {path} came to {bad[0]['status']}, in {places}"
+                lines = self.history.between("log", bad[0].t - _LATE, bad[0].t + _LATE)
+                raised = next((line for line in lines if RAISED.match(line["line"])), None)
+                said += f": {quoted(raised)}" if raised else ""
+                return Finding("server_answers", Verdict.BROKEN, None, said, (*bad[:6], *lines[-20:]), "error")
+        return None
 
     def _hears(self) -> Finding:
         """Whether every process could be looked into: a main thread that runs no Python code hears nothing."""

@@ -23,6 +23,8 @@ from forkproof.supervisor import Supervisor, _catches, _Process
 
 PLAN = "check.json"
 """In the folder of a run whose app is the user's own: what is to be done."""
+ALONE = 3
+"""Looks of a window after which requests are sent that no other meets."""
 AT_ONCE = 16
 """Connections that are held open until each slot has one."""
 LONGEST_STOP = 60.0
@@ -48,6 +50,7 @@ class Watcher(Supervisor):
         self._ready = False
         self._deaf: list[str] = []
         self._inodes: set[int] = set()
+        self._silent = False
 
     # Watching
 
@@ -96,8 +99,8 @@ class Watcher(Supervisor):
 
     # Asking
 
-    async def ask_every_slot(self, path: str | None = None) -> bool:
-        """Have a request answered by the worker of each slot; whether that was so within the bound.
+    async def ask_every_slot(self, path: str | None = None, alone: bool = False) -> bool:
+        """Have a request answered by the worker of each slot, `alone` one after the other; whether that was so in time.
 
         Connections are held without a word until the worker of each slot has accepted one, and are then used: a worker
         that waits for the word takes no other. Not for long, since gunicorn closes a silent one after `keepalive`.
@@ -116,16 +119,19 @@ class Watcher(Supervisor):
                 await self._accepted(one)
                 wanted = {one.slot for one in held} >= left
                 if wanted or one.slot is None or len(held) >= AT_ONCE or held[0].age > _HELD:
-                    left -= await self._release(held, asked)
+                    left -= await self._release(held, asked, alone)
         finally:
             for one in held:
                 one.close()
         return not left
 
-    async def _release(self, held: list[_Connection], path: str) -> set[int]:
+    async def _release(self, held: list[_Connection], path: str, alone: bool) -> set[int]:
         """Ask on each connection; the slots that have answered."""
         connections, held[:] = list(held), []
-        answers = await asyncio.gather(*(self._exchange(one, path) for one in connections))
+        if alone:
+            answers = [await self._exchange(one, path) for one in connections]
+        else:
+            answers = await asyncio.gather(*(self._exchange(one, path) for one in connections))
         return {one.slot for one, answer in zip(connections, answers, strict=True) if answer and one.slot is not None}
 
     async def _burst(self, path: str) -> None:
@@ -161,7 +167,7 @@ class Watcher(Supervisor):
             return False
         self._requests += 1
         number = self._requests
-        self.record("request.invoke", request=number, path=path)
+        self.record("request.invoke", request=number, path=path, work=path in self.plan["requests"])
         exchange = asyncio.ensure_future(one.ask(path))
         budget = Budget(self.gauge, self.launch["bounds"]["answer"])
         while not exchange.done() and not budget.expired and not self.arbiter_ended:
@@ -170,6 +176,7 @@ class Watcher(Supervisor):
             if not exchange.done():
                 exchange.cancel()
                 await asyncio.wait([exchange])
+                self._silent = True
                 self.record("request.info", request=number, error=f"no answer within {budget.spent:.1f} s")
                 return False
             status = exchange.result()
@@ -253,6 +260,7 @@ class Watcher(Supervisor):
 
     async def _window(self, index: int, after: str) -> None:
         needed = self.plan["turns"]
+        self._silent = False
         self.observe()
         self.sample()
         first_turn, first_control = self.turn, self.gauge.turns
@@ -270,6 +278,8 @@ class Watcher(Supervisor):
         for part in range(1, self.plan["looks"] + 1):
             await self._turns(turns, needed * part // self.plan["looks"])
             await self.look()
+            if part <= ALONE:
+                await self._ask_alone()
         self._outside.resources(self._living())
         await self._subscribers(index)
         self.observe()
@@ -293,11 +303,19 @@ class Watcher(Supervisor):
             self.record("redis", window=index, address=f"{host}:{port}", **told._asdict(), **error)
 
     async def _make_work(self) -> None:
-        if self.address is not None:
-            for path in self.plan["requests"] or [self.plan["health"]]:
-                await self.ask_every_slot(path)
-                await self._burst(path)
+        for path in self._paths():
+            await self.ask_every_slot(path)
+            await self._burst(path)
         await self._cause()
+
+    def _paths(self) -> list[str]:
+        return (self.plan["requests"] or [self.plan["health"]]) if self.address is not None else []
+
+    async def _ask_alone(self) -> None:
+        """Requests that meet no other: what still grows with each of them is no store of things to be used again."""
+        for path in self._paths():
+            if not self._silent:  # each that hangs costs the whole bound
+                await self.ask_every_slot(path, alone=True)
 
     async def _do(self, index: int, name: str) -> None:
         self.record("fault.invoke", fault=name, index=index)

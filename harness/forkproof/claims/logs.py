@@ -23,7 +23,7 @@ _NOISE = re.compile(
 
 
 _FAILED = re.compile(r"<(?:\w+\.)*(\w+) .*> failed with (\w+)")
-_RAISED = re.compile(r"(?:[a-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Warning))\b")
+RAISED = re.compile(r"(?:[a-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Exit|Interrupt|Timeout|Warning))\b")
 _FRAME = re.compile(r'  File "(.*)", line \d+, in (.+)')
 _TRACEBACK = "Traceback (most recent call last):"
 _LONGEST = 60
@@ -74,7 +74,7 @@ def _cause(printed: list[Event], index: int) -> tuple[str, list[Event], str]:
     around = []
     for event in printed[index + 1 : index + _LONGEST]:
         around.append(event)
-        raised = _RAISED.match(event["line"])
+        raised = RAISED.match(event["line"])
         if raised is not None and kind.startswith("Exception"):
             return _of_gevent(f"{kind}: {raised[1]}", around), around, _where(around)
     return kind, [], ""
@@ -91,7 +91,7 @@ def _where(around: list[Event]) -> str:
     frames = _frames(around)
     if not frames:
         return ""
-    said = next((event for event in reversed(around) if _RAISED.match(event["line"])), None)
+    said = next((event for event in reversed(around) if RAISED.match(event["line"])), None)
     return f", raised in {frames[-1][1]}{f': {quoted(said)}' if said else ''}"
 
 

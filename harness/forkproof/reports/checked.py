@@ -93,6 +93,7 @@ def redis_table(answers: Sequence[Told]) -> Table:
     for one in answers:
         cells = {str(holder.process.place): _connections(holder) for holder in one.holders}
         cells |= {f"channel {name}": f"{count} subscribed" for name, count in one.channels.items()}
+        cells = cells or {"": "no connection of the app's"}
         for what, cell in (cells if one.error is None else {"": f"no answer: {one.error}"}).items():
             rows.setdefault((one.address, what), {})[one.after] = cell
     table = Table(box=None, pad_edge=False)

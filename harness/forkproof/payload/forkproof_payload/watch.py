@@ -40,6 +40,12 @@ _MOST_BIRTHS = 50
 turn of a timer. Those that come later count as the last of these."""
 _MOST_QUEUES = 8
 _TAKES = frozenset(["pop", "popleft", "clear"])
+_FAR = 4
+"""Steps from what a loop is given to a queue."""
+_MOST_REACHED = 60
+"""Objects that are looked through for one loop, at each of these steps."""
+_MOST_WALKS = 4
+"""Threads of one body for which that is done: one may be started with each request."""
 _HOOKS = (
     "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int",
     "worker_abort", "pre_exec", "pre_request", "post_request", "child_exit", "worker_exit", "nworkers_changed",
@@ -63,6 +69,7 @@ class _Unit(object):
         self.body = (name, kind, defined_at)
         self.pid = _getpid()
         self.queues = queues
+        self.far = ()
         self.pool = None  # a weak reference to the executor whose thread it is
         told = _last["births"].setdefault(self.body, [0, None])
         told[0] += 1
@@ -397,6 +404,8 @@ def _add(thing, function, kind, frame, values=(), origin=None):
     tree = _tree(thing if kind == "greenlet" else _current())
     copy_of = _trees[id(tree)][1].get((name, kind, defined_at)) if id(tree) in _trees else None
     unit = _Unit(thing, name, kind, defined_at, origin, _quietly(_queues, body, owner, values) or [], copy_of)
+    if _last["births"][unit.body][0] <= _MOST_WALKS:
+        unit.far = _quietly(_far_queues, body, owner, values, unit.queues) or []
     if kind == "executor":
         unit.pool = next((one for one in values if isinstance(one, weakref.ref)), None)
     _units[id(thing)] = unit
@@ -497,6 +506,92 @@ def _queues(body, owner, values):
     return list(known.values())[:_MOST_QUEUES]
 
 
+class _Reach(object):
+    """The code that a loop's body leads to: functions that it names, of the objects and modules that are known."""
+
+    def __init__(self, code):
+        self.codes, self.names = {}, set()
+        self._functions, self._modules = {}, set()
+        self._follow(code)
+
+    def know(self, thing):
+        """Take in the functions of an object's class, and of the modules in which its classes are."""
+        for base in type(thing).__mro__:
+            self._take_in(vars(base))
+            self.know_module(base.__module__)
+
+    def know_module(self, name):
+        module = sys.modules.get(name)
+        if type(module) is type(sys) and name not in self._modules:
+            self._modules.add(name)
+            self._take_in(vars(module))
+
+    def _take_in(self, named):
+        for name, one in list(named.items()):
+            one = one.__func__ if type(one) in (staticmethod, classmethod) else one
+            one = one.fget if type(one) is property else one
+            if type(one) is _Function:
+                self._functions.setdefault(name, []).append(one.__code__)
+                if name in self.names:
+                    self._follow(one.__code__)
+
+    def _follow(self, code):
+        todo = [code]
+        while todo:
+            one = todo.pop()
+            if id(one) in self.codes:
+                continue
+            self.codes[id(one)] = one
+            todo += [inner for inner in one.co_consts if type(inner) is type(one)]
+            for name in set(one.co_names) - self.names:
+                self.names.add(name)
+                todo += self._functions.get(name, ())
+
+
+def _far_queues(body, owner, values, near):
+    """What tells the queues that a loop gets at through what it has: attributes of attributes that its code names."""
+    code = getattr(body, "__code__", None)
+    if code is None:
+        return []
+    reach = _Reach(code)
+    reach.know_module(getattr(body, "__module__", None))
+    cells = [_cell(cell) for cell in getattr(body, "__closure__", None) or ()]
+    level = [one() if type(one) is weakref.ref else one for one in [owner] + list(values) + cells]
+    named = vars(sys.modules.get(getattr(body, "__module__", None), types))
+    level += [named[name] for name in reach.names if name in named]
+    known = {id(queue()) for queue in near}
+    found = []
+    for _ in range(_FAR):
+        level = [one for one in level if _has_attributes(one) and id(one) not in known][:_MOST_REACHED]
+        known.update(map(id, level))
+        for one in level:
+            reach.know(one)
+        following = []
+        for one in level:
+            for name in sorted(reach.names.intersection(list(vars(one)))):
+                value = vars(one).get(name)
+                if _size(value) is None:
+                    following.append(value)
+                elif id(value) not in known and (
+                    not _is_plain(value) or any(_takes(each, name, value) for each in list(reach.codes.values()))
+                ):
+                    known.add(id(value))
+                    try:
+                        found.append(_Held(one, name))
+                    except TypeError:  # it cannot be referred to weakly
+                        pass
+        level = following
+    return found[:_MOST_QUEUES]
+
+
+def _has_attributes(thing):
+    """Whether an object has attributes of its own, which can be read without any code of its class."""
+    if isinstance(thing, (type, type(sys))) or _size(thing) is not None or _waits_inside(thing):
+        return False
+    kept = [vars(base)["__dict__"] for base in type(thing).__mro__ if "__dict__" in vars(base)]
+    return bool(kept) and all(type(one) is types.GetSetDescriptorType for one in kept)
+
+
 def _cell(cell):
     try:
         return cell.cell_contents
@@ -551,13 +646,25 @@ def _takes(code, name, thing):
         return False
     if type(thing) is not list:
         return not _TAKES.isdisjoint(code.co_names)
-    known = None
+    if (id(code), name) not in _taking:
+        _taking[id(code), name] = code, _takes_from_list(code, name)
+    return _taking[id(code), name][1]
+
+
+_taking = {}
+"""By id of code and a name: that code, held so that the id stays its own; whether it takes from a list of that name."""
+
+
+def _takes_from_list(code, name):
+    known, heap = None, False
     for step in dis.get_instructions(code):
         if step.opname in ("STORE_ATTR", "STORE_GLOBAL") and step.argval == name:
             return True
         if step.opname == "DELETE_SUBSCR" or (known == name and step.argval in _TAKES):
             return True
-        known = step.argval
+        if heap and step.argval == name:
+            return True
+        known, heap = step.argval, step.argval == "heappop" or (heap and not step.opname.startswith("CALL"))
     return False
 
 
@@ -874,7 +981,7 @@ def _tell(frame):
             if running:
                 idents.add(thread.ident)
         row["alive"] = bool(alive)
-        if row["alive"] or row["running"] or row["sizes"]:
+        if row["alive"] or row["running"] or row["sizes"] or row["far"]:
             told.append(row)
     for key in [key for key, unit in _units.items() if unit.thing() is None]:
         del _units[key]
@@ -925,6 +1032,7 @@ def _hubs(hub_class):
 
 def _row(unit, alive, running, tid, stack, print_):
     queues = [queue for queue in (one() for one in unit.queues) if _size(queue) is not None]
+    far = [_size(one()) or 0 for one in unit.far]
     job = None
     for inner, outer in zip(stack, stack[1:]):  # noqa: B905
         if outer[2] == "run" and outer[0].endswith("concurrent/futures/thread.py"):
@@ -932,7 +1040,7 @@ def _row(unit, alive, running, tid, stack, print_):
     return {
         "birth": unit.birth, "alive": bool(alive), "running": bool(running), "tid": tid, "print": print_,
         "at": ["{}:{} in {}".format(*one) for one in stack[:_TOLD_FRAMES]], "job": job,
-        "sizes": [_size(queue) for queue in queues],
+        "sizes": [_size(queue) for queue in queues], "far": far,
         "waiting": [_size(queue) for queue in queues if not _is_plain(queue)], "inherited": unit.pid != _getpid(),
         "open": unit.pool is not None and getattr(unit.pool(), "_shutdown", True) is False,
     }  # fmt: skip
