@@ -108,3 +108,65 @@ def test_a_look_takes_no_longer_the_more_objects_an_app_has(tmp_path: Path) -> N
     print(many < few + (time.process_time() - begun) / 4)  # as if each were looked at, it would take all of that
     """
     assert watched(code, tmp_path) == ["True"]
+
+
+BEHIND = """
+import heapq, queue
+
+class Storage:
+    def __init__(self):
+        self.orders, self.heap, self.past, self.unread, self.kept = [], [], [], queue.Queue(), []
+
+    @staticmethod
+    def take(storage):
+        heapq.heappop(storage.heap)
+        storage.orders.pop()
+        storage.past.append(1)
+
+    @property
+    def next(self):
+        return self.unread.get()
+
+    def clear_kept(self):
+        self.kept.clear()
+
+class Proxy:
+    @property
+    def __dict__(self):
+        raise SystemExit("it was asked")
+    def __getattr__(self, name):
+        raise SystemExit("it was asked")
+
+class Shop:
+    def __init__(self):
+        self.storage, self.proxy = Storage(), Proxy()
+
+class Clerk:
+    def __init__(self):
+        self.shop = Shop()
+
+    def run(self):
+        self.step()
+
+    def step(self):
+        self.shop.proxy
+        self.shop.storage.take(self.shop.storage)
+        self.shop.storage.next
+
+def names(body, owner):
+    return [queue._name for queue in watch._far_queues(body, owner, (), [])]
+
+clerk = Clerk()
+print(names(Clerk.run, clerk))
+def serve():
+    clerk.run()
+print(names(serve, None), names(lambda: clerk.shop, None))
+clerk.shop.shop = clerk.shop
+print(names(Clerk.step, clerk))
+"""
+
+
+def test_the_queues_that_a_loop_gets_at_through_other_objects(tmp_path: Path) -> None:
+    """Those that its code takes from, on any way that it names, and nothing of the app's is run for it."""
+    found = "['heap', 'orders', 'unread']"
+    assert watched(BEHIND, tmp_path) == [found, f"{found} []", found]
