@@ -1436,6 +1436,13 @@ CHECKING_AN_APP = (
         "Verdict.BROKEN: 1}.get(self.verdict, 0)",
     ),
     Defect(
+        "a-stop-that-was-not-waited-for-hangs",
+        "a stop that may take longer than it was waited for is said to hang",
+        f"{MAIN}observed.py",
+        "        if self._patience <= LONGEST_STOP:\n",
+        "        if True:\n",
+    ),
+    Defect(
         "greenlets-not-seen",
         "greenlets that start while an app is watched are not seen",
         f"{PAYLOAD}watch.py",

@@ -43,6 +43,25 @@ for number in range(20):
     store.publish("orders", f"unit-{number}")
     time.sleep(0.03)
 """
+_BROWSE = """
+import http.client, os, urllib.parse
+server = urllib.parse.urlsplit(os.environ["FORKPROOF_URL"]).netloc
+for _ in range(4):
+    one, path = http.client.HTTPConnection(server, timeout=1), "/socket.io/?EIO=4&transport=polling"
+    for method, body in (("GET", None), ("POST", "40"), ("GET", None), ("GET", None)):
+        try:
+            one.request(method, path, body)
+            said = one.getresponse().read().decode()
+        except (OSError, http.client.HTTPException):
+            break
+        if said.startswith("0{"):
+            path += "&sid=" + said.partition('"sid":"')[2].partition('"')[0]
+    one.close()
+"""
+"""A browser that listens for a while, and goes: where nothing comes, its request is there until the server gives up."""
+EVENTS = {
+    **dict.fromkeys(("redis-listener", "redis-run-in-thread"), _PUBLISH), "socketio": _BROWSE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -147,7 +166,7 @@ def deployment(app: str, name: str) -> Iterator[check.Deployment]:
         yield check.Deployment(
             "app:app", config=str(truth.DEPLOYMENTS / f"{name}.conf.py"), folder=truth.APPS / app,
             environment=environment, requests=(REQUESTS[app],) if app in REQUESTS else (),
-            events=(shlex.join([sys.executable, "-c", _PUBLISH]),) if app.startswith("redis-") else (),
+            events=(shlex.join([sys.executable, "-c", EVENTS[app]]),) if app in EVENTS else (),
         )  # fmt: skip
 
 

@@ -41,11 +41,12 @@ def app(tmp_path: Path) -> Path:
 
 def report(
     folder: Path, *findings: Finding, preload: bool = True, kind: str = "gthread", workers: int = 2,
-    site: str = "import of app.py", policy: str | None = None,
+    site: str = "import of app.py", policy: str | None = None, daemon: bool = True,
 ) -> check.CheckReport:  # fmt: skip
     """A run of the app, with one loop that app.py:6 starts."""
     own = [f"{folder}/app.py:6"]
-    made: Events = [*birth(WORKER, "aa", own=own, site=site), *birth(OTHER, "bb", own=own, site=site)]
+    given: dict[str, Any] = {"own": own, "site": site, "daemon": daemon}
+    made: Events = [*birth(WORKER, "aa", **given), *birth(OTHER, "bb", **given)]
     told = event(
         0.5, ARBITER, "server", workers=workers, worker_class=kind, preload=preload, timeout=30, graceful_timeout=30,
         address=["127.0.0.1", 1], threads=1,
@@ -87,6 +88,23 @@ def test_a_loop_that_is_meant_once_is_started_in_the_arbiter(app: Path) -> None:
     found = changes(app, report(app, DIED, policy="once_per_service"))
     assert "start of listen: at import -> when_ready" in found
     assert not any("post_worker_init" in one for one in found)
+
+
+HANGS = Finding("clean_shutdown", Verdict.BROKEN, None, "it hangs", how="killed")
+
+
+def test_a_thread_that_keeps_a_process_from_ending_is_made_a_daemon(app: Path) -> None:
+    found, _ = advise.candidates(deployment(app), report(app, HANGS, daemon=False), has_gevent=True)
+    both = next(
+        one for one in found if str(one) == "daemon of listen: False -> True; start of listen: at import -> post_fork"
+    )
+    assert (
+        "def start_listen():\n    threading.Thread(target=listen, daemon=True).start()"
+        in both.draft.texts[app / "app.py"]
+    )
+    assert [str(one) for one in found].index("daemon of listen: False -> True") == 1
+    for base in (report(app, DIED, daemon=False), report(app, HANGS, daemon=True)):
+        assert not any("daemon" in one for one in changes(app, base))
 
 
 def test_what_cannot_be_moved_is_told(app: Path) -> None:

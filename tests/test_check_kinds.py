@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,9 @@ def test_work_that_requests_and_commands_cause(run: Run, tmp_path: Path) -> None
     (loop,) = report["loops"]
     assert (loop["name"], loop["started"].partition(" ")[0]) == ("consume", "request")
     assert os.path.samefile(seen.read_text(encoding="utf-8").strip(), place)
+    ask = "import os, urllib.request as one; one.urlopen(os.environ['FORKPROOF_URL'] + '/work').read()"
+    code, report, told = checked(run, place, "--event", f'{sys.executable} -c "{ask}"')
+    assert [loop["name"] for loop in report["loops"]] == ["consume"], told
 
 
 BUFFERS = """

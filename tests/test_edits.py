@@ -214,3 +214,23 @@ def test_a_diff_is_what_patch_applies(before: str | None, tmp_path: Path) -> Non
     given = edits.diff({"gunicorn.conf.py": (before, after)})
     subprocess.run(["patch", "-p1", "-s"], cwd=tmp_path, input=given, text=True, check=True)
     assert place.read_text(encoding="utf-8") == after
+
+
+@pytest.mark.parametrize(
+    ("before", "line", "after"),
+    [
+        ("Thread(target=listen).start()\n", 1, "Thread(target=listen, daemon=True).start()\n"),
+        ("x = 1\nthreading.Thread(\n    target=listen,\n).start()\n", 4,
+         "x = 1\nthreading.Thread(\n    target=listen, daemon=True,\n).start()\n"),
+        ("Process(target=f, daemon=False).start()\n", 1, "Process(target=f, daemon=True).start()\n"),
+        ("t = Thread(None, f)\nt.start()\n", 2, "t = Thread(None, f, daemon=True)\nt.start()\n"),
+        ("def f():\n    t = Thread()\n    t.start()\n", 3, "def f():\n    t = Thread(daemon=True)\n    t.start()\n"),
+        # Which one it is cannot be told, or it is no thread, or another line.
+        ("t = Thread()\nt = Thread()\nt.start()\n", 3, None),
+        ("Scheduler().start()\n", 1, None),
+        ("Thread(target=listen).start()\n", 2, None),
+        ("(", 1, None),
+    ],
+)  # fmt: skip
+def test_a_thread_as_a_daemon(before: str, line: int, after: str | None) -> None:
+    assert edits.as_daemon(before, line) == after

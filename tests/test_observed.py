@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -361,6 +362,25 @@ def ended(*, status: int = 0, granted: float = 6.0) -> Events:
 )
 def test_the_end(end: Events, verdict: Verdict) -> None:
     assert found(observed(IN_BOTH, SET, TERM, end), "clean_shutdown").verdict is verdict
+
+
+def test_a_stop_that_is_waited_for_no_longer_than_graceful_timeout_is_open() -> None:
+    def left(pid: int) -> Events:
+        return seen(9.0, "left", processes=[{"pid": pid, "start": pid, "command": "gunicorn"}])
+
+    long = [replace(SET[0], fields={**SET[0].fields, "graceful_timeout": 61})]
+    finding = found(observed(IN_BOTH, long, TERM, left(ARBITER)), "clean_shutdown")
+    assert finding.verdict is Verdict.UNKNOWN
+    assert found(observed(IN_BOTH, SET, TERM, left(ARBITER)), "clean_shutdown").verdict is Verdict.BROKEN
+    # The master had ended: nobody will end what it has left.
+    assert found(observed(IN_BOTH, long, TERM, left(WORKER)), "clean_shutdown").verdict is Verdict.BROKEN
+    assert "of graceful_timeout (61 s) a check waits for 60 s at most" in finding.explanation
+    assert "-- --graceful-timeout 30" in finding.explanation
+    killed = found(observed(IN_BOTH, long, TERM, ended(status=-9)), "clean_shutdown")  # that was waited for
+    assert "waits for" not in killed.explanation
+    late = seen(9.0, "outlived", fault="hup", processes=[key(WORKER)], seconds=62.0)
+    told = [one for one in observed(IN_BOTH, long, late).findings() if one.how == "old workers stay"]
+    assert [one.verdict for one in told] == [Verdict.UNKNOWN]
 
 
 def test_what_keeps_a_server_is_told() -> None:

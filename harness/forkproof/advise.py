@@ -322,6 +322,7 @@ def candidates(what: Deployment, base: CheckReport, *, has_gevent: bool) -> tupl
     start = Draft({}, what.options)
     moves, stays = _moves(what, base)
     dimensions: list[list[_Option]] = [
+        _daemons(what, base),  # first: it leaves every line where it is
         moves,
         _patches(what),
         _classes(what, server, has_gevent=has_gevent),
@@ -455,6 +456,34 @@ def _moves(what: Deployment, base: CheckReport) -> tuple[list[_Option], list[str
         change = Change(f"start of {names}", "at import", told, 2.0 + 0.5 * choice)
         found.append(_Option(change, _mover(what, movable, hooks)))
     return found, stays
+
+
+def _daemons(what: Deployment, base: CheckReport) -> list[_Option]:
+    """Threads and processes that keep others from ending, as daemons; those of the user's own files."""
+    if not any(one.finding.claim == "clean_shutdown" or one.finding.how == "old workers stay" for one in base.broken):
+        return []
+    found: dict[Place, str] = {}
+    for loop in base.observed.loops:
+        place = next(_own(loop), None)
+        if place is not None and loop.first.get("daemon") is False and _is_ours(what, place[0]):
+            found.setdefault(place, _bare(loop))
+
+    def apply(draft: Draft) -> Draft | None:
+        texts = dict(draft.texts)
+        for path, line in found:
+            text = edits.as_daemon(texts.get(path, _text(draft, path)), line)
+            if text is None:
+                return None
+            texts[path] = text
+        return replace(draft, texts=texts)
+
+    change = Change(f"daemon of {', '.join(dict.fromkeys(found.values()))}", "False", "True", 1.5)
+    return [_Option(change, apply)] if found else []
+
+
+def _is_ours(what: Deployment, path: Path) -> bool:
+    """Whether a file is the configuration, or a module of the app's folder: one that may be changed."""
+    return path == _config(what) or _module(what, path) is not None
 
 
 def _hooks(policy: Policy | None) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from forkproof.errors import CouldNotDecide, MissingPackage, RunFolderError, Usa
 from forkproof.history import History
 from forkproof.judge import SCHEMA, Judgement, Stands, server_log, since, stands
 from forkproof.nursery import Nursery
-from forkproof.observed import Loop, Observed, State
+from forkproof.observed import LONGEST_STOP, Loop, Observed, State
 from forkproof.scenario import Policy
 from forkproof.session import LocalSession
 from forkproof.storage import Pruner
@@ -333,7 +333,7 @@ class Checker:
             "app": what.app, "config": what.config, "cwd": str(what.folder.absolute()), "options": what.options,
             "environment": environment, "health": what.health, "requests": what.requests, "events": what.events,
             "faults": what.faults, "turns": _TURNS, "looks": _LOOKS, "look_signal": int(LOOK_SIGNAL),
-            "back": max(launch.BOUNDS["boot"], min(what.boot_seconds, 20.0)),
+            "longest_stop": LONGEST_STOP, "back": max(launch.BOUNDS["boot"], min(what.boot_seconds, 20.0)),
             "policies": {name: policy.value for name, policy in what.policies.items()},
             "where": settings(what), "redis": _asked(environment),
         }  # fmt: skip

@@ -303,6 +303,49 @@ def _start(text: str, name: str) -> Start | None:
     return None if checked is None else Start(checked, name)
 
 
+def as_daemon(text: str, line: int) -> str | None:
+    """The same with a thread or process that line `line` starts as a daemon; every other line stays where it is.
+
+    >>> as_daemon("Thread(target=listen).start()\\n", 1)
+    'Thread(target=listen, daemon=True).start()\\n'
+    """
+    tree = _parse(text)
+    starts = [
+        node for node in ast.walk(tree or ast.Module([], []))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "start"
+        and node.lineno <= line <= (node.end_lineno or 0)
+    ]  # fmt: skip
+    if tree is None or len(starts) != 1 or not isinstance(starts[0].func, ast.Attribute):
+        return None
+    begun = starts[0].func.value
+    made = begun
+    if isinstance(begun, ast.Name):
+        values = [
+            node.value for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and [ast.dump(one) for one in node.targets] == [_dump_stored(begun)]
+        ]  # fmt: skip
+        made = values[0] if len(values) == 1 else begun
+    if (
+        not isinstance(made, ast.Call)
+        or getattr(made.func, "attr", getattr(made.func, "id", "")) not in _MAY_BE_DAEMONS
+    ):
+        return None
+    given = next((keyword for keyword in made.keywords if keyword.arg == "daemon"), None)
+    if given is not None:
+        return _checked(_put(text, *_span(text, given.value), "True"))
+    last = max((_span(text, one)[1] for one in (*made.args, *made.keywords)), default=None)
+    if last is None:
+        return _checked(_put(text, _span(text, made)[1] - 1, _span(text, made)[1] - 1, "daemon=True"))
+    return _checked(_put(text, last, last, ", daemon=True"))
+
+
+_MAY_BE_DAEMONS = ("Thread", "Process")
+
+
+def _dump_stored(name: ast.Name) -> str:
+    return ast.dump(ast.Name(name.id, ast.Store()))
+
+
 def in_hook(text: str, hook: str, module: str, function: str) -> str | None:
     """A configuration file whose hook also calls a function of one of the app's modules."""
     tree = _parse(text)

@@ -30,12 +30,14 @@ _PLAIN = Scenario(loops=(ScenarioLoop(name="app"),), server=Server())
 
 def _stopping(graceful_timeout: int) -> Scenario:
     """The same with a TERM, and as long as the app's server has for it."""
-    patience = min(max(graceful_timeout, 1), 60)
+    patience = min(max(graceful_timeout, 1), LONGEST_STOP)
     return from_dict(
         {"loops": [{"name": "app"}], "server": {"graceful_timeout": patience}, "faults": [{"fault": "term"}]}
     )
 
 
+LONGEST_STOP = 60
+"""Seconds of gunicorn's graceful_timeout that a run waits for at most."""
 _STILL = 3
 """Looks in a row in which something must stand still before it is said to."""
 _AGAIN = 2
@@ -659,7 +661,8 @@ class Observed:
             if granted is not None and granted < ENOUGH * bound:
                 told += f"; but the machine gave it only {granted:.2f} s"
                 return [Finding("handover_is_safe", Verdict.UNKNOWN, None, told, (event,), "old workers stay")]
-            return [Finding("handover_is_safe", Verdict.BROKEN, None, told, (event,), "old workers stay")]
+            found = Finding("handover_is_safe", Verdict.BROKEN, None, told, (event,), "old workers stay")
+            return [self._as_far_as_waited(found)]
         return []
 
     def _living_in(self, keys: Iterable[str], t: float) -> str:
@@ -684,8 +687,18 @@ class Observed:
         if found.verdict is Verdict.HELD:
             found = self._killed(bound) or found
         if found.verdict is Verdict.BROKEN:
-            return replace(found, explanation=found.explanation + self._what_keeps())
-        return found
+            found = replace(found, explanation=found.explanation + self._what_keeps())
+        masters = {one.pid for one in self.history.processes.values() if one.place.role == "arbiter"}
+        left = {process["pid"] for event in self.history.of("left") for process in event["processes"]}
+        return self._as_far_as_waited(found) if masters & left else found
+
+    def _as_far_as_waited(self, found: Finding) -> Finding:
+        """Of what had not ended when one waited no longer: open where it might have more of graceful_timeout left."""
+        if self._patience <= LONGEST_STOP:
+            return found
+        told = f"; of graceful_timeout ({self._patience} s) a check waits for {LONGEST_STOP} s at most: to have it "
+        told += f"decided, add `-- --graceful-timeout {LONGEST_STOP // 2}`"
+        return replace(found, verdict=Verdict.UNKNOWN, explanation=found.explanation + told)
 
     def _killed(self, bound: int) -> Finding | None:
         """A worker that was killed when graceful_timeout was used up, and that was left to the supervisor to reap."""

@@ -27,8 +27,6 @@ ALONE = 3
 """Looks of a window after which requests are sent that no other meets."""
 AT_ONCE = 16
 """Connections that are held open until each slot has one."""
-LONGEST_STOP = 60.0
-"""Seconds of graceful_timeout that are waited for at most."""
 _HELD = 1.0
 _POLL = 0.005
 _LOOK_BOUND = 0.6
@@ -60,7 +58,7 @@ class Watcher(Supervisor):
             self._seen.add(key)
         elif event["event"] == "server":
             self.scenario["server"] |= {name: event[name] for name in ("workers", "timeout", "graceful_timeout")}
-            self.scenario["server"]["graceful_timeout"] = min(event["graceful_timeout"], LONGEST_STOP)
+            self.scenario["server"]["graceful_timeout"] = min(event["graceful_timeout"], self.plan["longest_stop"])
             self.life = replace(self.life, workers=event["workers"], slots=tuple(range(event["workers"])))
             address = event["address"]
             self.address = (str(address[0]), int(address[1])) if len(address) > 1 else None
@@ -142,9 +140,9 @@ class Watcher(Supervisor):
     async def _connect(self) -> _Connection | None:
         if self.address is None:
             return None
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address[0], self.address[0])
+        host, port = _reached_at(self.address)
         try:
-            reader, writer = await asyncio.open_connection(host, self.address[1])
+            reader, writer = await asyncio.open_connection(host, port)
         except OSError:
             return None
         return _Connection(reader, writer)
@@ -189,11 +187,14 @@ class Watcher(Supervisor):
         return True
 
     async def _cause(self) -> None:
-        """Have the user's own commands make work."""
+        """Have the user's own commands make work; where the server is, they are told."""
+        environment = self.plan["environment"]
+        if self.address is not None:
+            environment = {**environment, "FORKPROOF_URL": f"http://{_in_url(*_reached_at(self.address))}"}
         for command in self.plan["events"]:
             process = await asyncio.create_subprocess_exec(
                 "/bin/sh", "-c", command, stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, env=self.plan["environment"],
+                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, env=environment,
                 cwd=self.plan["cwd"],
             )  # fmt: skip
             code: int | None = None
@@ -376,12 +377,22 @@ class Watcher(Supervisor):
             await self.look()
             await self.collect_stacks([process for process in self.processes.values() if not process.gone])
             bound = self.scenario["server"]["graceful_timeout"] + self.launch["bounds"]["stop_slack"] - _HANGS
-            latest = begun + LONGEST_STOP + bound  # of a machine that is crowded
+            latest = begun + self.plan["longest_stop"] + bound  # of a machine that is crowded
             await self.until(lambda: ended() or time.monotonic() > latest, max(bound, 0.5), "stop")
         if ended():
             self.record("stopped", seconds=round(time.monotonic() - begun, 3))
         else:
             self.record("left", processes=[self._told(stat) for stat in self._living()])
+
+
+def _reached_at(address: tuple[str, int]) -> tuple[str, int]:
+    """Where to connect to a server that listens there."""
+    host, port = address
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
+
+
+def _in_url(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Connection:
