@@ -55,7 +55,7 @@ def main() -> int:
     with check.open_checker(sys.executable, arguments.out) as checker:
         for app in arguments.app or truth.LOOPS:
             with truth_of_check.deployment(app, arguments.start) as what:
-                names = ["ThreadPoolExecutor-*" if name == "_worker" else name for name in truth.LOOPS[app]]
+                names = ["ThreadPoolExecutor" if name == "_worker" else name for name in truth.LOOPS[app]]
                 meant = replace(what, policies=dict.fromkeys(names, Policy.ONCE_PER_WORKER))
                 adviser = Adviser(checker, meant, repeat=arguments.repeat, budget_seconds=arguments.budget)
                 advice = adviser.advise()

@@ -1443,6 +1443,14 @@ CHECKING_AN_APP = (
         "        if True:\n",
     ),
     Defect(
+        "faults-hit-workers-that-boot",
+        "a fault does not wait for workers that have replaced others by themselves",
+        f"{MAIN}watcher.py",
+        "            if all(self._is_waiting(one) for one in young):\n",
+        "            if True:\n",
+        quick=("tests/test_watcher.py",),
+    ),
+    Defect(
         "greenlets-not-seen",
         "greenlets that start while an app is watched are not seen",
         f"{PAYLOAD}watch.py",

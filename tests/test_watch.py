@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
@@ -170,3 +171,16 @@ def test_the_queues_that_a_loop_gets_at_through_other_objects(tmp_path: Path) ->
     """Those that its code takes from, on any way that it names, and nothing of the app's is run for it."""
     found = "['heap', 'orders', 'unread']"
     assert watched(BEHIND, tmp_path) == [found, f"{found} []", found]
+
+
+def test_pools_that_nobody_has_named_are_told_by_no_number(tmp_path: Path) -> None:
+    code = """
+    from concurrent.futures import ThreadPoolExecutor
+    for pool in (ThreadPoolExecutor(1), ThreadPoolExecutor(1), ThreadPoolExecutor(1, "shard-2")):
+        pool.submit(int).result()
+    """
+    watched(code, tmp_path)
+    (history,) = (tmp_path / "history").iterdir()
+    events = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+    made = [event for event in events if event["event"] == "loop.created"]
+    assert [event["loop"] for event in made] == ["ThreadPoolExecutor", "ThreadPoolExecutor", "shard-2"]

@@ -49,6 +49,7 @@ class Watcher(Supervisor):
         self._deaf: list[str] = []
         self._inodes: set[int] = set()
         self._silent = False
+        self._booted: set[str] = set()
 
     # Watching
 
@@ -249,12 +250,18 @@ class Watcher(Supervisor):
 
     def _is_waiting(self, process: _Process) -> bool:
         """Whether a worker waits for connections: it has booted. One whose loop is never idle only looks for them."""
+        if self._waits(process.pid):
+            self._booted.add(process.key)
+        return process.key in self._booted
+
+    @staticmethod
+    def _waits(pid: int) -> bool:
         try:
-            if proc.waits(process.pid):
+            if proc.waits(pid):
                 return True
-            polled = proc.polled(process.pid)
-            sockets = proc.resources(process.pid).sockets if polled else {}
-            mine = {inode: (process.pid, fd) for fd, inode in sockets.items() if inode in polled}
+            polled = proc.polled(pid)
+            sockets = proc.resources(pid).sockets if polled else {}
+            mine = {inode: (pid, fd) for fd, inode in sockets.items() if inode in polled}
             return any(one.state == "listening" for one in proc.describe(mine).values())
         except (OSError, NotImplementedError):
             return True
@@ -318,7 +325,20 @@ class Watcher(Supervisor):
             if not self._silent:  # each that hangs costs the whole bound
                 await self.ask_every_slot(path, alone=True)
 
+    async def _settled(self) -> None:
+        """Let workers boot that have replaced others by themselves: gunicorn loses a TERM that comes before.
+
+        One that hangs later, and waits for no connection any more, is not waited for.
+        """
+        budget = self._budget(self.launch["bounds"]["answer"])
+        while not budget.expired and not self.arbiter_ended:
+            young = [one for one in self.current_workers().values() if one.key not in self._booted]
+            if all(self._is_waiting(one) for one in young):
+                return
+            await asyncio.sleep(_POLL)
+
     async def _do(self, index: int, name: str) -> None:
+        await self._settled()
         self.record("fault.invoke", fault=name, index=index)
         done: Mapping[str, Callable[[], Awaitable[bool | None]]] = {
             "kill_worker": self._kill, "hup": self._reload, "term": self._end,

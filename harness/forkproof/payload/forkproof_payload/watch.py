@@ -46,6 +46,7 @@ _MOST_REACHED = 60
 """Objects that are looked through for one loop, at each of these steps."""
 _MOST_WALKS = 4
 """Threads of one body for which that is done: one may be started with each request."""
+_NUMBERED = re.compile(r"(?<=^ThreadPoolExecutor)-[0-9]+$")
 _HOOKS = (
     "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int",
     "worker_abort", "pre_exec", "pre_request", "post_request", "child_exit", "worker_exit", "nworkers_changed",
@@ -400,7 +401,9 @@ def _add(thing, function, kind, frame, values=(), origin=None):
     if _is_servers(path, origin):
         return None
     if kind == "thread" and path is not None and path.endswith("concurrent/futures/thread.py"):
-        kind, name, defined_at = "executor", getattr(thing, "name", name).rpartition("_")[0] or name, origin.user
+        # Those that nobody has named are numbered as they are made, which differs from run to run.
+        name = _NUMBERED.sub("", getattr(thing, "name", name).rpartition("_")[0]) or name
+        kind, defined_at = "executor", origin.user
     tree = _tree(thing if kind == "greenlet" else _current())
     copy_of = _trees[id(tree)][1].get((name, kind, defined_at)) if id(tree) in _trees else None
     unit = _Unit(thing, name, kind, defined_at, origin, _quietly(_queues, body, owner, values) or [], copy_of)

@@ -1,0 +1,78 @@
+"""What the supervisor of the user's own app waits for, step by step; no server is started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from forkproof import watcher
+from forkproof.supervisor import _Process
+from forkproof.watcher import Watcher
+
+
+class Rig(Watcher):
+    """A supervisor of two workers; `waiting` are the pids of those that wait for connections."""
+
+    waiting: set[int]
+    looks: int = 0
+
+    def current_workers(self) -> dict[int, _Process]:
+        return {slot: _Process(f"{pid}-1", pid, 1, 1.0, 2, role="worker", slot=slot) for slot, pid in ((0, 7), (1, 8))}
+
+    def _waits(self, pid: int) -> bool:  # type: ignore[override]
+        self.looks += 1
+        if self.looks == 6:
+            self.waiting.add(8)
+        return pid in self.waiting
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    (tmp_path / "history").mkdir()
+    (tmp_path / "control").write_bytes(bytes(24))
+    server = {
+        "workers": 2,
+        "timeout": 30,
+        "graceful_timeout": 30,
+        "max_requests": 0,
+        "worker_class": "sync",
+        "preload": False,
+    }
+    (tmp_path / "scenario.json").write_text(json.dumps({"server": server, "loops": [], "faults": []}))
+    (tmp_path / watcher.PLAN).write_text("{}")
+    told = {"control": str(tmp_path / "control"), "bounds": {"answer": 5.0}}
+    (tmp_path / "launch.json").write_text(json.dumps(told))
+    made = Rig(tmp_path, 0)
+    made.waiting = {7}
+    yield made
+    made.close()
+    vars(made).clear()  # what it maps is closed with that
+
+
+def settle(rig: Rig) -> None:
+    asyncio.run(rig._settled())
+
+
+def test_a_fault_waits_for_a_worker_that_has_replaced_another_by_itself(rig: Rig) -> None:
+    settle(rig)
+    assert rig.looks == 6
+    assert rig._booted == {"7-1", "8-1"}
+
+
+def test_one_that_has_booted_and_hangs_now_is_not_waited_for(rig: Rig) -> None:
+    rig._booted = {"7-1", "8-1"}
+    settle(rig)
+    assert rig.looks == 0
+
+
+def test_nor_is_one_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget: Any = SimpleNamespace(expired=True)
+    monkeypatch.setattr(rig, "_budget", lambda seconds: budget)
+    settle(rig)
+    assert rig.looks == 0
