@@ -522,13 +522,14 @@ def _next(said: str) -> str:
 @contextlib.contextmanager
 def open_checker(target_name: str | None, out: Path, redis: str | None = None) -> Iterator[Checker]:
     """A checker with its control process running, and its Redis where one is asked for; they end with it."""
-    found = _required(target.find(target_name or active()))
     folder = launch.campaign_folder(out)
     try:
         with contextlib.ExitStack() as stack:
-            url = stack.enter_context(broker.start(broker.parse(redis), folder)).url if redis else None
+            # These start by themselves while one asks the target.
             control = stack.enter_context(Control(folder))
             nursery = stack.enter_context(Nursery(folder, launch.namespace()))
+            found = _required(target.find(target_name or active()))
+            url = stack.enter_context(broker.start(broker.parse(redis), folder)).url if redis else None
             yield Checker(found, out, control, nursery, Pruner(out), url)
     finally:
         launch.remove_folder(folder)
