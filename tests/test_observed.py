@@ -103,7 +103,12 @@ def test_a_policy_names_a_loop_as_its_user_would(pattern: str) -> None:
 
 
 def test_a_policy_that_names_no_loop_is_told() -> None:
-    assert observed(IN_BOTH, listn="once_per_worker").unmatched == ["listn"]
+    one = observed(IN_BOTH, listn="once_per_worker")
+    assert one.unmatched == ["listn"]
+    told = [finding for finding in one.findings() if finding.loop == "listn"]
+    assert [(finding.claim, finding.verdict) for finding in told] == [("exactly_one_listener", Verdict.UNKNOWN)]
+    counted = observed(IN_BOTH, listn="best_effort").findings()
+    assert Verdict.UNKNOWN not in [finding.verdict for finding in counted if finding.loop == "listn"]
 
 
 @pytest.mark.parametrize(
@@ -333,6 +338,10 @@ def test_a_worker_that_ends_by_itself() -> None:
     assert found(observed(IN_BOTH), "workers_boot").verdict is Verdict.HELD
     finding = found(observed(IN_BOTH, gone(WORKER, 1.5)), "workers_boot")
     assert (finding.verdict, finding.how) == (Verdict.BROKEN, "crash")
+    silent = seen(1.1, "log", line=f"[2026-11-30 16:17:18 +0000] [100] [CRITICAL] WORKER TIMEOUT (pid:{WORKER})")
+    other = seen(1.5, "log", line="[2026-11-30 16:17:23 +0000] [130] [INFO] Booting worker with pid: 130")
+    finding = found(observed(IN_BOTH, gone(WORKER, 1.5), silent, other), "workers_boot")
+    assert "WORKER TIMEOUT" in finding.explanation
 
 
 TERM = seen(2.5, "fault.ok", fault="term", index=0, target=ARBITER)

@@ -66,6 +66,12 @@ def _of_loop(finding: Finding, loop: Loop, observed: Observed) -> str:
             f"{told}: its threads have ended, of an error that it only logs{_because(observed)}. See the server's "
             f"output; where that is LoopExit, patch threads too, or start it after the fork. {_POST}."
         )
+    if finding.claim == "no_dead_listener" and "-packages/" in loop.defined_at:
+        gevent = observed.server is not None and "gevent" in observed.server["worker_class"]
+        instead = "a worker class without gevent (gthread), or " if gevent or "patch_all" in observed.where else ""
+        return (
+            f"{told}, and its code is a library's. Try {instead}another version of it; or start it again when it ends."
+        )
     if finding.claim == "no_dead_listener":
         return f"{told}. Catch the error in its body and go on, or have it started again."
     if finding.claim == "no_starved_greenlet" and finding.how == "starved":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +51,8 @@ _ERROR = 500
 """The least status of an answer that tells of an error of the server's."""
 _LATE = 0.5
 """Seconds by which what is printed is read later than the answer that it belongs to, or earlier."""
+_TROUBLE = re.compile(r"\[(?:ERROR|CRITICAL)\]")
+"""What gunicorn logs as more than news."""
 _IN_CHILD = ("process", "fork")
 _RUNNERS = ("executor",)
 
@@ -414,6 +417,7 @@ class Observed:
             return found
         for loop in self.loops:
             found += [self._placement(loop), self._copies(loop), self._dead(loop), self._hungry(loop), self._back(loop)]
+        found += [self._unmet(pattern) for pattern in self.unmatched]
         found += [self._answers(), self._hears(), *self._outlived(), self._stop(), self._shared(), self._quiet()]
         return found
 
@@ -443,11 +447,17 @@ class Observed:
             for process in self.history.processes.values():
                 gone = process.gone
                 if process.place.role == "worker" and gone is not None and window.opened < gone < window.closed:
-                    lines = self.history.between("log", gone - 1, gone + 0.5)
+                    lines = self._last_lines(process, gone)
                     told = f"{who(self.history, process.key)} ended by itself at {clock(self.history, gone)}"
                     last = f", after {quoted(lines[-1])}" if lines else ""
                     found.append(Finding("workers_boot", Verdict.BROKEN, None, told + last, tuple(lines[-5:]), "crash"))
         return found[:1]
+
+    def _last_lines(self, process: Process, gone: float) -> list[Event]:
+        """What was printed when a worker ended; if that is told, the trouble that gunicorn had with it."""
+        told = self.history.between("log", process.first, gone + _LATE)
+        trouble = [line for line in told if process.pid in pids_in(line) and _TROUBLE.search(line["line"])]
+        return trouble or [line for line in told if line.t >= gone - 1]
 
     def _placement(self, loop: Loop) -> Finding:
         claim = "exactly_one_listener"
@@ -465,6 +475,14 @@ class Observed:
         windows = number(len(self.history.windows), "window")
         told = f"it was where {loop.policy.value} says in each of {windows}"
         return Finding(claim, Verdict.HELD, loop.name, told, self._evidence(loop, 0))
+
+    def _unmet(self, pattern: str) -> Finding:
+        """A policy for what was not there: where it is meant to run cannot be said to have been seen."""
+        claim = "exactly_one_listener"
+        if self.policies[pattern] is Policy.BEST_EFFORT:
+            return Finding(claim, Verdict.NOT_APPLICABLE, pattern, "no loop is called so")
+        told = "no loop is called so: it never ran, or nothing gave it work, or it has another name"
+        return Finding(claim, Verdict.UNKNOWN, pattern, told)
 
     def _misplaced(self, loop: Loop, index: int, window: Window) -> tuple[str, str]:
         states = [state for state in self.states(loop, index) if state.units]

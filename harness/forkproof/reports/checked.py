@@ -28,8 +28,6 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
     redis = subscribers.told(observed.history)
     if redis:
         parts += ["", redis_table(redis), ""]
-    for pattern in observed.unmatched:
-        parts.append(f"[yellow]--policy {escape(pattern)}: no loop is called so[/]")
     for judgement in report.judgements:
         finding = judgement.finding
         if report.is_accepted(finding):
