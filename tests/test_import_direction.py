@@ -125,7 +125,9 @@ ALLOWED = {
         "forkproof.control", "forkproof.proc", "forkproof.resp", "forkproof.subscriptions", "forkproof.supervisor",
     },
     "forkproof.observed": {"forkproof.claims", "forkproof.history", "forkproof.scenario", "forkproof.verdict"},
-    "forkproof.cures": {"forkproof.claims.base", "forkproof.observed", "forkproof.scenario", "forkproof.verdict"},
+    "forkproof.cures": {
+        "forkproof.claims.base", "forkproof.history", "forkproof.observed", "forkproof.scenario", "forkproof.verdict",
+    },
     "forkproof.nursery": {"forkproof.containment", "forkproof.supervisor", "forkproof.watcher"},
     "forkproof.nest": {"forkproof.scenario"},
     "forkproof_strategies": {"forkproof_strategies", "forkproof.scenario", "forkproof.faults"},

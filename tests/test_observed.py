@@ -523,3 +523,23 @@ def test_a_look_between_two_timers_of_a_chain_loses_nothing() -> None:
     assert [state.word for state in one.states(one.loops[0], 0)] == ["runs"]
     ended = observed(birth(WORKER), [e for t in LOOKS[:-1] for e in look(WORKER, t, unit())], look(WORKER, LOOKS[-1]))
     assert ended.loops == []
+
+
+def test_a_cure_is_for_what_is_meant() -> None:
+    def cured(one: Observed, claim: str) -> str:
+        return cure(found(one, claim), one, Path("/srv"))
+
+    placed = "exactly_one_listener"
+    assert "in the one worker that gets a lock" in cured(observed(IN_BOTH, listen="once_per_service"), placed)
+    assert "`when_ready`, which the master alone runs" in cured(observed(IN_BOTH, listen="arbiter_only"), placed)
+    assert "which each worker runs once" in cured(observed(IN_MASTER, listen="once_per_worker"), placed)
+    silent = seen(1.2, "request.invoke", request=9) + seen(1.9, "request.info", request=9, error="no answer within 5 s")
+    assert "left in the master alone: `listen`" in cured(observed(IN_MASTER, silent), "server_answers")
+    assert cured(observed(IN_BOTH, silent), "server_answers") == ""
+    never = Observed(history(server(0), birth(ARBITER)), {}, {})
+    assert "A fork catches a thread in whatever it does" in cured(never, "workers_boot")
+    assert cured(Observed(history(server(0)), {}, {}), "workers_boot") == ""
+    library = birth(WORKER, defined_at="/srv/lib/python3/site-packages/watcher.py:9")
+    died = event(0.5, WORKER, "loop.end", loop="Thread-1", birth="aa", error="TypeError: None", at=[])
+    assert "its code is a library's" in cured(observed(library, looks(WORKER), [died]), "no_dead_listener")
+    assert "Catch the error in its body" in cured(observed(IN_BOTH, [died]), "no_dead_listener")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from forkproof.claims.base import listing
+from forkproof.history import Event
 from forkproof.observed import Loop, Observed
 from forkproof.scenario import Policy
 from forkproof.verdict import Finding
@@ -99,6 +100,13 @@ def _of_server(finding: Finding, observed: Observed) -> str:
             f"The connection was opened before the workers were forked{_because(observed)}. Connect after the fork: in "
             "`post_fork` or `post_worker_init`, or when it is first used."
         )
+    begun = [event for event in observed.history.of("loop.created") if _is_masters(event, observed)]
+    if finding.claim == "workers_boot" and begun:
+        names = listing(dict.fromkeys(f"`{e['loop']}` ({e.get('user') or e.get('defined_at')})" for e in begun))
+        return (
+            f"Started before the workers are forked{_because(observed)}: {names}. A fork catches a thread in whatever "
+            f"it does, such as an import, or with a lock that nobody lets go of in the worker. {_POST}."
+        )
     left = [loop for loop in observed.loops if _before_fork(loop, observed) and _is_in_master_alone(loop, observed)]
     if finding.claim == "server_answers" and left:
         names = listing(f"`{loop.name}` ({loop.defined_at})" for loop in left)
@@ -114,10 +122,12 @@ def _is_in_master_alone(loop: Loop, observed: Observed) -> bool:
 
 
 def _before_fork(loop: Loop, observed: Observed) -> bool:
-    return any(
-        (process := observed.history.processes.get(event.process)) is not None and process.place.role == "arbiter"
-        for event in loop.births.values()
-    )
+    return any(_is_masters(event, observed) for event in loop.births.values())
+
+
+def _is_masters(event: Event, observed: Observed) -> bool:
+    process = observed.history.processes.get(event.process)
+    return process is not None and process.place.role == "arbiter"
 
 
 def _because(observed: Observed) -> str:

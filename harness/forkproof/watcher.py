@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from forkproof import proc, resp, subscriptions
-from forkproof.control import Budget
 from forkproof.supervisor import Supervisor, _catches, _Process
 
 PLAN = "check.json"
@@ -48,7 +47,7 @@ class Watcher(Supervisor):
         self._ready = False
         self._deaf: list[str] = []
         self._inodes: set[int] = set()
-        self._silent = False
+        self._silent = False  # whether a request of this window had no answer: each that hangs costs the whole bound
         self._booted: set[str] = set()
 
     # Watching
@@ -104,7 +103,7 @@ class Watcher(Supervisor):
         Connections are held without a word until the worker of each slot has accepted one, and are then used: a worker
         that waits for the word takes no other. Not for long, since gunicorn closes a silent one after `keepalive`.
         """
-        budget = Budget(self.gauge, self.launch["bounds"]["answer"])
+        budget = self._budget(self.launch["bounds"]["answer"])
         asked = path or self.plan["health"]
         left = set(self.life.slots)
         held: list[_Connection] = []
@@ -168,7 +167,7 @@ class Watcher(Supervisor):
         number = self._requests
         self.record("request.invoke", request=number, path=path, work=path in self.plan["requests"])
         exchange = asyncio.ensure_future(one.ask(path))
-        budget = Budget(self.gauge, self.launch["bounds"]["answer"])
+        budget = self._budget(self.launch["bounds"]["answer"])
         while not exchange.done() and not budget.expired and not self.arbiter_ended:
             await asyncio.wait([exchange], timeout=_POLL)
         try:
@@ -313,7 +312,8 @@ class Watcher(Supervisor):
     async def _make_work(self) -> None:
         for path in self._paths():
             await self.ask_every_slot(path)
-            await self._burst(path)
+            if not self._silent:
+                await self._burst(path)
         await self._cause()
 
     def _paths(self) -> list[str]:
@@ -322,7 +322,7 @@ class Watcher(Supervisor):
     async def _ask_alone(self) -> None:
         """Requests that meet no other: what still grows with each of them is no store of things to be used again."""
         for path in self._paths():
-            if not self._silent:  # each that hangs costs the whole bound
+            if not self._silent:
                 await self.ask_every_slot(path, alone=True)
 
     async def _settled(self) -> None:
