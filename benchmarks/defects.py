@@ -1451,6 +1451,15 @@ CHECKING_AN_APP = (
         quick=("tests/test_watcher.py",),
     ),
     Defect(
+        "bytecode-in-the-apps-folder",
+        "what an app imports leaves bytecode in its folder",
+        f"{MAIN}check.py",
+        '"PYTHONDONTWRITEBYTECODE": "1"}',
+        '"FORKPROOF": "1"}',
+        servers=("tests/test_check_kinds.py::test_no_bytecode_comes_into_the_apps_folder_from_whatever_it_starts",),
+        quick=("tests/test_proc.py",),
+    ),
+    Defect(
         "greenlets-not-seen",
         "greenlets that start while an app is watched are not seen",
         f"{PAYLOAD}watch.py",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from histories import history as made
+from histories import seen
 from jsonschema import ValidationError
 from schema import validate
 from test_cli import Run, run, tmp_path
@@ -14,6 +17,8 @@ from test_cli import Run, run, tmp_path
 from forkproof import baseline, check
 from forkproof.errors import UsageError
 from forkproof.history import History
+from forkproof.observed import Observed
+from forkproof.reports import checked
 from forkproof.scenario import Policy
 from forkproof.target import Target
 from forkproof.verdict import Finding, Verdict
@@ -202,3 +207,23 @@ def test_what_is_refused(run: Run, words: list[str], said: str) -> None:
     code, out, err = run("check", "app:app", *words)
     assert (code, out) == (2, "")
     assert said in err
+
+
+def test_answers_that_show_little_of_an_app_are_told() -> None:
+    def told(*statuses: int, address: Sequence[object] = ("127.0.0.1", 80)) -> list[str]:
+        server = seen(0.4, "server", workers=1, worker_class="sync", preload=False, timeout=30, graceful_timeout=30,
+                      address=list(address))  # fmt: skip
+        answers = [
+            one for number, status in enumerate(statuses)
+            for one in seen(1.0, "request.ok", request=number, worker="3-3", slot=0, loops=[], status=status, path="/")
+        ]  # fmt: skip
+        return checked.unasked(Observed(made(server, answers), {}, {}))
+
+    assert told(404, 500) == [
+        "every request to / came to 404, 500: that shows little of the app. Give a path that it has with --health, or "
+        "with --request"
+    ]
+    assert told(404, 200) == told(302) == told() == []
+    assert told(address=["unix:/run/app.sock"]) == [
+        "no request was sent: unix:/run/app.sock is no TCP address. Leave --keep-bind out"
+    ]

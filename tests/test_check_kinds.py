@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -227,3 +229,79 @@ def test_a_worker_whose_loop_is_never_idle_has_booted(run: Run, tmp_path: Path) 
     code, report, told = checked(run, place)
     assert code == 0, told
     assert [loop["name"] for loop in report["loops"]] == ["spin"]
+
+
+@pytest.mark.parametrize(
+    ("app", "config", "words", "code", "told"),
+    [
+        ("app:app", "workers = (", (), 2, "did not start: SyntaxError: '(' was never closed (gunicorn.conf.py:1)"),
+        ("app:app", "import os; os.environ['NEEDED']", (), 2, "(gunicorn.conf.py:1). Give it with --env NEEDED=VALUE."),
+        ("app:app", "worker_class = 'lacks.Worker'", (), 3, "No module named 'lacks'. Install it in the target"),
+        ("app:app", "", ("-c", "nowhere.py"), 2, "gunicorn did not start: Error: 'nowhere.py' doesn't exist"),
+        ("app:other", "", (), 2, "Failed to find attribute 'other' in 'app'. Give MODULE:NAME"),
+        ("app:nothing", "", (), 2, "Failed to find application object: 'nothing'. Give MODULE:NAME"),
+        ("lacks:app", "chdir = '..'", (), 2, "lacks:app: cannot be imported, by gunicorn or without it: Module"),
+        # Where gunicorn looks for it, it is found; what is wrong is told of that.
+        ("inner:app", "chdir = 'src'", (), 2, "cannot be imported, by gunicorn or without it: OSError: no route"),
+    ],
+)  # fmt: skip
+def test_what_never_starts_is_refused_with_its_cause(
+    app: str, config: str, words: tuple[str, ...], code: int, told: str, run: Run, tmp_path: Path
+) -> None:
+    place = write(tmp_path, "nothing = None\n" + ANSWER, config)
+    (place / "src").mkdir()
+    (place / "src" / "inner.py").write_text("raise OSError('no route')\n", encoding="utf-8")
+    found, report, said = checked(run, place, *words, app=app)
+    assert (found, report) == (code, {}), said
+    assert told in said
+
+
+def test_a_folder_that_is_not_there(run: Run, tmp_path: Path) -> None:
+    code, _, said = checked(run, tmp_path / "app")
+    assert (code, "there is no such folder" in said) == (2, True)
+
+
+@pytest.mark.parametrize("kind", ["sync", "gthread", "gevent"])
+def test_a_server_that_talks_tls(kind: str, run: Run, tmp_path: Path) -> None:
+    if not shutil.which("openssl"):
+        pytest.skip("there is no openssl to make a certificate with")
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    words += ["-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(["openssl", *words], cwd=tmp_path, check=True, capture_output=True)
+    config = f"workers = 2\nworker_class = {kind!r}\ncertfile = '../cert.pem'\nkeyfile = '../key.pem'\n"
+    place = write(tmp_path, APP, config)
+    ask = "import os, ssl, urllib.request as one; no = ssl._create_unverified_context(); "
+    ask += f"open('{tmp_path}/seen', 'wb').write(one.urlopen(os.environ['FORKPROOF_URL'], context=no).read())"
+    code, report, told = checked(run, place, "--event", f'{sys.executable} -c "{ask}"')
+    assert code == 0, told
+    assert report["server"]["tls"] is True
+    assert places(report["loops"][0]) == [("worker", 0, False), ("worker", 1, False)]
+    assert (tmp_path / "seen").read_bytes() == b"ok"
+
+
+HELPER = """
+import multiprocessing, os, subprocess, sys
+
+def work(path):
+    import other
+    with open(path, "a") as file:
+        file.write("spawned\\n")
+
+def start(path):
+    multiprocessing.get_context("spawn").Process(target=work, args=(path,), daemon=True).start()
+    subprocess.run([sys.executable, "-c", f"import other; open({path!r}, 'a').write('program\\\\n')"], check=True)
+"""
+
+
+def test_no_bytecode_comes_into_the_apps_folder_from_whatever_it_starts(run: Run, tmp_path: Path) -> None:
+    # The fixture has taken PYTHONDONTWRITEBYTECODE out of the environment.
+    seen = tmp_path / "seen"
+    start = f"\ndef post_worker_init(worker):\n    import helper\n    helper.start({str(seen)!r})\n"
+    place = write(tmp_path, "import other\n" + ANSWER, CONF + "graceful_timeout = 2\n" + start)
+    (place / "helper.py").write_text(HELPER, encoding="utf-8")
+    (place / "other.py").write_text("", encoding="utf-8")
+    before = sorted(place.rglob("*"))
+    run("check", "app:app", "--chdir", place)
+    told = seen.read_text(encoding="utf-8").splitlines()
+    assert min(told.count("spawned"), told.count("program")) >= 3, told  # at the boot, after the kill, after the reload
+    assert sorted(place.rglob("*")) == before

@@ -301,6 +301,10 @@ class Checker:
 
         UsageError where the app's own error keeps it from booting, CouldNotDecide where the machine does.
         """
+        if not what.folder.is_dir():
+            raise UsageError(
+                f"--chdir {what.folder}: there is no such folder. Give the one that the app is started in."
+            )
         what = self.around(what)
         self.pruner.ran()
         folder = self._folder(what)
@@ -376,7 +380,12 @@ def command(what: Deployment, found: Target, folder: Path) -> list[str]:
     words = [found.executable, str(launch.PAYLOAD / "begin.py"), str(folder)]
     words += [str(int(LOOK_SIGNAL)), str(int(launch.STACK_SIGNAL)), "offline" if what.offline else "online"]
     words.append(str(script) if _is_python(script) else "-m")
-    words += ["-c", what.config] if what.config is not None else []
+    return [*words, *_for_gunicorn(what, found, folder)]
+
+
+def _for_gunicorn(what: Deployment, found: Target, folder: Path) -> list[str]:
+    """The words of its own command line."""
+    words = ["-c", what.config] if what.config is not None else []
     words += what.options
     words += [] if what.keep_bind else ["-b", "127.0.0.1:0"]
     if Version(found.versions["gunicorn"]) >= Version("25.1"):
@@ -457,7 +466,7 @@ def judge(folder: Path) -> CheckReport:
 _ERROR = re.compile(
     r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|NotFound|Configured)\b.*|^Error: .*"
 )
-_AT = re.compile(r'  File "(.*)", line (\d+), in ')
+_AT = re.compile(r'  File "(.*)", line (\d+)(?:, in |$)')
 _BUSY = re.compile(r"Connection in use: \(?(.*?)\)?$|\[Errno 98\]|Address already in use")
 
 
@@ -465,48 +474,110 @@ def _refuse(what: Deployment, found: Target, report: CheckReport) -> None:
     """Say why an app did not boot where that is the app's own doing; a deployment that breaks it is a verdict."""
     said = server_log(report.folder, 60)
     told = _last_error(said, what)
-    if not report.observed.history.of("server") or told:
-        alone = _alone(what, found)
+    history = report.observed.history
+    settled = _settings(what, found, report.folder)
+    if settled.error and not history.of("server"):
+        own = _last_error(settled.error, what) or settled.error.strip().splitlines()[-1]
+        kind = MissingPackage if "No module named" in own and "class uri" in settled.error else UsageError
+        raise kind(f"gunicorn did not start: {own.rstrip('.')}{_next(settled.error)}")
+    if told or not [event for event in history.of("bound") if event["what"] == "boot"]:
+        alone = _alone(what, found, settled)
         if alone:
             own = _last_error(alone, what) or alone.strip().splitlines()[-1]
-            raise UsageError(f"{what.app}: cannot be imported, by gunicorn or without it: {own}{_next(alone)}")
+            raise UsageError(
+                f"{settled.app or what.app}: cannot be imported, by gunicorn or without it: {own.rstrip('.')}"
+                f"{_next(alone)}"
+            )
         busy = [line for line in said.splitlines() if _BUSY.search(line)]
         if busy:
             raise UsageError(
                 f"{what.app}: an address that it needs is in use: {busy[-1]}. Stop what has it, or set another."
             )
-        if not report.observed.history.of("server") and "Traceback" not in said:
+        if not history.of("server") and "Traceback" not in said:
             last = said.strip().splitlines()[-1:] or ["it said nothing"]
-            if not [event for event in report.observed.history.of("bound") if event["what"] == "boot"]:
-                raise UsageError(f"gunicorn did not start: {told or last[0]}. See {report.folder}/server.log.")
+            raise UsageError(f"gunicorn did not start: {told or last[0]}. See {report.folder}/server.log.")
 
 
-def _alone(what: Deployment, found: Target) -> str:
+@dataclass(frozen=True)
+class _Settings:
+    """What gunicorn is told of where the app is; `error` where it cannot be told."""
+
+    app: str | None
+    folder: Path
+    paths: str
+    error: str = ""
+
+
+_ASKED = """
+import json, os, sys
+from gunicorn.app.wsgiapp import WSGIApplication
+sys.argv[0] = "gunicorn"
+told = WSGIApplication()
+told.cfg.worker_class
+print("\\n" + json.dumps([told.app_uri, told.cfg.chdir, told.cfg.pythonpath or ""]), flush=True)
+os._exit(0)
+"""
+
+
+def _settings(what: Deployment, found: Target, folder: Path) -> _Settings:
+    """What the configuration comes to, without the app."""
+    done = _told_by(what, found, what.folder, _ASKED, *_for_gunicorn(what, found, folder))
+    if isinstance(done, str):
+        return _Settings(what.app, what.folder, "", done)
+    try:
+        app, place, paths = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, LookupError):
+        return _Settings(what.app, what.folder, "")
+    return _Settings(app, Path(place), paths)
+
+
+_IMPORTED = """
+import os, sys
+sys.path[:0] = ["", *filter(None, sys.argv[2].split(","))]
+from gunicorn.util import import_app
+import_app(sys.argv[1])
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def _alone(what: Deployment, found: Target, settled: _Settings) -> str:
     """What importing the app says without gunicorn, threads or patches of the deployment; empty where it works."""
-    if what.app is None:
+    if settled.app is None:
         return ""
-    code = "import sys; sys.path.insert(0, ''); from gunicorn.util import import_app; import_app(sys.argv[1])"
-    code += "; sys.stdout.flush(); import os; os._exit(0)"
+    done = _told_by(what, found, settled.folder, _IMPORTED, settled.app, settled.paths)
+    return done if isinstance(done, str) else ""
+
+
+def _told_by(
+    what: Deployment, found: Target, folder: Path, code: str, *words: str
+) -> subprocess.CompletedProcess[str] | str:
+    """A program that has ended well in the app's environment, or what it says where it has not."""
     try:
         done = subprocess.run(
-            [found.executable, "-c", code, what.app], cwd=what.folder, env=environ(what), stdin=subprocess.DEVNULL,
+            [found.executable, "-c", code, *words], cwd=folder, env=environ(what), stdin=subprocess.DEVNULL,
             capture_output=True, text=True, errors="replace", timeout=_IMPORT_SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"it takes longer than {_IMPORT_SECONDS:.0f} s"
-    return (done.stderr.strip() or f"it exits with {done.returncode}") if done.returncode else ""
+    return (done.stderr.strip() or f"it exits with {done.returncode}") if done.returncode else done
 
 
 def _last_error(text: str, what: Deployment) -> str:
-    """The last exception in a text, with the app's own line that raised it."""
+    """The last exception in a text, with the line of the app, or of the configuration, that raised it."""
     lines = text.splitlines()
     found = [number for number, line in enumerate(lines) if _ERROR.match(line)]
     if not found:
         return ""
-    folder = str(what.folder.absolute())
-    places = [match for line in lines[: found[-1]] if (match := _AT.match(line)) and match[1].startswith(folder)]
+    places = [match for line in lines[: found[-1]] if (match := _AT.match(line)) and _is_own(Path(match[1]), what)]
     at = f" ({_short(Path(places[-1][1]), what.folder)}:{places[-1][2]})" if places else ""
     return lines[found[-1]] + at
+
+
+def _is_own(path: Path, what: Deployment) -> bool:
+    if what.config_file is not None and path == what.config_file.absolute():
+        return True
+    return path.is_relative_to(what.folder.absolute()) and "site-packages" not in path.parts
 
 
 def _next(said: str) -> str:
@@ -516,6 +587,8 @@ def _next(said: str) -> str:
     if "os.environ" in said or "environ[" in said:
         name = re.search(r"KeyError: '([^']+)'", said)
         return f". Give it with --env {name[1]}=VALUE." if name else ""
+    if "Failed to find attribute" in said or "Failed to find application object" in said:
+        return ". Give MODULE:NAME with the name that the WSGI app has in its module, or MODULE:FACTORY()."
     return ""
 
 

@@ -43,6 +43,7 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
         parts += ["", *(escape(str(one)) for one in report.stands)]
     if verbosity > 0 or any(found.finding.claim == "workers_boot" for found in report.broken):
         parts += ["", "the server's last words:", last_words(report.folder)]
+    parts += [f"[yellow]{escape(one)}[/]" for one in unasked(observed)]
     parts += [escape(f"in the baseline, and not seen: {name}") for name in report.no_longer]
     if report.left_loopback:
         parts += ["", escape(f"connections that leave this machine: {', '.join(report.left_loopback)}")]
@@ -82,6 +83,24 @@ def loops_table(observed: Observed) -> Table:
             *(_difference(first, cells) for cells in later),
         )  # fmt: skip
     return table
+
+
+def unasked(observed: Observed) -> list[str]:
+    """What of the app no request has come to, although it looks as if."""
+    if observed.server is not None and len(observed.server["address"]) < 2 and not observed.history.of("request.ok"):
+        return [f"no request was sent: {observed.server['address'][0]} is no TCP address. Leave --keep-bind out"]
+    statuses: dict[str, set[int]] = {}
+    for event in observed.history.of("request.ok"):
+        statuses.setdefault(event.get("path", "?"), set()).add(event.get("status", 200))
+    return [
+        f"every request to {path} came to {', '.join(map(str, sorted(found)))}: that shows little of the app. Give a "
+        "path that it has with --health, or with --request"
+        for path, found in statuses.items()
+        if min(found) >= _REFUSED
+    ]
+
+
+_REFUSED = 400
 
 
 def redis_table(answers: Sequence[Told]) -> Table:

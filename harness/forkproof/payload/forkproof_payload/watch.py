@@ -749,6 +749,7 @@ def _tell_server(arbiter):
         "workers": arbiter.num_workers, "worker_class": str(config.worker_class_str), "threads": config.threads,
         "preload": bool(config.preload_app), "timeout": config.timeout, "reload": bool(config.reload),
         "graceful_timeout": config.graceful_timeout, "config": str(config.config) if config.config else None,
+        "tls": bool(config.is_ssl),
     }  # fmt: skip
     addresses = [listener.sock.getsockname() for listener in arbiter.LISTENERS]
     told["address"] = list(addresses[0]) if addresses and isinstance(addresses[0], tuple) else [str(addresses[:1])]
