@@ -117,7 +117,7 @@ def test_an_old_run_whose_verdict_is_none_is_left_alone(tmp_path: Path, make: Ca
 
 
 def test_a_run_whose_record_a_server_damaged_is_undecided(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LocalSession, "_launch", lambda self, what: folder)
+    monkeypatch.setattr(LocalSession, "launch", lambda self, what: folder)
     session = LocalSession(Shared(None, None, None, folder, None))  # type: ignore[arg-type]
     assert session.run(scenario()).folder == folder
     with (folder / "history" / "supervisor.jsonl").open("ab") as file:

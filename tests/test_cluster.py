@@ -10,21 +10,23 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import pytest
 from distributed import Client, LocalCluster
 
 from forkproof import cli, cluster, machines
 from forkproof.cluster import Answer, Asked
-from forkproof.errors import ClusterError, CouldNotDecide, MissingPackage, UsageError
+from forkproof.errors import BrokerError, ClusterError, CouldNotDecide, MissingPackage, RunFolderError, UsageError
 from forkproof.lanes import Shelf, load
 from forkproof.matrix import judging
 from forkproof.scenario import Scenario, from_dict
-from forkproof.session import open_session
+from forkproof.session import LocalSession, open_session
 from forkproof.target import inspect
 
 LATE = {"name": "a", "start": "post_worker_init"}
@@ -81,6 +83,65 @@ def test_a_worker_that_is_not_like_the_others_is_named(other: Answer, told: str)
     assert cluster.require_same(answer(), HERE) == HERE
     with pytest.raises(ClusterError, match=told):
         cluster.require_same(other, HERE)
+
+
+class Late:
+    """What was asked of a worker that does not answer, or does."""
+
+    def __init__(self, answer: Answer | None) -> None:
+        self.answer = answer
+
+    def result(self, timeout: float) -> Answer:
+        if self.answer is None:
+            raise cluster.LateError
+        return self.answer
+
+
+def test_a_worker_that_is_lost_before_it_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = iter([{"a": 1, "b": 1}, {"a": 1, "b": 1}, {"b": 1}])
+    client = Slow({"a": 1, "b": 1})
+    monkeypatch.setattr(client, "nthreads", lambda: next(known))
+    told = {"a": Late(None), "b": Late(answer())}
+    monkeypatch.setattr(client, "submit", lambda *words, workers, **others: told[workers[0]], raising=False)
+    assert list(cluster._answers(cast(Client, client), "name")) == [answer()]
+
+
+def test_a_worker_without_forkproof_is_told_and_nothing_is_left(short_folder: Path) -> None:
+    class Refusing:
+        scheduler = None
+        left: ClassVar[list[str]] = []
+
+        def register_plugin(self, plugin: object, name: str) -> None:
+            self.left.append(name)
+            raise Exception("No module named 'forkproof'")
+
+        def unregister_worker_plugin(self, name: str) -> None:
+            self.left.remove(name)
+
+    with pytest.raises(
+        ClusterError, match=r"has no forkproof that it can use \(No module.*pip install 'forkproof\[dask\]'"
+    ):
+        cluster.open_session(cast(Client, Refusing()), Asked(), out=short_folder).__enter__()
+    assert Refusing.left == []
+
+
+@pytest.mark.parametrize(
+    ("error", "fatal"), [(BrokerError("late"), False), (CouldNotDecide("late"), False), (RunFolderError("full"), True)]
+)
+def test_what_keeps_one_scenario_from_a_verdict_ends_no_command(
+    error: Exception, fatal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Path:
+        raise error
+
+    around = SimpleNamespace(target=HERE, broker=None, out=tmp_path)
+    opened = LocalSession(cast(Any, around))
+    host = cluster.Host(Asked())
+    host._worker = "tcp://a:1"
+    monkeypatch.setattr(host, "_open", lambda: nullcontext(opened))
+    monkeypatch.setattr("forkproof.launch.launch", fail)
+    told = host.run(SOME[0].to_json())
+    assert (told.problem, told.fatal, told.target) == (str(error), fatal, HERE)
 
 
 class Slow:

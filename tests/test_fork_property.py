@@ -14,16 +14,16 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 
-from forkproof import explore
+from forkproof import corpus, explore
 from forkproof.errors import CouldNotDecide
 from forkproof.expectation import Expectation
 from forkproof.judge import Judgement, RunReport
@@ -150,6 +150,12 @@ class Hunt:
         else:
             self.forkproof.forget(result)
 
+    def fail(self) -> NoReturn:
+        """AssertionError with the smallest scenario found."""
+        assert self.smallest is not None
+        what = self.smallest[1].report.scenario
+        raise AssertionError(f"{self.answers[what.digest]}\n  the smallest scenario found: {small(what)}") from None
+
     @property
     def progress(self) -> str:
         """One line: how far, how fast, what was found."""
@@ -171,8 +177,12 @@ def small(what: Scenario) -> str:
     return json.dumps(what.model_dump(mode="json", by_alias=True, exclude_defaults=True))
 
 
-def nothing_surprises(hunt: Hunt, target: Target, *, seed: int) -> None:
-    """Draw scenarios until one surprises; AssertionError with the smallest found."""
+def nothing_surprises(hunt: Hunt, target: Target, *, seed: int, kept: Sequence[Scenario] = ()) -> None:
+    """Take what was kept, and draw scenarios until one surprises; AssertionError with the smallest found."""
+    hunt.examples += len(kept)
+    for what in kept:
+        if hunt.answer(what) is not None:
+            hunt.fail()
     worker_classes, without = explore.abilities(target)
     for part in itertools.count():
         if hunt.enough:
@@ -193,9 +203,21 @@ def nothing_surprises(hunt: Hunt, target: Target, *, seed: int) -> None:
         try:
             check()
         except (AssertionError, Spent):
-            assert hunt.smallest is not None
-            what = hunt.smallest[1].report.scenario
-            raise AssertionError(f"{hunt.answers[what.digest]}\n  the smallest scenario found: {small(what)}") from None
+            hunt.fail()
+
+
+@contextmanager
+def remembered(database: str | None, hunt: Hunt) -> Iterator[list[Scenario]]:
+    """What surprised before and the target can run; what surprises now is kept beside it."""
+    if database is None:
+        yield []
+        return
+    with corpus.opened(database) as kept:
+        try:
+            yield [what for what in kept.fetch()[0] if hunt.forkproof.session.can_run(what)]
+        finally:
+            if hunt.smallest is not None:
+                kept.save(hunt.smallest[1].report.scenario)
 
 
 @pytest.mark.fork
@@ -217,7 +239,8 @@ def test_nothing_surprises(
 
     hunt = Hunt(forkproof, request.config.getoption("fork_examples"), tell)
     try:
-        nothing_surprises(hunt, forkproof.session.target, seed=seed)
+        with remembered(request.config.getoption("fork_database"), hunt) as kept:
+            nothing_surprises(hunt, forkproof.session.target, seed=seed, kept=kept)
     finally:
         tell(hunt.progress)
         for name, found in (("races", hunt.races), ("undecided", hunt.problems)):
@@ -334,6 +357,29 @@ def test_a_surprise_is_shrunk(pretend: Pretend, monkeypatch: pytest.MonkeyPatch)
     assert small(what) == small(from_dict({"loops": [{"name": what.loops[0].name}], "server": {"workers": 2}}))
     assert list(hunt.forkproof.keep()) == [hunt.smallest[1].report.folder]
     assert not hunt.races
+
+
+def test_what_surprised_before_is_looked_at_first_and_beside_what_is_drawn(pretend: Pretend, tmp_path: Path) -> None:
+    hunt = pretend(3, lambda what, run: what.server.preload)
+    what = from_dict({"loops": [{"name": "a"}], "server": {"preload": True}})
+    kept = [what, from_dict({"loops": [{"name": "b"}]})]
+    with pytest.raises(AssertionError, match="as pretended"):
+        nothing_surprises(hunt, FULL, seed=1, kept=kept)
+    assert hunt.smallest is not None
+    assert hunt.smallest[1].report.scenario == what
+    assert len(hunt.answers) < 10
+    calm = pretend(3, lambda what, run: False)
+    nothing_surprises(calm, FULL, seed=1, kept=kept)
+    assert len(calm.answers) == 5
+
+
+def test_what_surprises_is_remembered(pretend: Pretend, tmp_path: Path) -> None:
+    hunt = pretend(1, lambda what, run: True)
+    with pytest.raises(AssertionError, match="as pretended"), remembered(str(tmp_path), hunt) as kept:
+        nothing_surprises(hunt, FULL, seed=1, kept=kept)
+    assert hunt.smallest is not None
+    with corpus.opened(str(tmp_path)) as found:
+        assert found.fetch() == ([hunt.smallest[1].report.scenario], 0)
 
 
 def test_a_race_that_does_not_repeat_is_told_and_fails_nothing(pretend: Pretend) -> None:

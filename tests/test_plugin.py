@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def test_the_options_are_listed(pytester: pytest.Pytester) -> None:
         ("--fork-seed=x", "*--fork-seed: invalid int value: 'x'*"),
         ("--fork-target=/no/such/python", "*/no/such/python: there is no such file. Give --fork-target the path of *"),
         ("--fork-target=/bin/true", "*/bin/true: is no Python that forkproof can test*"),
+        ("--fork-database=redis://h:0", "*--fork-database redis://h:0: 0 is no port; give a folder, or redis://*"),
         ("--fork-broker=memcached", "*--fork-broker 'memcached': unknown kind of Redis*"),
         ("--fork-what=1", "*unrecognized arguments: --fork-what=1*"),
     ],
@@ -266,7 +268,12 @@ def test_a_leak_fails_the_test_that_made_it(pytester: pytest.Pytester, request: 
     result.stdout.fnmatch_lines(["process *: sleep 60", "descriptor *: /dev/null"])
 
 
-def test_a_lane_is_a_target_in_one_process_too(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", [(), ("-n", "1")], ids=["alone", "xdist"])
+def test_a_lane_is_a_target_in_one_process_and_in_several(
+    words: Sequence[str], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if words:
+        pytest.importorskip("xdist")
     monkeypatch.setattr(lanes, "resolve", lambda name, *rest: sys.executable if name == "museum" else name)
     pytester.makepyfile(
         """
@@ -277,4 +284,4 @@ def test_a_lane_is_a_target_in_one_process_too(pytester: pytest.Pytester, monkey
             assert shared(request.config)._target == sys.executable
         """
     )
-    pytester.runpytest_inprocess("--fork-target=museum").assert_outcomes(passed=1)
+    pytester.runpytest_inprocess("--fork-target=museum", *words).assert_outcomes(passed=1)

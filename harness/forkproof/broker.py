@@ -178,28 +178,37 @@ def elsewhere(spec: BrokerSpec) -> Broker:
     return Broker("", 0, 0, str(spec), socket=Path("redis.sock"), spec=spec)
 
 
+def address(url: str) -> tuple[str, int, int]:
+    """Host, port and number of the database that a redis:// URL names; ValueError says what is wrong with it."""
+    parts = urlsplit(url)
+    host, port, db = parts.hostname, parts.port, parts.path.strip("/")
+    if not host or port == 0:
+        raise ValueError("no host" if not host else "0 is no port")
+    if parts.query or parts.fragment:
+        raise ValueError("no options can follow the database")
+    if db and not (db.isascii() and db.isdigit()):
+        raise ValueError(f"{db!r} is no number of a database")
+    return host, 6379 if port is None else port, int(db or 0)
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown: a password has no place in a CI log."""
+    before, at, after = url.rpartition("@")
+    return f"{before.partition('://')[0]}://...@{after}" if at else url
+
+
 def _parse_url(text: str) -> BrokerSpec:
     try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
+        host, port, db = address(text)
+        if "@" in urlsplit(text).netloc:
+            raise ValueError("a user or password is not supported")
     except ValueError as error:
         raise _wrong(text, str(error)) from None
-    if parts.username is not None or parts.password is not None:
-        raise _wrong(text, "a user or password is not supported")
-    if not host or port == 0:
-        raise _wrong(text, "no host" if not host else "0 is no port")
-    if parts.query or parts.fragment:
-        raise _wrong(text, "no options can follow the database")
-    db = parts.path.strip("/")
-    if db and not (db.isascii() and db.isdigit()):
-        raise _wrong(text, f"{db!r} is no number of a database")
-    return BrokerSpec("url", host=host, port=6379 if port is None else port, db=int(db or 0))
+    return BrokerSpec("url", host=host, port=port, db=db)
 
 
 def _wrong(text: str, why: str) -> UsageError:
-    before, at, after = text.rpartition("@")
-    shown = f"{before.partition('://')[0]}://...@{after}" if at else text  # A password has no place in a CI log.
-    return UsageError(f"--broker {shown!r}: {why}; {_ALLOWED}.")
+    return UsageError(f"--broker {without_password(text)!r}: {why}; {_ALLOWED}.")
 
 
 def _find(binary: str | None) -> str:

@@ -112,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument(
         "--html", type=_file, metavar="FILE", help="write a page of it, and a timeline of each surprise"
     )
+    explore.add_argument(
+        "--database", metavar="WHERE",
+        help="keep what surprises, and run what did before first: a folder, or redis://HOST[:PORT][/DB]",
+    )  # fmt: skip
     _dask_option(explore)
     _common(explore)
     explore.set_defaults(run=_explore)
@@ -699,6 +703,7 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 
 
 def _explore(arguments: argparse.Namespace) -> int:
+    from forkproof import corpus
     from forkproof.explore import Explorer
     from forkproof.reports import cases, terminal
     from forkproof.reports.handlers import Outcome
@@ -708,11 +713,16 @@ def _explore(arguments: argparse.Namespace) -> int:
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1_000_000)
     console = terminal.console(stderr=True)
     until = time.monotonic() + arguments.time if arguments.time is not None else None
-    with (
-        _machines(arguments) as machines,
-        machines.on(arguments.target, names) as session,
-        CampaignProgress(console, quiet=arguments.quiet, until=until) as progress,
-    ):
+    with contextlib.ExitStack() as stack:
+        database = None if arguments.database is None else stack.enter_context(corpus.opened(arguments.database))
+        kept, unread = database.fetch() if database is not None else ([], 0)
+        if unread and not arguments.quiet:
+            print(
+                f"forkproof: --database: {unread} entries are another forkproof's, and are left alone", file=sys.stderr
+            )
+        machines = stack.enter_context(_machines(arguments))
+        session = stack.enter_context(machines.on(arguments.target, names))
+        progress = stack.enter_context(CampaignProgress(console, quiet=arguments.quiet, until=until))
         stream = _stream("explore", arguments, progress)
         explorer = Explorer(
             session,
@@ -721,6 +731,8 @@ def _explore(arguments: argparse.Namespace) -> int:
             budget_seconds=arguments.budget,
             shrink_expected=bool(names),
             check_known=arguments.strict,
+            kept=kept,
+            keep=database.save if database is not None else lambda what: None,
         )
         campaign = explorer.explore(_batches(arguments.n or 50, seed, session, until), until=until)
     campaign.seed = seed

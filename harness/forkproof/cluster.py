@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client, KilledWorker, Worker, WorkerPlugin, get_worker
+from distributed import TimeoutError as LateError  # asyncio's, which Python 3.10 does not take for its own
 
 from forkproof import broker, lanes, launch, scenario, session
 from forkproof.errors import ClusterError, CouldNotDecide, ForkproofError, UsageError
@@ -99,7 +100,7 @@ class Host(WorkerPlugin):
                 about["target"] = opened.target
                 if text is None:
                     return Answer(**about)
-                folder = launch.launch(scenario.from_dict(json.loads(text)), opened.around, opened.stop)
+                folder = opened.launch(scenario.from_dict(json.loads(text)))
                 return Answer(**about, name=folder.name, files=_packed(folder))
         except CouldNotDecide as error:
             if error.folder is not None:
@@ -233,14 +234,19 @@ def address(client: Client) -> str:
     return str(client.scheduler.address) if client.scheduler is not None else "the cluster"
 
 
-def threads(client: Client) -> int:
-    """How many scenarios a cluster runs at once; ClusterError where its scheduler is gone."""
+def workers(client: Client) -> dict[str, int]:
+    """The workers with the threads of each; ClusterError where the scheduler is gone."""
     try:
-        return sum(client.nthreads().values())
-    except (OSError, TimeoutError, RuntimeError) as error:
+        return dict(client.nthreads())
+    except (OSError, LateError, RuntimeError) as error:
         raise ClusterError(
             f"{address(client)}: the scheduler answers no more ({error}). Start it, and run this again."
         ) from None
+
+
+def threads(client: Client) -> int:
+    """How many scenarios a cluster runs at once."""
+    return sum(workers(client).values())
 
 
 def require_same(answer: Answer, target: Target | None) -> Target:
@@ -268,7 +274,7 @@ def connect(where: str) -> Iterator[Client]:
         raise UsageError(f"--dask {where}: is no address of a scheduler. Give such as tcp://host:8786.")
     try:
         client = _Client(where, timeout=CONNECT, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, LateError, ValueError) as error:
         raise ClusterError(
             f"--dask {where}: no scheduler answers there ({error}). Start one with `dask scheduler`."
         ) from None
@@ -285,16 +291,41 @@ def open_session(
     """A session on a cluster; all workers have to have the same versions, and this machine's forkproof."""
     session.require_plugins()
     plugin = f"forkproof-{secrets.token_hex(4)}"
-    client.register_plugin(Host(asked), name=plugin)
     try:
-        told = [
-            client.submit(_run, plugin, None, workers=[worker], allow_other_workers=False, pure=False)
-            for worker in client.nthreads()
-        ]
-        answers: list[Answer] = client.gather(told)
+        _register(client, plugin, asked)
+        answers = list(_answers(client, plugin))
+        if not answers:
+            raise ClusterError(f"{address(client)}: the workers were lost. Start some, and run this again.")
         for answer in answers:
             first = require_same(answer, answers[0].target)
         yield ClusterSession(client, plugin, first, broker.parse(asked.broker), out, claims)
     finally:
-        with contextlib.suppress(OSError, TimeoutError, RuntimeError):  # the scheduler may be gone
+        with contextlib.suppress(OSError, LateError, RuntimeError):  # the scheduler may be gone
             client.unregister_worker_plugin(plugin)
+
+
+def _register(client: Client, plugin: str, asked: Asked) -> None:
+    try:
+        client.register_plugin(Host(asked), name=plugin)
+    except Exception as error:  # whatever a worker raises that cannot take it in
+        raise ClusterError(
+            f"{address(client)}: a worker has no forkproof that it can use ({error}). "
+            "Run `pip install 'forkproof[dask]'` in the environment of each worker."
+        ) from None
+
+
+def _answers(client: Client, plugin: str) -> Iterator[Answer]:
+    """What each worker that is there tells of its target; one that is lost meanwhile is not waited for."""
+    asked = {
+        worker: client.submit(_run, plugin, None, workers=[worker], allow_other_workers=False, pure=False)
+        for worker in workers(client)
+    }
+    for worker, future in asked.items():
+        while True:
+            try:
+                yield future.result(timeout=LOOK)
+                break
+            except LateError:
+                # Dask would wait for a worker of that address for ever.
+                if worker not in workers(client):
+                    break

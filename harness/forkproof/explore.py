@@ -221,6 +221,8 @@ class Campaign:
     """What an exploration came to."""
 
     drawn: int = 0
+    kept: int = 0
+    """How many scenarios that had surprised in earlier campaigns were run first."""
     launched: int = 0
     seconds: float = 0.0
     interrupted: bool = False
@@ -253,6 +255,7 @@ class Campaign:
         return {
             "schema": 1,
             "drawn": self.drawn,
+            "kept": self.kept,
             "launched": self.launched,
             "seconds": round(self.seconds, 1),
             "interrupted": self.interrupted,
@@ -301,7 +304,10 @@ def run_tasks(
 
 
 class Explorer:
-    """Runs one campaign on a session, `jobs` servers at once."""
+    """Runs one campaign on a session, `jobs` servers at once.
+
+    Scenarios that were `kept` are run first; `keep` is given each that is confirmed to surprise and is no known issue.
+    """
 
     def __init__(
         self,
@@ -314,6 +320,8 @@ class Explorer:
         shrink_expected: bool = False,
         check_known: bool = False,
         find_causes: bool = True,
+        kept: Sequence[Scenario] = (),
+        keep: Callable[[Scenario], None] = lambda what: None,
     ) -> None:
         self.session = session
         self.progress = progress or Progress()
@@ -324,6 +332,8 @@ class Explorer:
         self.shrink_expected = shrink_expected
         self.check_known = check_known
         self.find_causes = find_causes
+        self.kept = kept
+        self.keep = keep
         self._pool = concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="run")
         self._groups: dict[Key, _Group] = {}
         self._folders: set[Path] = set()
@@ -339,8 +349,9 @@ class Explorer:
         begun = time.monotonic()
         # One stream over all batches, so that no slot stands empty while a batch's last run ends.
         total = sum(len(batch) for batch in what) if isinstance(what, Sequence) else None
-        self._phase("explore", total)
         try:
+            self._run_kept(until)
+            self._phase("explore", total)
             for report in self.run_all(self._counted(what, until), until):
                 self._take(report)
             self._settle()
@@ -359,6 +370,16 @@ class Explorer:
         self.campaign.judged = [name for name in REGISTRY if self.session.claims is None or name in self.session.claims]
         self.campaign.seconds = time.monotonic() - begun
         return self.campaign
+
+    def _run_kept(self, until: float | None) -> None:
+        claims = self.session.claims
+        fitting = [one for one in self.kept if self.session.can_run(one)]
+        fitting = [one for one in fitting if claims is None or _can_exercise(one, claims)]
+        if fitting:
+            self._phase("what surprised before", len(fitting))
+            for report in self.run_all(fitting, until):
+                self.campaign.kept += 1
+                self._take(report)
 
     def _phase(self, name: str, total: int | None) -> None:
         self._end_phase()
@@ -521,7 +542,16 @@ class Explorer:
             # Somewhere on the way a sure failure has become a race, which is harder to look into than a longer one.
             del steps[len(steps) // 2 :]
         shown = again[2] or (steps[-1] if steps else (report, judgement))
+        if key[2] and key[3] is None:
+            self._keep(shown[0].scenario)
         return _failure(*shown, (failed, tried), group.seen), shown[0]
+
+    def _keep(self, what: Scenario) -> None:
+        try:
+            self.keep(what)
+        except ForkproofError as error:  # the campaign itself goes on
+            self.campaign.problems.append(str(error))
+            self.progress.problem(error)
 
     def rate(self, what: Scenario, key: Key, tries: int) -> tuple[int, int, tuple[RunReport, Judgement] | None]:
         """How many of `tries` runs fail in the way `key`, of how many; and the first that did."""

@@ -49,6 +49,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="embedded (default), redis-server[:PATH], or redis://HOST:PORT[/DB]",
     )  # fmt: skip
     group.addoption("--fork-warm", action="store_true", help="fork servers from processes that hold their imports")
+    group.addoption(
+        "--fork-database", metavar="WHERE",
+        help="keep what surprises a property, and run what did before first: a folder, or redis://HOST[:PORT][/DB]",
+    )  # fmt: skip
     group.addoption("--fork-out", metavar="DIR", type=os.path.abspath, help="keep every run's folder in DIR")
 
 
@@ -61,7 +65,9 @@ def _positive(text: str) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and refuse options that cannot be meant."""
     config.addinivalue_line("markers", "fork: starts real servers")
-    if not hasattr(config, "workerinput"):  # pytest-xdist's workers have the options that were checked here.
+    if hasattr(config, "workerinput"):  # one of pytest-xdist's workers, which read the options anew
+        config.option.fork_target = config.workerinput["fork_target"]
+    else:
         try:
             _check(config)
         except ForkproofError as error:
@@ -69,14 +75,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SHARED] = Shared(config)  # it takes a lane's Python, which is known by now
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist's the Python of the lane, which was built here."""
+    node.workerinput["fork_target"] = node.config.option.fork_target
+
+
 def _check(config: pytest.Config) -> None:
     from forkproof import broker
 
     broker.parse(config.getoption("fork_broker"))
+    if config.getoption("fork_database") is not None:
+        from forkproof import corpus
+
+        corpus.require(config.getoption("fork_database"))
     if config.getoption("fork_target") is not None:
         from forkproof import lanes, target
 
-        # A lane is built once, here; pytest-xdist's workers are told its Python.
         known, shelf = lanes.load(), lanes.Shelf(lanes.default_folder())
         config.option.fork_target = lanes.resolve(config.getoption("fork_target"), known, shelf, print)
         target.find(config.option.fork_target)
@@ -84,7 +99,7 @@ def _check(config: pytest.Config) -> None:
 
 def _in_our_words(error: ForkproofError) -> str:
     """A message of the command line's with pytest's options."""
-    return re.sub(r"(?<![\w-])--(target|broker|out)\b", r"--fork-\1", str(error))
+    return re.sub(r"(?<![\w-])--(target|broker|database|out)\b", r"--fork-\1", str(error))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -55,7 +55,7 @@ class Session(abc.ABC):
         Raises MissingPackage or TargetError where the target cannot run it, and CouldNotDecide where the server did not
         boot and the plainest one does not boot either, where the run was stopped, or where its record is damaged.
         """
-        folder = self._launch(what)
+        folder = self.launch(what)
         try:
             report = judge(folder, None if every_claim else self.claims)
             boots = report.booted or self._plainest_boots()
@@ -69,7 +69,8 @@ class Session(abc.ABC):
             )
         return report
 
-    def _launch(self, what: Scenario) -> Path:
+    def launch(self, what: Scenario) -> Path:
+        """Launch a scenario once and return the folder of the run; CouldNotDecide where that was stopped."""
         with self._lock:
             self.launched += 1
         self._pruner.ran()
@@ -86,7 +87,7 @@ class Session(abc.ABC):
         with self._lock:
             known = self._control_boots
         if not known:
-            control = self._launch(PLAINEST)
+            control = self.launch(PLAINEST)
             known = bool(History.read(control / "history").windows)
             launch.remove_folder(control)
             with self._lock:

@@ -167,8 +167,9 @@ def campaign(found: Campaign, *, seed: int, verbosity: int = 0, quiet: bool = Fa
 def told(found: Campaign, *, seed: int) -> str:
     """What an exploration came to, in a line."""
     known = sum(failed.judgement.known_issue is not None for failed in found.failures)
+    kept = f" and {found.kept} that surprised before" if found.kept else ""
     return (
-        f"{found.drawn} scenarios (seed {seed}), {found.launched} servers in {found.seconds:.0f} s: "
+        f"{found.drawn} scenarios (seed {seed}){kept}, {found.launched} servers in {found.seconds:.0f} s: "
         f"{len(found.failures)} surprises ({known} known issues), {len(found.expected_breaks)} expected ways to break"
         + (" - interrupted" if found.interrupted else "")
     )
