@@ -27,6 +27,7 @@ thread.join()
 real, sys.modules["threading"] = threading, types.ModuleType("gevent.threading")
 child = os.fork()
 if not child:
+    sys.stderr.flush()  # before Python 3.9 it is buffered unless it is a terminal
     os._exit(0)
 sys.modules["threading"] = real
 sys.exit(os.waitpid(child, 0)[1])
