@@ -142,3 +142,15 @@ def test_the_command_refuses_what_is_no_database_before_it_starts_anything(run: 
     code, out, err = run("explore", "--database", "redis://h:port")
     assert (code, out) == (2, "")
     assert err.startswith("forkproof: --database redis://h:port: Port could not be cast")
+
+
+@pytest.mark.fork
+def test_the_command_runs_first_what_another_machine_has_kept(run: Run, redis: str) -> None:
+    database = f"{redis.rpartition('/')[0]}/7"
+    with corpus.opened(database) as kept:
+        kept.save(PRELOAD)
+    words = ("-n", "1", "--seed", "4", "--claim", "workers_boot", "--database", database)
+    code, out, err = run("explore", *words)
+    assert code == 0, err
+    assert "what surprised before: 1 runs" in err
+    assert "1 scenarios (seed 4) and 1 that surprised before, 2 servers" in out
