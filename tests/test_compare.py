@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -17,7 +18,7 @@ import pytest
 
 from forkproof import aim, documented
 from forkproof.aim import changed_words, scenarios
-from forkproof.compare import BASE, HEAD, Comparer, Comparison, has
+from forkproof.compare import BASE, BATCH, HEAD, LAST, Comparer, Comparison, Noticed, has
 from forkproof.coverage import pairs_of
 from forkproof.errors import NothingBoots, UsageError
 from forkproof.expectation import Expectation
@@ -25,13 +26,14 @@ from forkproof.faults import REGISTRY
 from forkproof.history import Event
 from forkproof.judge import Judgement, RunReport
 from forkproof.rates import Spending, enough, fisher
-from forkproof.scenario import Scenario, from_dict
+from forkproof.scenario import LoopBody, Scenario, WorkerClass, from_dict
 from forkproof.session import Session
 from forkproof.target import PACKAGES, Target
 from forkproof.verdict import Finding, Verdict
 
-Answer = Callable[[Scenario], Verdict | str]
-"""What `server_answers` comes to; broken where it is a word, which tells how."""
+Told = Verdict | str
+Answer = Callable[[Scenario], Told | dict[str, Told]]
+"""What `server_answers` comes to, for all or for each loop; broken where it is a word, which tells how."""
 
 HELD = Verdict.HELD
 
@@ -63,12 +65,14 @@ class Pretended:
             run = self.folder / f"{id(self)}-{self.launched}"
         run.mkdir()
         answer = self.answer(what)
-        verdict, how = (Verdict.BROKEN, answer) if isinstance(answer, str) else (answer, "")
         seen = (Event(0.0, 1, 1, "request.info", {}),)
-        judgements = [
-            Judgement(Finding(claim, verdict, None, "pretended", seen, how), Expectation.MUST_HOLD, "")
-            for claim in ("server_answers", "workers_boot")
-        ]
+        judgements = []
+        for loop, told in answer.items() if isinstance(answer, dict) else [(None, answer)]:
+            verdict, how = (Verdict.BROKEN, told) if isinstance(told, str) else (told, "")
+            judgements += [
+                Judgement(Finding(claim, verdict, loop, "pretended", seen, how), Expectation.MUST_HOLD, "")
+                for claim in ("server_answers", "workers_boot")
+            ]
         return RunReport(what, run, self.target.to_dict(), judgements, (), (run,))
 
 
@@ -179,6 +183,17 @@ def test_a_race_on_one_side_is_told_with_its_rate(tmp_path: Path) -> None:
     assert one.rates[HEAD] == (0, one.rates[HEAD][1])
 
 
+def test_what_breaks_for_one_loop_on_both_sides_hides_no_other_loop(tmp_path: Path) -> None:
+    def answers(second: Told) -> Answer:
+        return lambda what: {"a": "no answer", **{loop.name: second for loop in what.loops if loop.name != "a"}}
+
+    [one, *more] = compared(tmp_path, answers(HELD), answers("no answer")).differences
+    assert one.key == ("server_answers", "no answer", "b")
+    assert one.verdicts == (HELD, Verdict.BROKEN)
+    assert {loop.name for loop in one.scenario.loops} == {"b"}
+    assert {other.key[2] for other in more} <= {"b", "c"}
+
+
 def test_two_causes_are_two_differences(tmp_path: Path) -> None:
     def two(what: Scenario) -> Verdict | str:
         if what.server.control_socket is False:
@@ -202,6 +217,14 @@ def test_a_documented_change_is_no_failure(tmp_path: Path, monkeypatch: pytest.M
     assert found.exit_code == 0
 
 
+def test_an_announced_fix_is_told_as_one_and_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [change] = documented.parse(ANNOUNCED, source="documented_changes.toml")
+    monkeypatch.setattr(documented, "load", lambda: (change,))
+    found = compared(tmp_path, preloaded, holds)
+    assert [(one.name, one.change) for one in found.differences] == [("fixed", change)]
+    assert found.exit_code == 0
+
+
 def test_nothing_boots_on_one_side(tmp_path: Path) -> None:
     def nothing(what: Scenario) -> Verdict | str:
         raise NothingBoots("no server boots")
@@ -219,6 +242,92 @@ def test_when_the_time_is_over_what_was_noticed_is_told(tmp_path: Path) -> None:
     found = comparer.compare(n=32)
     assert not found.differences
     assert any(one.startswith("server_answers (no answer) on head") for one in found.left)
+
+
+def test_what_is_confirmed_is_told_where_no_time_is_left_to_make_it_small(tmp_path: Path) -> None:
+    sides = [cast(Session, Pretended(tmp_path, answer)) for answer in (holds, preloaded)]
+    comparer = Comparer(sides[0], sides[1], jobs=1, seed=1)
+    comparer._over = lambda: bool(comparer.found.differences)  # type: ignore[method-assign]
+    [one] = comparer.compare(n=32).differences
+    assert one.rates[HEAD][0] == one.rates[HEAD][1] >= 5
+    assert one.report.folder.is_dir()
+    assert one.after[1] <= 2 * BATCH + 20, "it is confirmed before anything else is done"
+    assert json.loads(json.dumps(one.to_dict()))["after"]["launched"] == one.after[1]
+
+
+@dataclass
+class Clock:
+    """Stands for `time` where each run takes a second."""
+
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def timed(folder: Path, head: Answer, seconds: float, monkeypatch: pytest.MonkeyPatch) -> Comparison:
+    """A comparison in which time passes by runs alone."""
+    clock = Clock()
+    monkeypatch.setattr("forkproof.compare.time", clock)
+    monkeypatch.setattr("forkproof.explore.time", clock)
+
+    def slow(answer: Answer) -> Answer:
+        def answered(what: Scenario) -> Verdict | str:
+            clock.now += 1
+            return answer(what)
+
+        return answered
+
+    sides = [cast(Session, Pretended(folder, slow(answer))) for answer in (holds, head)]
+    return Comparer(sides[0], sides[1], jobs=1, seed=1).compare(seconds=seconds)
+
+
+def test_much_to_look_into_does_not_keep_from_looking_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = timed(tmp_path, lambda what: what.digest, 240, monkeypatch)
+    assert found.drawn > 2 * BATCH, "half of the time is for new scenarios"
+    assert found.differences
+    assert found.left
+
+
+def test_in_the_last_part_of_the_time_what_is_open_is_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = plan()[BATCH]  # the second batch is cut short
+    seconds = 2 * (BATCH + 1) / (1 - LAST)
+    found = timed(tmp_path, lambda what: "no answer" if what == late else HELD, seconds, monkeypatch)
+    assert found.drawn == BATCH + 1
+    assert found.launched > 2 * found.drawn
+    found = timed(tmp_path, holds, seconds, monkeypatch)
+    assert found.drawn > BATCH + 1, "where nothing is open, all of the time is for new scenarios"
+
+
+def test_what_is_not_confirmed_is_looked_into_once_more_where_it_is_seen_again() -> None:
+    what = plan()[0]
+    one = Noticed(("server_answers", "no answer", None), HEAD)
+    one.add(what)
+    assert one.is_open
+    one.looked.append(one.seen)
+    assert not one.is_open
+    one.add(what)
+    assert one.is_open
+    one.looked.append(one.seen)
+    one.add(what)
+    assert not one.is_open
+
+
+def test_what_is_not_seen_again_costs_little(tmp_path: Path) -> None:
+    first: set[str] = set()
+
+    def once(what: Scenario) -> Verdict | str:
+        if what.digest == plan()[3].digest and not first:
+            first.add(what.digest)
+            return "no answer"
+        return HELD
+
+    found = compared(tmp_path, holds, once)
+    assert not found.differences
+    assert found.launched <= 64 + 2 * 4, "both claims, two runs a side"
+    assert {one.rpartition(": ")[2] for one in found.unconfirmed} == {"not seen again"}
 
 
 def test_ctrl_c_keeps_what_was_confirmed(tmp_path: Path) -> None:
@@ -288,11 +397,28 @@ def test_the_same_seed_makes_the_same_scenarios() -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_what_is_taken_meets_more_pairs_than_what_is_made() -> None:
+def test_what_is_taken_meets_more_pairs_for_what_it_costs_than_what_is_made() -> None:
     chance = random.Random(1)
     anyhow = [aim._made(chance, lambda value: 1.0) for _ in range(10)]
-    taken, random_ones = (len(set().union(*map(pairs_of, some))) for some in (made(10), anyhow))
+    taken, random_ones = (
+        len(set().union(*map(pairs_of, some))) / sum(map(aim._cost, some)) for some in (made(10), anyhow)
+    )
     assert taken > 1.05 * random_ones
+
+
+def test_faults_after_which_clients_must_connect_again_are_dear() -> None:
+    loops = [{"name": "a", "body": "listen"}]
+    costs = [
+        aim._cost(from_dict({"loops": loops, "faults": faults}))
+        for faults in (
+            [],
+            [{"fault": "usr1"}],
+            [{"fault": "hup", "options": {"times": 5}}],
+            [{"fault": "redis_restart"}],
+        )
+    ]
+    assert costs == sorted(set(costs))
+    assert costs[-1] > 2 * costs[1]
 
 
 def test_every_fault_and_kind_comes_soon() -> None:
@@ -323,11 +449,25 @@ def test_what_changed_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_fault_meets_every_usual_deployment_that_can_have_it() -> None:
     for usual in aim.USUAL:
-        more = list(aim.one_more_each(from_dict(json.loads(json.dumps(usual)))))
+        more = [one.what for one in aim.one_more_each(from_dict(json.loads(json.dumps(usual))))]
         met = {fault.fault for what in more for fault in what.faults}
         assert met == set(REGISTRY)
         reloads = [fault.options for what in more for fault in what.faults if fault.fault == "hup"]
         assert reloads == [{"times": 5}], "a leak shows after several"
+
+
+def test_near_usual_deployments_much_is_met_soon() -> None:
+    some = list(itertools.islice(aim._near_first(lambda what: True, functools.partial(aim._weight, changed={})), 64))
+    assert [what.to_dict() for what in some[:5]] == [
+        from_dict(json.loads(json.dumps(one))).to_dict() for one in aim.USUAL
+    ]
+    assert {fault.fault for what in some for fault in what.faults} == set(REGISTRY) - {"kill_arbiter"}
+    loops = [what.loops[0] for what in some]
+    assert len({loop.kind for loop in loops}) >= 9
+    assert len({loop.start for loop in loops}) >= 8
+    assert {what.server.worker_class for what in some} == set(WorkerClass)
+    three = [what for what in some if what.faults and what.loops[0].body is not LoopBody.SLEEP and what.server.preload]
+    assert three, "a setting, a loop's thing and a fault at once"
 
 
 def test_the_words_of_a_change_are_read_from_the_installed_files(tmp_path: Path) -> None:
@@ -337,18 +477,25 @@ def test_the_words_of_a_change_are_read_from_the_installed_files(tmp_path: Path)
         package.mkdir(parents=True)
         (package / "gthread.py").write_text(text)
         (package / "same.py").write_text("nothing = 'unchanged'\n")
-        python.write_text(f"#!/bin/sh\necho '[\"{tmp_path / name}\"]'\n")
+        library = tmp_path / name / "lib"
+        library.mkdir()
+        (library / "queue.py").write_text(f"def wakeup_{name}(): ...\n")
+        (library / "turtle.py").write_text(f"def tumble_{name}(): ...\n")
+        python.write_text(f'#!/bin/sh\necho \'["{library}", "{tmp_path / name}"]\'\n')
         python.chmod(0o755)
         return Target(str(python), "3.11.7", {"gunicorn": version, "redis": "5"}, ())
 
-    base = installed("base", "def handle_hup(self):\n    self.keep = 1\n    return self\n", "1")
-    head = installed("head", "def handle_hup(self):\n    os.kill(pid, SIGTERM)\n    return self\n", "2")
+    base = installed("base", "import queue\ndef handle_hup(self):\n    self.keep = 1\n    return self\n", "1")
+    head = installed("head", "import queue\ndef handle_hup(self):\n    os.kill(pid, SIGTERM)\n    return self\n", "2")
     words = changed_words(base, head)
     assert {"gthread", "keep", "kill", "term"} <= words.keys()
-    assert not {"hup", "unchanged", "same"} & words.keys()
+    assert not {"hup", "unchanged", "same", "wakeup", "tumble"} & words.keys()
     assert words["kill"] == 1.0
     assert 0 < words["self"] < 1, "it stands in the line that is the same, too"
     assert not changed_words(base, base)
+    words = changed_words(base, dataclasses.replace(head, python="3.12.1", versions=base.versions))
+    assert words["wakeup"] == words["queue"] == 1.0
+    assert not {"kill", "gthread", "tumble"} & words.keys(), "its packages are the same, and nothing imports turtle"
 
 
 # --- what is documented
@@ -383,6 +530,40 @@ claims = ["quiet_runtime"]
 base = { gevent = "<1.3a2" }
 head = { gevent = ">=1.3a2" }
 """
+
+
+ANNOUNCED = b"""
+[[change]]
+id = "a-fix"
+title = "as announced"
+link = "https://example.org/changes"
+breaks = "base"
+claims = ["server_answers", "workers_boot"]
+base = { gunicorn = "<2" }
+head = { gunicorn = ">=2" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "shown"),
+    [
+        ({"gunicorn": "26.0.0"}, {"gunicorn": "26.1.0"}, {"no_leak_on_reload", "foreign_child_ignored"}),
+        ({"gunicorn": "25.0.1"}, {"gunicorn": "27.0.1"}, {"foreign_child_ignored"}),
+        ({"gunicorn": "23.0.0", "gevent": "25.5.1"}, {"gunicorn": "23.0.0", "gevent": "25.8.1"}, {"quiet_runtime"}),
+        ({"gunicorn": "26.1.0", "gevent": "26.9.0"}, {"gunicorn": "27.0.1", "gevent": "26.9.0"}, set()),
+    ],
+)
+def test_what_is_documented_between_two_versions(
+    base: dict[str, str | None], head: dict[str, str | None], shown: set[str]
+) -> None:
+    what = from_dict({"loops": [{"name": "a"}], "faults": [{"fault": "hup", "options": {"times": 5}}]})
+    hows = {"no_leak_on_reload": "grows", "quiet_runtime": "callback failed with AssertionError in gevent"}
+    found = [
+        Finding(claim, Verdict.BROKEN, None, "pretended", how=hows.get(claim, "told"))
+        for claim in ("no_leak_on_reload", "foreign_child_ignored", "quiet_runtime", "server_answers")
+    ]
+    assert {one.claim for one in found if documented.find(what, one, base, head, "base")} == shown
+    assert not any(documented.find(what, one, base, head, "head") for one in found)
 
 
 def test_a_change_is_of_its_versions_and_its_side() -> None:

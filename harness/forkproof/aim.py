@@ -1,10 +1,10 @@
 """Scenarios that are likely to tell two targets apart: few things at once, every pair of them, and what changed first.
 
-Made from the schema, so that a dimension that is added is met without being named. Some of them say one thing that is
-not said of a usual deployment, each thing there is of each of a few deployments: what a fix or a slip of one line
-touches shows there, with nothing beside it that hides it. The others are random ones. Of both those are taken, one
-after the other, that bring most that was not yet met: values and claims, or pairs of them, weighed by how much of what
-speaks of them changed between the targets, for what the run costs.
+Made from the schema, so that a dimension that is added is met without being named. Most of them are a usual deployment
+of which one setting, one thing of a loop and one fault is not as usual: what a fix or a slip of one line touches shows
+there, with little beside it that hides it, and what is there from the boot on shows before the fault. The others are
+random ones. Of both those are taken, one after the other, that bring most that was not yet met: values and claims, or
+pairs of them, weighed by how much of what speaks of them changed between the targets, for what the run costs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,14 +101,14 @@ def scenarios(
 ) -> Iterator[Scenario]:
     """`n` scenarios, those that tell most first; the same for the same seed and the same targets.
 
-    Two of three say one thing of a usual deployment, as long as there are such.
+    Three of four are near a usual deployment, as long as there are such.
     """
     weight = functools.cache(lambda value: _weight(value, changed or {}))
-    plain = _plain_first(can_run, weight)
+    near = _near_first(can_run, weight)
     mixed = _pairs_first(n, seed, can_run, weight)
     seen: set[str] = set()
     for turn in itertools.count():
-        here, there = (mixed, plain) if turn % 3 == 2 else (plain, mixed)
+        here, there = (mixed, near) if turn % 4 == 3 else (near, mixed)
         # A scenario of the one may be among the other's too.
         fresh = (what for what in itertools.chain(here, there) if what.digest not in seen)
         what = next(fresh, None)
@@ -117,27 +118,48 @@ def scenarios(
         yield what
 
 
-def _plain_first(can_run: Callable[[Scenario], bool], weight: Callable[[Value], float]) -> Iterator[Scenario]:
-    """Usual deployments, then each with one thing more: the newest first, in itself and with that deployment."""
+@dataclass(frozen=True)
+class More:
+    """A deployment with one thing more. What is in one column takes the place of what else is there."""
+
+    column: str
+    edit: Callable[[dict[str, Any]], None]
+    what: Scenario
+
+
+_COLUMNS = {"loops": "loop", "faults": "event", "parks": "event"}
+
+
+def _near_first(can_run: Callable[[Scenario], bool], weight: Callable[[Value], float]) -> Iterator[Scenario]:
+    """Usual deployments, then each with what is newest, in itself and there: of each column one thing."""
     met: Counter[object] = Counter()
-    left: dict[str, tuple[Scenario, int, list[Value]]] = {}
-    for number, usual in enumerate(USUAL):
-        before = from_dict(json.loads(json.dumps(usual)))
-        if can_run(before):
-            yield before
-        said = _said(before)
-        for what in one_more_each(before):
-            if what.digest not in left and can_run(what):
-                left[what.digest] = what, number, sorted(_said(what) - said)
+    left: dict[str, tuple[More, int]] = {}
+    usuals = [from_dict(json.loads(json.dumps(usual))) for usual in USUAL]
+    said = [_said(usual) for usual in usuals]
+    for number, usual in enumerate(usuals):
+        if can_run(usual):
+            yield usual
+        for more in one_more_each(usual):
+            if more.what.digest not in left and can_run(more.what):
+                left[more.what.digest] = more, number
+    new = {digest: sorted(_said(more.what) - said[number]) for digest, (more, number) in left.items()}
 
     def gain(digest: str) -> float:
-        what, number, values = left[digest]
-        worth = (weight(value) * (AGAIN ** met[value] + AGAIN ** met[number, value]) for value in values)
-        return sum(worth) / math.sqrt(_cost(what))
+        more, number = left[digest]
+        worth = (weight(value) * (AGAIN ** met[value] + AGAIN ** met[number, value]) for value in new[digest])
+        return sum(worth) / math.sqrt(_cost(more.what))
 
     while left:
-        best = max(left, key=gain)  # the first of those that are equal, and their order is that of the schema
-        what, number, values = left.pop(best)
+        order = sorted(left, key=gain, reverse=True)  # of those that are equal the first, in the order of the schema
+        more, number = left.pop(order[0])
+        what, taken = more.what, {more.column}
+        for other, _ in (left[digest] for digest in order[1:] if left[digest][1] == number):
+            if other.column not in taken:
+                both = _taken(what, other.edit)
+                if both is not what and can_run(both):
+                    what = both
+                    taken.add(other.column)
+        values = _said(what) - said[number]
         met.update(values)
         met.update((number, value) for value in values)
         yield what
@@ -147,12 +169,12 @@ def _said(what: Scenario) -> set[Value]:
     return {*(value for value, _ in values_of(what)), *_claims(what)}
 
 
-def one_more_each(before: Scenario) -> Iterator[Scenario]:
+def one_more_each(before: Scenario) -> Iterator[More]:
     """A deployment with one thing more, each that there is: a setting, or a member of a list; faults repeatedly.
 
-    >>> made = [what.to_dict() for what in one_more_each(from_dict({"loops": [{"name": "a"}]}))]
-    >>> {"fault": "hup", "times": 5} in [{"fault": f["fault"], **f["options"]} for what in made for f in what["faults"]]
-    True
+    >>> made = [more.what for more in one_more_each(from_dict({"loops": [{"name": "a"}]}))]
+    >>> [fault.options for what in made for fault in what.faults if fault.fault == "hup"]
+    [{'times': 5}]
     """
     for field in dimensions():
         if _CHANCE.get(field.path) == 0.0:
@@ -162,7 +184,7 @@ def one_more_each(before: Scenario) -> Iterator[Scenario]:
             for edit in _edits(field, said):
                 what = _taken(before, edit)
                 if what is not before:
-                    yield what
+                    yield More(_COLUMNS.get(field.path[0], "setting"), edit, what)
                     break
 
 
@@ -346,21 +368,28 @@ def _claims(what: Scenario) -> list[Value]:
 
 
 def _cost(what: Scenario) -> float:
-    """What a run takes, in plain runs: each worker that boots, and each fault with what comes after it."""
+    """What a run takes, in plain runs: each worker that boots, and each fault with what comes after it.
+
+    A client takes seconds until it is connected to its Redis again.
+    """
     boots = sum(fault.options.get("times", 1) for fault in what.faults)
-    return 1 + 0.2 * len(what.faults) + 0.05 * (1 + boots) * what.server.workers
+    redis = sum(FAULTS[fault.fault].needs_broker for fault in what.faults)
+    return 1 + 0.2 * len(what.faults) + 2 * redis + 0.05 * (1 + boots) * what.server.workers
 
 
 # --- what changed
 
 
 def changed_words(base: Target, head: Target) -> dict[str, float]:
-    """The words of the lines that differ between the packages of two targets, each with the share of its lines."""
+    """The words of the lines that differ between two targets, each with the share of its lines.
+
+    Those of the packages that differ; where Python does, of the modules of its library that the packages import.
+    """
     names = [name for name in base.versions if head.versions.get(name) not in (None, base.versions[name])]
     words: Counter[str] = Counter()
     every: Counter[str] = Counter()
-    if names:
-        old, new = (_sources(target, names) for target in (base, head))
+    if names or base.python != head.python:
+        old, new = (_sources(target, names, base.python != head.python) for target in (base, head))
         for path in old.keys() | new.keys():
             before, after = old.get(path, Counter()), new.get(path, Counter())
             differ = (before - after) + (after - before)
@@ -375,31 +404,41 @@ def changed_words(base: Target, head: Target) -> dict[str, float]:
     return {word: times / every[word] for word, times in words.items() if times}
 
 
-def _sources(target: Target, names: Sequence[str]) -> dict[str, Counter[str]]:
-    """The lines of the Python files of packages that are installed there."""
+def _sources(target: Target, names: Sequence[str], library: bool) -> dict[str, Counter[str]]:
+    """The lines of the Python files of packages that are installed there, and of what they import of its library."""
     question = (
-        "import json, sysconfig; print(json.dumps(sorted({sysconfig.get_path(n) for n in ('purelib', 'platlib')})))"
+        "import json, sysconfig; get = sysconfig.get_path;"
+        "print(json.dumps([get('stdlib'), *sorted({get('purelib'), get('platlib')})]))"
     )
     try:
         done = subprocess.run(
             [target.executable, "-c", question], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
             check=False, cwd="/",
         )  # fmt: skip
-        folders = json.loads(done.stdout)
+        standard, *folders = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
         return {}
-    found = {}
-    for folder, name in itertools.product(folders, names):
+    found: dict[str, str] = {}
+    imported: set[str] = set()
+    for folder, name in itertools.product(folders, target.versions if library else names):
         for spelling in {name, name.replace("-", "_"), name.replace("-", "")}:
-            top = Path(folder) / spelling
-            for path in top.rglob("*.py"):
-                if "tests" not in path.parts:
-                    try:
-                        text = files.read(path).decode(errors="replace")
-                    except OSError:
-                        continue
-                    found[str(path.relative_to(folder))] = Counter(line.strip() for line in text.splitlines())
-    return found
+            for path, text in _texts(Path(folder), spelling):
+                imported.update(re.findall(r"^\s*(?:import|from) (\w+)", text, re.MULTILINE))
+                if name in names:
+                    found[path] = text
+    if library:
+        found.update(itertools.chain.from_iterable(_texts(Path(standard), name) for name in imported))
+    return {path: Counter(line.strip() for line in text.splitlines()) for path, text in found.items()}
+
+
+def _texts(folder: Path, name: str) -> Iterator[tuple[str, str]]:
+    """The Python files of a module or package, by their paths in its folder; no tests."""
+    for path in (folder / f"{name}.py", *(folder / name).rglob("*.py")):
+        if not {"test", "tests"} & set(path.parts):
+            try:
+                yield str(path.relative_to(folder)), files.read(path).decode(errors="replace")
+            except OSError:
+                continue
 
 
 def _words(text: str) -> list[str]:
@@ -428,5 +467,13 @@ _SELDOM: dict[Value, float] = {
     ("loop.yield", "none"): 0.3,
 }
 
-# What happens to a server tells most; of what modules import, of flags and of places to be held at there is much.
-_OF = {"fault": 2.0, "early_import.what": 0.4, "early_imports.what": 0.4, "patch.flag": 0.5, "park.at": 0.5}
+# What happens to a server tells most; of what modules import, of flags and of places to be held at there is much; how
+# many there are of something, and when a fault comes, is little beside what they are.
+_OF = {
+    "fault": 2.0,
+    "patch.flag": 0.5,
+    "park.at": 0.5,
+    "early_imports.what": 0.4,
+    **dict.fromkeys(("early_imports", "early_imports.where", "loops", "patches", "parks", "faults"), 0.2),
+    **dict.fromkeys(("fault.slot", "fault.after.event", "fault.after.slot", "fault.after.delay"), 0.2),
+}

@@ -1,8 +1,8 @@
 """Two targets, the same scenarios: what one of them breaks and the other does not.
 
-What differs in a first run is only noticed. It is run again, brought down to the smallest scenario that still differs,
-and then put to a test on runs of its own (`forkproof.rates`), so that a race that broke on one side by chance is not
-reported. What a difference explains is grouped with it.
+What differs in a first run is only noticed. It is run again, and then put to a test on runs of its own
+(`forkproof.rates`), so that a race that broke on one side by chance is not reported. What passed is brought down to the
+smallest scenario that still differs and passes such a test, too. What a difference explains is grouped with it.
 """
 
 from __future__ import annotations
@@ -31,20 +31,23 @@ from forkproof.verdict import Verdict
 LEVEL = 0.05
 """The chance that a whole comparison reports any difference where there is none."""
 
-BATCH = 16
+BATCH = 8
 """So many scenarios are run on both sides before what they showed is looked into."""
 
 LOOK = 3
-"""Runs a side that something noticed must come through before it is looked into further."""
+"""At most so many runs a side tell whether something noticed is put to a test."""
 
 SHARE = 0.5
-"""The part of the time that scenarios are run for; the rest is for looking into what they showed."""
+"""The part of the time that scenarios are run for, as long as what they showed is not all looked into."""
+
+LAST = 0.25
+"""The last part of the time, in which nothing new is looked for while anything is open."""
 
 BASE, HEAD = 0, 1
 SIDES = ("base", "head")
 
-Key = tuple[str, str]
-"""What may differ: a claim, and the way in which it broke."""
+Key = tuple[str, str, str | None]
+"""What may differ: a claim, the way in which it broke, and the loop for which, where it is judged for each."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,21 @@ class Sight:
 
 @dataclass
 class Noticed:
-    """Something that broke on one side and not on the other, in so many scenarios; the smallest of them."""
+    """Something that broke on one side and not on the other, in so many scenarios; the smallest of them.
+
+    `looked` has how many scenarios had shown it, each time that it was looked into.
+    """
 
     key: Key
     side: int
     scenarios: list[Scenario] = field(default_factory=list)
     seen: int = 0
-    loop: str | None = None
+    looked: list[int] = field(default_factory=list)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is to be looked into: never so far, or once, and it was seen again."""
+        return not self.looked or (len(self.looked) == 1 and self.seen > self.looked[0])
 
     def add(self, what: Scenario) -> None:
         """Count one more."""
@@ -74,7 +85,11 @@ class Noticed:
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference that passed its test: the smallest scenario, how often it breaks on either side, and the test."""
+    """A difference that passed its test: the smallest scenario, how often it breaks on either side, and the test.
+
+    `after` has the seconds and the servers after which it had passed; `is_small` tells whether simpler scenarios were
+    tried.
+    """
 
     key: Key
     side: int
@@ -88,12 +103,17 @@ class Difference:
     seen: int
     also: tuple[str, ...] = ()
     change: documented.Change | None = None
+    after: tuple[float, int] = (0.0, 0)
+    is_small: bool = False
 
     @property
     def name(self) -> str:
-        """Regression, fixed, documented; unclassified where the claim breaks on both sides, in another way."""
+        """Regression, fixed, documented; unclassified where the claim breaks on both sides, in another way.
+
+        A fix that was announced is one all the same.
+        """
         if self.change is not None:
-            return "documented"
+            return "documented" if self.side == HEAD else "fixed"
         if self.verdicts == (Verdict.BROKEN, Verdict.BROKEN):
             return "unclassified"
         return "regression" if self.side == HEAD else "fixed"
@@ -118,6 +138,7 @@ class Difference:
             "chance": self.chance,
             "level": self.level,
             "seen": self.seen,
+            "after": {"seconds": round(self.after[0], 1), "launched": self.after[1]},
             "also": list(self.also),
             "run": str(self.report.folder),
         }
@@ -196,8 +217,10 @@ class Comparer:
         self._pool = concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="run")
         self._spending = Spending(LEVEL)
         self._noticed: dict[tuple[Key, int], Noticed] = {}
-        self._settled: Counter[tuple[Key, int]] = Counter()
         self._nothing_boots = 0
+        self._taken = 0
+        self._more = True
+        self._begun = 0.0
         self._until: float | None = None
 
     def can_run(self, what: Scenario) -> bool:
@@ -209,28 +232,26 @@ class Comparer:
 
         Ctrl-C ends it early: what is running is ended, and what was confirmed by then is returned.
         """
-        begun = time.monotonic()
-        self._until = begun + seconds if seconds is not None else None
+        self._begun = time.monotonic()
+        self._until = self._begun + seconds if seconds is not None else None
         words = aim.changed_words(self.sides[BASE].target, self.sides[HEAD].target)
         plan = aim.scenarios(n if n is not None else 100_000, self.seed, self.can_run, words)
+        last = self._begun + (1 - LAST) * seconds if seconds is not None else None
+        exploring = looking_into = 0.0
         try:
-            exploring = 0.0
             while self._nothing_boots < GIVE_UP and not self._over():
-                # With a time to keep, as much of it goes into looking as into looking into.
-                last = None
-                if seconds is not None:
-                    last = time.monotonic() + max(0.0, SHARE * seconds - exploring)
-                started = time.monotonic()
-                batch = list(itertools.islice(plan, BATCH if seconds is None or exploring < SHARE * seconds else 0))
-                self.progress.phase("compare", 2 * len(batch))
-                self._explore(batch, last)
-                exploring += time.monotonic() - started
-                looked = self._settle()
-                if not batch and not looked:
-                    if seconds is None or exploring < SHARE * seconds:
-                        break
-                    exploring = 0.0  # nothing is left to look into: the rest of the time is for new scenarios
-                    seconds = max(0.0, (self._until or 0.0) - time.monotonic()) / SHARE
+                now = time.monotonic()
+                step = self._step()
+                late = last is None or now >= last
+                if step is not None and (late or not self._more or looking_into * SHARE <= exploring * (1 - SHARE)):
+                    step()
+                    looking_into += time.monotonic() - now
+                elif self._more:
+                    self.progress.phase("compare", 2 * (BATCH if n is None else min(BATCH, n - self._taken)))
+                    self._explore(plan, None if late else last)
+                    exploring += time.monotonic() - now
+                else:
+                    break
         except KeyboardInterrupt:
             self.found.interrupted = True
             for side in self.sides:
@@ -239,7 +260,7 @@ class Comparer:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._report_left()
         self.found.launched = sum(side.launched for side in self.sides)
-        self.found.seconds = time.monotonic() - begun
+        self.found.seconds = time.monotonic() - self._begun
         self.found.can_run = self.can_run
         asked = self.sides[BASE].claims
         self.found.judged = [name for name in REGISTRY if asked is None or name in asked]
@@ -249,9 +270,20 @@ class Comparer:
     def _over(self) -> bool:
         return self._until is not None and time.monotonic() >= self._until
 
-    def _explore(self, batch: Sequence[Scenario], until: float | None) -> None:
+    def _explore(self, plan: Iterator[Scenario], until: float | None) -> None:
+        """Run the next scenarios of the plan on both sides, none begun after `until`; what is not taken is left."""
         reports: dict[str, dict[int, RunReport]] = {}
-        for what, side, report in self._run(((one, side) for one in batch for side in (BASE, HEAD)), until):
+
+        def tasks() -> Iterator[tuple[Scenario, int]]:
+            for _ in range(BATCH):
+                what = next(plan, None)
+                if what is None:
+                    self._more = False
+                    return
+                self._taken += 1
+                yield from ((what, side) for side in (BASE, HEAD))
+
+        for what, side, report in self._run(tasks(), until):
             pair = reports.setdefault(what.digest, {})
             pair[side] = report
             self.found.coverage.add(report)
@@ -264,7 +296,7 @@ class Comparer:
         reports = (base, head)
         for side in (BASE, HEAD):
             for judgement in reports[side].broken:
-                key = (judgement.finding.claim, judgement.finding.how)
+                key = (judgement.finding.claim, judgement.finding.how, judgement.finding.loop)
                 if sight(reports[1 - side], key).shows is False:
                     noticed = self._noticed.setdefault((key, side), Noticed(key, side))
                     if what not in noticed.scenarios:
@@ -292,26 +324,34 @@ class Comparer:
 
     # --- what was noticed
 
-    def _settle(self) -> int:
-        """Look into what was noticed, what was seen most often first; how many things were."""
-        looked = 0
-        while not self._over() and (noticed := self._next()) is not None:
-            looked += 1
-            found = self._look_into(noticed)
-            if found is not None:
-                self.found.differences.append(found)
-        return looked
+    def _step(self) -> Callable[[], None] | None:
+        """What to look into next, if there is anything.
 
-    def _next(self) -> Noticed | None:
-        """What to look into: what no difference explains yet, what was seen in most scenarios, the smallest first."""
+        First what is new, so that much is confirmed soon; then the smallest scenario of what is confirmed, which may
+        explain the rest; then what breaks a claim that a difference breaks, too.
+        """
+        noticed, is_new = self._next()
+        if noticed is not None and is_new:
+            return functools.partial(self._look_into, noticed)
+        large = next((number for number, found in enumerate(self.found.differences) if not found.is_small), None)
+        if large is not None:
+            return functools.partial(self._make_small, large)
+        return functools.partial(self._look_into, noticed) if noticed is not None else None
+
+    def _next(self) -> tuple[Noticed | None, bool]:
+        """What no difference explains, what was seen most often and the smallest first; whether its claim is new."""
         open_ = []
         for noticed in self._noticed.values():
-            left = [what for what in noticed.scenarios if not self._explained(noticed, what)]
-            if left and self._settled[noticed.key, noticed.side] < 2:
-                open_.append(replace(noticed, scenarios=left))
+            if noticed.is_open and (left := self._left(noticed)):
+                open_.append((noticed, left))
         known = {(found.side, claim) for found in self.found.differences for claim in (found.key[0], *found.also)}
-        open_.sort(key=lambda one: ((one.side, one.key[0]) in known, -one.seen, size(one.scenarios[0])))
-        return open_[0] if open_ else None
+
+        def order(one: tuple[Noticed, list[Scenario]]) -> tuple[bool, int, int]:
+            noticed, left = one
+            return (noticed.side, noticed.key[0]) in known, -noticed.seen, size(left[0])
+
+        best = min(open_, key=order, default=None)
+        return (None, False) if best is None else (best[0], not order(best)[0])
 
     def _explained(self, noticed: Noticed, what: Scenario) -> bool:
         """Whether a difference that is reported has all that it takes in this scenario, and breaks the same claim."""
@@ -320,40 +360,56 @@ class Comparer:
             for found in self.found.differences
         )
 
-    def _look_into(self, noticed: Noticed) -> Difference | None:
-        found = self._asked_again(noticed)
-        if found is not None or not self._over():  # what the end of the time cut short is left
-            self._settled[noticed.key, noticed.side] += 1
-        return found
-
-    def _asked_again(self, noticed: Noticed) -> Difference | None:
+    def _look_into(self, noticed: Noticed) -> None:
+        """See whether something noticed is a difference."""
         key, side = noticed.key, noticed.side
         self.progress.phase(f"look into {key[0]} on {SIDES[side]}", None)
-        for what in noticed.scenarios:
-            sights = self._sights(what, key, LOOK)
-            _forget(sights)
-            mine, other = (rate(sights[one]) for one in (side, 1 - side))
-            if mine[0] >= 2 and mine[0] * other[1] - other[0] * mine[1] > 0.5 * mine[1] * other[1]:
-                break
+        found = None
+        what = next((what for what in self._left(noticed) if self._shows_again(what, key, side)), None)
+        if what is not None:
+            found = self._test(what, key, side, noticed.seen)
+        if found is not None:
+            self.found.differences.append(found)
+            self.progress.found(found.judgement, found.report)
+        elif self._over():  # what the end of the time cut short is left
+            return
         else:
-            self._unconfirmed(noticed, "not seen again")
-            return None
-        tries = 1 if mine[0] == mine[1] and other[0] == 0 else 2
-        steps = [what, *self._shrink(what, key, side, tries)]
-        for _ in range(3):
-            found = self._test(steps[-1], key, side, noticed.seen)
-            if found is not None:
-                return found
-            if len(steps) == 1:
-                break
-            del steps[-(len(steps) // 2) :]  # on the way a sure difference may have become a race
-        self._unconfirmed(noticed, "seen again, but not often enough")
-        return None
-
-    def _unconfirmed(self, noticed: Noticed, why: str) -> None:
-        if not self._over():
-            key, side = noticed.key, noticed.side
+            why = "not seen again" if what is None else "seen again, but not often enough"
             self.found.unconfirmed.append(f"{key[0]} ({key[1]}) on {SIDES[side]}: {why}")
+        noticed.looked.append(noticed.seen)
+
+    def _left(self, noticed: Noticed) -> list[Scenario]:
+        return [what for what in noticed.scenarios if not self._explained(noticed, what)]
+
+    def _shows_again(self, what: Scenario, key: Key, side: int) -> bool:
+        """Whether it is worth a test: it shows twice, in three runs at most, and much less on the other side."""
+        sights: tuple[list[Sight], list[Sight]] = ([], [])
+        for tries in (2, LOOK - 2):
+            for one, more in zip(sights, self._sights(what, key, tries), strict=True):
+                one.extend(more)
+            mine, other = (rate(sights[one]) for one in (side, 1 - side))
+            if mine[0] <= other[0] or (mine[0] == 2 and other[0] == 0):
+                break
+        _forget(sights)
+        return mine[0] >= 2 and mine[0] * other[1] - other[0] * mine[1] > 0.5 * mine[1] * other[1]
+
+    def _make_small(self, number: int) -> None:
+        """Bring a difference down to a simpler scenario that passes a test of its own."""
+        found = self.found.differences[number]
+        key, side = found.key, found.side
+        self.progress.phase(f"a simpler scenario for {key[0]} on {SIDES[side]}", None)
+        mine, other = found.rates[side], found.rates[1 - side]
+        steps = self._shrink(found.scenario, key, side, 1 if mine[0] == mine[1] and other[0] == 0 else 2)
+        for _ in range(3):
+            if not steps:
+                break
+            smaller = self._test(steps[-1], key, side, found.seen)
+            if smaller is not None:
+                drop(found.report.folder)
+                found = replace(smaller, after=found.after)
+                break
+            del steps[-(len(steps) // 2 + 1) :]  # on the way a sure difference may have become a race
+        self.found.differences[number] = replace(found, is_small=True)
 
     def _sights(self, what: Scenario, key: Key, tries: int) -> tuple[list[Sight], list[Sight]]:
         sights: tuple[list[Sight], list[Sight]] = ([], [])
@@ -372,7 +428,7 @@ class Comparer:
         def go_on() -> bool:
             return not self._over() and sum(one.launched for one in self.sides) < last
 
-        return descend(what, None, self.jobs, showing, lambda found: found, go_on)
+        return descend(what, key[2], self.jobs, showing, lambda found: found, go_on)
 
     def _all(self, batch: Sequence[Scenario], key: Key, side: int, tries: int, *, shows: bool) -> list[Scenario]:
         """Those of a batch that show a key, or do not, in each of so many runs on a side."""
@@ -413,7 +469,7 @@ class Comparer:
     ) -> Difference:
         shown = next(one for one in both[side] if one.shows and one.judgement is not None)
         assert shown.judgement is not None
-        verdicts = tuple(_verdict([one.report for one in several], key[0]) for several in both)
+        verdicts = tuple(_verdict([one.report for one in several], key) for several in both)
         others = {j.finding.claim for one in both[side] for j in one.report.broken}
         also = []
         for claim in others - {key[0]}:
@@ -422,18 +478,16 @@ class Comparer:
                 also.append(claim)
         _forget(both, but=shown)
         change = documented.find(what, shown.judgement.finding, *self.found.versions, SIDES[side])
-        self.progress.found(shown.judgement, shown.report)
+        after = time.monotonic() - self._begun, sum(one.launched for one in self.sides)
         return Difference(
             key, side, what, shown.judgement, shown.report, (rate(both[BASE]), rate(both[HEAD])),
-            (verdicts[0], verdicts[1]), chance, level, seen, tuple(sorted(also)), change,
+            (verdicts[0], verdicts[1]), chance, level, seen, tuple(sorted(also)), change, after,
         )  # fmt: skip
 
     def _report_left(self) -> None:
         """What was noticed and not looked into, since the time was over."""
         for noticed in self._noticed.values():
-            if not self._settled[noticed.key, noticed.side] and not all(
-                self._explained(noticed, what) for what in noticed.scenarios
-            ):
+            if not noticed.looked and self._left(noticed):
                 told = f"{noticed.key[0]} ({noticed.key[1]}) on {SIDES[noticed.side]}"
                 self.found.left.append(f"{told}, in {noticed.seen} scenarios")
 
@@ -445,13 +499,17 @@ def _forget(both: Sequence[Sequence[Sight]], *, but: Sight | None = None) -> Non
 
 
 def sight(report: RunReport, key: Key) -> Sight:
-    """What a run shows of a key: broken in that way for some loop, or held or broken in another way for all."""
-    told = [found for found in report.judgements if found.finding.claim == key[0]]
+    """What a run shows of a key: broken in that way, or held or broken in another way."""
+    told = [found for found in report.judgements if _is_about(found, key)]
     for found in told:
         if found.finding.verdict is Verdict.BROKEN and found.finding.how == key[1]:
             return Sight(True, report, found)
     clear = told and all(found.finding.verdict in (Verdict.HELD, Verdict.BROKEN) for found in told)
     return Sight(False if clear else None, report)
+
+
+def _is_about(found: Judgement, key: Key) -> bool:
+    return (found.finding.claim, found.finding.loop) == (key[0], key[2])
 
 
 def rate(sights: Sequence[Sight]) -> Rate:
@@ -464,16 +522,11 @@ def _broke(report: RunReport, claim: str) -> bool:
     return any(found.finding.claim == claim for found in report.broken)
 
 
-def _verdict(reports: Sequence[RunReport], claim: str) -> Verdict:
+def _verdict(reports: Sequence[RunReport], key: Key) -> Verdict:
     """What a claim came to in most runs."""
-    counts: Counter[Verdict] = Counter()
-    for report in reports:
-        told = {found.finding.verdict for found in report.judgements if found.finding.claim == claim}
-        for verdict in (Verdict.BROKEN, Verdict.UNKNOWN, Verdict.HELD):
-            if verdict in told:
-                counts[verdict] += 1
-                break
-    return counts.most_common(1)[0][0] if counts else Verdict.UNKNOWN
+    told = (found.finding.verdict for report in reports for found in report.judgements if _is_about(found, key))
+    counts = Counter(verdict for verdict in told if verdict is not Verdict.NOT_APPLICABLE)
+    return max(counts, key=lambda verdict: (counts[verdict], verdict is Verdict.BROKEN), default=Verdict.UNKNOWN)
 
 
 def has(what: Scenario, smaller: Scenario) -> bool:
