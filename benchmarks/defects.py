@@ -1495,6 +1495,13 @@ CHECKING_AN_APP = (
         quick=("tests/test_proc.py",),
     ),
     Defect(
+        "an-accepted-failure-hides-another",
+        "of failures of several runs one that is accepted hides one that is not",
+        f"{MAIN}check.py",
+        "if identity(judgement.finding) not in accepted), bad[0])",
+        "if True), bad[0])",
+    ),
+    Defect(
         "greenlets-not-seen",
         "greenlets that start while an app is watched are not seen",
         f"{PAYLOAD}watch.py",

@@ -186,6 +186,33 @@ def test_runs_are_combined_with_rates() -> None:
     assert check.combine([report(LIVES)] * 2).judgements[0].rate == (0, 2)
 
 
+def test_what_is_accepted_hides_no_other_failure_of_another_run() -> None:
+    other = replace(DIED, how="believed alive")
+    accepted = frozenset([check.identity(DIED)])
+    runs = [replace(report(finding), accepted=accepted) for finding in (DIED, other, LIVES)]
+    one = check.combine(runs)
+    assert (one.verdict, one.judgements[0].finding.how, one.judgements[0].rate) == (
+        Verdict.BROKEN, "believed alive", (2, 3),
+    )  # fmt: skip
+    assert one.ids == {check.identity(DIED), check.identity(other)}
+    assert one.no_longer == []
+    assert check.combine(runs[::2]).verdict is not Verdict.BROKEN
+
+
+def test_how_sure_it_is_that_something_held() -> None:
+    def told(*findings: Finding, accepted: str = "", runs: int = 3) -> list[str]:
+        made = check.combine([report(*findings)] * runs)
+        return checked.sure(replace(made, accepted=frozenset([accepted])))
+
+    assert told(LIVES)[1] == "3 runs without a failure: one that shows in 63% of runs is still possible"
+    both = (DIED, replace(LIVES, claim="clean_shutdown"))
+    assert told(*both)[1] == "of what held in 3 runs, a failure that shows in 63% of runs is still possible"
+    assert told(*both, accepted=check.identity(DIED))[1].startswith("3 runs without a failure but the accepted: one")
+    assert told(DIED) == []
+    claims = check.combine([report(*both)] * 3).to_dict()["claims"]
+    assert [claim["still_possible"] for claim in claims] == [None, 0.6316]
+
+
 def test_a_report_keeps_to_the_published_schema() -> None:
     plain = json.loads(json.dumps(report(DIED, LIVES).to_dict()))
     validate(plain, "check")

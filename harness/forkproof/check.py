@@ -16,7 +16,7 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,8 @@ class CheckReport:
     accepted: frozenset[str] = frozenset()
     """The ids of failures that are no news: `--baseline`."""
     runs: int = 1
+    also: frozenset[str] = frozenset()
+    """The ids of failures of other runs, of which `judgements` have but one for each claim and loop."""
 
     @property
     def verdict(self) -> Verdict:
@@ -139,7 +141,12 @@ class CheckReport:
     @property
     def no_longer(self) -> list[str]:
         """What the baseline has, and was not seen."""
-        return sorted(self.accepted - {identity(judgement.finding) for judgement in self.broken})
+        return sorted(self.accepted - self.ids)
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """What names each failure that was seen."""
+        return self.also | {identity(judgement.finding) for judgement in self.broken}
 
     @property
     def left_loopback(self) -> list[str]:
@@ -169,7 +176,11 @@ class CheckReport:
         claims = []
         for judgement in self.judgements:
             cured = self.cures.get(judgement.key)
-            plain = {"id": identity(judgement.finding), "cure": cured, "accepted": self.is_accepted(judgement.finding)}
+            held = judgement.finding.verdict is Verdict.HELD
+            plain = {
+                "id": identity(judgement.finding), "cure": cured, "accepted": self.is_accepted(judgement.finding),
+                "still_possible": round(still_possible(judgement.rate[1]), 4) if held else None,
+            }  # fmt: skip
             claims.append({**judgement.to_dict(), **plain})
         return {
             "schema": SCHEMA,
@@ -221,13 +232,15 @@ def combine(reports: Sequence[CheckReport]) -> CheckReport:
         for judgement in report.judgements:
             found.setdefault(judgement.key, []).append(judgement)
     first = next((report for report in reports if report.verdict is Verdict.BROKEN), reports[0])
-    worst = [_worst(judgements) for judgements in found.values()]
-    return replace(first, judgements=worst, cures=cures, runs=sum(report.runs for report in reports))
+    worst = [_worst(judgements, first.accepted) for judgements in found.values()]
+    also = frozenset[str]().union(*(report.ids for report in reports))
+    return replace(first, judgements=worst, cures=cures, runs=sum(report.runs for report in reports), also=also)
 
 
-def _worst(judgements: Sequence[Judgement]) -> Judgement:
+def _worst(judgements: Sequence[Judgement], accepted: Collection[str]) -> Judgement:
     verdict = merge(judgement.finding.verdict for judgement in judgements)
-    chosen = next(judgement for judgement in judgements if judgement.finding.verdict is verdict)
+    bad = [judgement for judgement in judgements if judgement.finding.verdict is verdict]
+    chosen = next((judgement for judgement in bad if identity(judgement.finding) not in accepted), bad[0])
     told = [one.finding.verdict for one in judgements if one.finding.verdict in (Verdict.HELD, Verdict.BROKEN)]
     return replace(chosen, rate=(told.count(Verdict.BROKEN), len(told)))
 

@@ -596,7 +596,7 @@ def _with_causes(report: RunReport, causes: Mapping[Claimed, Cause]) -> dict[str
 
 def _check(arguments: argparse.Namespace) -> int:
     from forkproof import baseline
-    from forkproof.check import combine, identity, open_checker
+    from forkproof.check import combine, open_checker
     from forkproof.reports import cases, checked, terminal
     from forkproof.reports.handlers import Outcome
 
@@ -606,12 +606,16 @@ def _check(arguments: argparse.Namespace) -> int:
     with open_checker(arguments.target, arguments.out, arguments.redis) as checker:
         _say_contacts(checker, what, quiet=arguments.quiet)
         for number in range(arguments.repeat):
-            reports.append(checker.check(what))
+            reports.append(dataclasses.replace(checker.check(what), accepted=accepted))
             if arguments.repeat > 1 and not arguments.quiet:
                 print(f"run {number + 1} of {arguments.repeat}: {reports[-1].verdict.value}", file=sys.stderr)
     report = dataclasses.replace(combine(reports), accepted=accepted)
     if arguments.write_baseline:
-        baseline.write(arguments.write_baseline, (identity(judgement.finding) for judgement in report.broken))
+        ids = report.ids
+        baseline.write(arguments.write_baseline, ids)
+        if not arguments.quiet:
+            told = f"forkproof: {arguments.write_baseline} accepts {len(ids)} failure{'s' * (len(ids) != 1)}"
+            print(f"{told}: give it with --baseline from now on", file=sys.stderr)
     _stream("check", arguments).done(
         Outcome(
             "check",

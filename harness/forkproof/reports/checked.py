@@ -38,7 +38,8 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
         elif verbosity > 0:
             words = finding.verdict.value.replace("_", " ")
             about = f" ({finding.loop})" if finding.loop else ""
-            parts.append(escape(f"{finding.claim}{about}: {words}: {finding.explanation}"))
+            how_sure = f" ({_possible(judgement.rate[1])})" if finding.verdict is Verdict.HELD else ""
+            parts.append(escape(f"{finding.claim}{about}: {words}: {finding.explanation}{how_sure}"))
     if report.verdict is not Verdict.HELD and report.stands:
         parts += ["", *(escape(str(one)) for one in report.stands)]
     if verbosity > 0 or any(found.finding.claim == "workers_boot" for found in report.broken):
@@ -47,14 +48,24 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
     parts += [escape(f"in the baseline, and not seen: {name}") for name in report.no_longer]
     if report.left_loopback:
         parts += ["", escape(f"connections that leave this machine: {', '.join(report.left_loopback)}")]
-    if report.verdict is Verdict.HELD:
-        runs = f"{report.runs} run{'s' if report.runs > 1 else ''}"
-        parts += [
-            "",
-            f"{runs} without a failure: one that shows in {still_possible(report.runs):.0%} of runs is still possible",
-        ]
+    parts += sure(report)
     parts += ["", f"{verdict_text(report.verdict)}  (evidence: {escape(str(report.folder))})"]
     return Group(*parts)
+
+
+def sure(report: CheckReport) -> list[str]:
+    """How much what held says."""
+    if not any(judgement.finding.verdict is Verdict.HELD for judgement in report.judgements):
+        return []
+    runs = f"{report.runs} run{'s' if report.runs > 1 else ''}"
+    if report.verdict is not Verdict.HELD:
+        return ["", f"of what held in {runs}, {_possible(report.runs)}"]
+    another = " but the accepted" if any(report.is_accepted(one.finding) for one in report.judgements) else ""
+    return ["", f"{runs} without a failure{another}: {_possible(report.runs, 'one')}"]
+
+
+def _possible(runs: int, failure: str = "a failure") -> str:
+    return f"{failure} that shows in {still_possible(runs):.0%} of runs is still possible"
 
 
 def _deployment(observed: Observed) -> str:
