@@ -305,3 +305,31 @@ def test_no_bytecode_comes_into_the_apps_folder_from_whatever_it_starts(run: Run
     told = seen.read_text(encoding="utf-8").splitlines()
     assert min(told.count("spawned"), told.count("program")) >= 3, told  # at the boot, after the kill, after the reload
     assert sorted(place.rglob("*")) == before
+
+
+FORKS = (
+    """
+import multiprocessing, signal, threading, time
+
+def work():
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as gunicorn has set it, it would not end
+    while True:
+        time.sleep(0.02)
+
+def manage():
+    multiprocessing.get_context("fork").Process(target=work, daemon=True).start()
+    while True:
+        time.sleep(0.02)
+
+threading.Thread(target=manage, daemon=True).start()
+"""
+    + ANSWER
+)
+
+
+def test_a_thread_that_forks_is_not_the_childs(run: Run, tmp_path: Path) -> None:
+    """The child runs by it from then on, so that it counts as alive there, and is no loop there."""
+    code, report, told = checked(run, write(tmp_path, FORKS, CONF))
+    assert code == 0, told
+    found = {loop["name"]: places(loop) for loop in report["loops"]}
+    assert found == {"manage": [("worker", 0, False)], "work": [("child", 0, False)]}

@@ -91,6 +91,14 @@ def _of_loop(finding: Finding, loop: Loop, observed: Observed) -> str:
 
 
 def _of_server(finding: Finding, observed: Observed) -> str:
+    children = _left_children(observed) if finding.claim == "clean_shutdown" else []
+    if children:
+        names = listing(f"`{loop.name}` ({loop.defined_at})" for loop in children)
+        return (
+            f"{names}: a process that is forked takes over what gunicorn does at SIGTERM, and is not ended by it. "
+            "Begin its body with `signal.signal(signal.SIGTERM, signal.SIG_DFL)`, or start it with "
+            "`multiprocessing.get_context('spawn')`; and let it be a daemon."
+        )
     if finding.claim == "clean_shutdown" or finding.how == "old workers stay":
         return (
             "Make its threads daemons, or end them in the hook `worker_exit` (a worker's) or `on_exit` (the master's)."
@@ -115,6 +123,13 @@ def _of_server(finding: Finding, observed: Observed) -> str:
             f"request that needs them fails, or waits for them. {_POST}."
         )
     return ""
+
+
+def _left_children(observed: Observed) -> list[Loop]:
+    """The loops whose processes were there when all should have ended."""
+    left = {process["pid"] for event in observed.history.of("left") for process in event["processes"]}
+    births = {event["birth"] for event in observed.history.of("child") if event["child"] in left}
+    return [loop for loop in observed.loops if births & loop.births.keys()]
 
 
 def _is_in_master_alone(loop: Loop, observed: Observed) -> bool:

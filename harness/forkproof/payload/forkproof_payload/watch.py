@@ -787,6 +787,7 @@ def _become_child():
     _let_dump()
     if role == "worker":
         return
+    _forget_who_forked()
     unit, _last["starting"] = _last.get("starting"), None
     if unit is not None:
         probe.event("child", birth=unit.birth, child=_getpid())
@@ -794,6 +795,14 @@ def _become_child():
         name, at, origin = _last["forked"]
         unit = _Unit(_Forked(), name, "fork", at, origin)
         probe.event("child", birth=unit.birth, child=_getpid())
+
+
+def _forget_who_forked():
+    """The thread or greenlet of a loop that forks is what the child runs by: it is there, and not as that loop."""
+    _units.pop(id(threading._active.get(threading.get_ident())), None)
+    greenlet = _current()
+    if greenlet is not None and id(greenlet) in _units:
+        _units[id(greenlet)] = _Own(greenlet)
 
 
 class _Forked(object):
