@@ -1401,6 +1401,20 @@ CHECKING_AN_APP = (
         "if missing and not everywhere and",
     ),
     Defect(
+        "what-is-counted-by-key-is-nothing",
+        "a check counts the keys of a dictionary alone",
+        f"{PAYLOAD}watch.py",
+        "        todo += gc.get_referents(one)\n",
+        "        todo += []\n",
+    ),
+    Defect(
+        "what-a-loop-is-given-to-call-is-nothing",
+        "a check does not look into functions that a loop is given",
+        f"{PAYLOAD}watch.py",
+        "        reach.follow(thing.__code__)\n",
+        "        pass\n",
+    ),
+    Defect(
         "who-has-ended-here-was-never-started-here",
         "a check takes a thread that has ended unnoticed for one that a fork has left behind",
         f"{MAIN}observed.py",

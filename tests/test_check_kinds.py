@@ -180,17 +180,37 @@ class Clerk:
         while True:
             self.shop.store.use()
 
+class Every(threading.Thread):
+    def __init__(self, function):
+        super().__init__(daemon=True)
+        self.function = function
+
+    def run(self):
+        while True:
+            self.function()
+            time.sleep(0.02)
+
+class Totals:
+    def __init__(self):
+        self.by_name = {}
+        self.every = Every(lambda: self.send())
+        self.every.start()
+
+    def send(self):
+        self.by_name.clear()
+
 def beat():
     while True:
         time.sleep(0.02)
 
 _thread.start_new_thread(beat, ())
 lost, remembered = Buffer(Buffer.exchange), Buffer(Buffer.remember)
-seller, tidier = Clerk(Clerk.sell), Clerk(Clerk.tidy)
+seller, tidier, totals = Clerk(Clerk.sell), Clerk(Clerk.tidy), Totals()
 
 def app(environ, start_response):
     heapq.heappush(seller.shop.store.waiting, 1)
     tidier.shop.store.use()
+    totals.by_name.setdefault("order", []).append(1)
     lost.things.append("x")
     remembered.last.append("")
     remembered.things.append("x")
@@ -200,14 +220,16 @@ def app(environ, start_response):
 
 
 def test_buffers_that_are_no_queues(run: Run, tmp_path: Path) -> None:
-    """Of these one is exchanged, one is another object's, one is to remember by, one has what is used again."""
+    """One is exchanged, one another object's, one counts by name, one is to remember by, one has what is used again."""
     place = write(tmp_path, BUFFERS, CONF + "preload_app = True\nthreads = 4\n")
     code, report, told = checked(run, place, "--request", "/")
     assert code == 1, told
     broken = [claim["id"] for claim in report["claims"] if claim["verdict"] == "broken"]
-    assert broken == [f"no_dead_listener:{name}:dead in worker" for name in ("Buffer.exchange", "Clerk.sell")]
+    assert broken == [
+        f"no_dead_listener:{name}:dead in worker" for name in ("Buffer.exchange", "Clerk.sell", "Every.run")
+    ]
     found = {loop["name"]: places(loop)[0] for loop in report["loops"]}
-    names = ("Buffer.exchange", "Buffer.remember", "Clerk.sell", "Clerk.tidy", "beat")
+    names = ("Buffer.exchange", "Buffer.remember", "Clerk.sell", "Clerk.tidy", "Every.run", "beat")
     assert found == dict.fromkeys(names, ("arbiter", None, False))
 
 

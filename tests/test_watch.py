@@ -184,3 +184,60 @@ def test_pools_that_nobody_has_named_are_told_by_no_number(tmp_path: Path) -> No
     events = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
     made = [event for event in events if event["event"] == "loop.created"]
     assert [event["loop"] for event in made] == ["ThreadPoolExecutor", "ThreadPoolExecutor", "shard-2"]
+
+
+GIVEN = """
+import collections, concurrent.futures, functools, threading
+
+class Totals:
+    def __init__(self):
+        self.by_second, self.names, self.heard = collections.defaultdict(dict), {}, []
+
+    def count(self, name):
+        self.by_second[0].setdefault(name, []).append(1)
+        self.names[name] = len(self.names)
+
+    def flush(self):
+        for second in list(self.by_second):
+            self.by_second.pop(second)
+        return self.names.get(1)
+
+    def hear(self, first, ended):
+        self.heard.clear()
+        ended.wait()
+
+class Every(threading.Thread):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def run(self):
+        self.function()
+
+def closed(totals):
+    return lambda: totals.flush()
+
+def told(body, owner):
+    return [(queue._name, watch._far_size(queue())) for queue in watch._far_queues(body, owner, [], [])]
+
+totals = Totals()
+for given in (totals.flush, closed(totals), functools.partial(Totals.flush, totals)):
+    every = Every(given)
+    before = told(Every.run, every)
+    totals.count("one")
+    print(before, told(Every.run, every), told(Every.run, Every(len)))
+    totals.flush()
+totals.by_second[0] = {number: [] for number in range(400)}
+print(told(Every.run, every))
+ended = threading.Event()
+with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    pool.submit(totals.hear, 1, ended)
+    print([queue._name for unit in watch._units.values() for queue in unit.far])
+    ended.set()
+"""
+
+
+def test_what_a_loop_is_given_to_call_and_what_it_counts_by_key(tmp_path: Path) -> None:
+    """A dictionary that it empties counts with all that it holds, so long as that is little; one to remember by not."""
+    fills = "[('by_second', 0)] [('by_second', 3)] []"
+    assert watched(GIVEN, tmp_path) == [fills, fills, fills, "[('by_second', 1)]", "['heard']"]

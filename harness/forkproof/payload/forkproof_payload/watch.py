@@ -39,11 +39,14 @@ _MOST_BIRTHS = 50
 """Births of one body in one process that are told of: an app may start a thread with each request, or a timer with each
 turn of a timer. Those that come later count as the last of these."""
 _MOST_QUEUES = 8
-_TAKES = frozenset(["pop", "popleft", "clear"])
+_TAKES = frozenset(["pop", "popleft", "popitem", "clear"])
 _FAR = 4
 """Steps from what a loop is given to a queue."""
 _MOST_REACHED = 60
 """Objects that are looked through for one loop, at each of these steps."""
+_MOST_WITHIN = 300
+"""Objects that are counted in a dictionary."""
+_HOLDERS = (list, dict, set, tuple, collections.deque)
 _MOST_WALKS = 4
 """Threads of one body for which that is done: one may be started with each request."""
 _NUMBERED = re.compile(r"(?<=^ThreadPoolExecutor)-[0-9]+$")
@@ -408,11 +411,21 @@ def _add(thing, function, kind, frame, values=(), origin=None):
     copy_of = _trees[id(tree)][1].get((name, kind, defined_at)) if id(tree) in _trees else None
     unit = _Unit(thing, name, kind, defined_at, origin, _quietly(_queues, body, owner, values) or [], copy_of)
     if _last["births"][unit.body][0] <= _MOST_WALKS:
-        unit.far = _quietly(_far_queues, body, owner, values, unit.queues) or []
+        given = list(values) + (_job(frame) if kind == "executor" else [])
+        unit.far = _quietly(_far_queues, body, owner, given, unit.queues) or []
     if kind == "executor":
         unit.pool = next((one for one in values if isinstance(one, weakref.ref)), None)
     _units[id(thing)] = unit
     return unit
+
+
+def _job(frame):
+    """The job for which an executor starts a thread: no other thing of the thread's leads to it."""
+    while frame is not None and not frame.f_code.co_filename.endswith("concurrent/futures/thread.py"):
+        frame = frame.f_back
+    while frame is not None and frame.f_code.co_name != "submit":
+        frame = frame.f_back
+    return [_locals(frame).get("fn")] if frame is not None else []
 
 
 def _current():
@@ -515,7 +528,7 @@ class _Reach(object):
     def __init__(self, code):
         self.codes, self.names = {}, set()
         self._functions, self._modules = {}, set()
-        self._follow(code)
+        self.follow(code)
 
     def know(self, thing):
         """Take in the functions of an object's class, and of the modules in which its classes are."""
@@ -536,9 +549,9 @@ class _Reach(object):
             if type(one) is _Function:
                 self._functions.setdefault(name, []).append(one.__code__)
                 if name in self.names:
-                    self._follow(one.__code__)
+                    self.follow(one.__code__)
 
-    def _follow(self, code):
+    def follow(self, code):
         todo = [code]
         while todo:
             one = todo.pop()
@@ -565,6 +578,7 @@ def _far_queues(body, owner, values, near):
     known = {id(queue()) for queue in near}
     found = []
     for _ in range(_FAR):
+        level = [each for one in level for each in _opened(one, reach)]
         level = [one for one in level if _has_attributes(one) and id(one) not in known][:_MOST_REACHED]
         known.update(map(id, level))
         for one in level:
@@ -573,10 +587,10 @@ def _far_queues(body, owner, values, near):
         for one in level:
             for name in sorted(reach.names.intersection(list(vars(one)))):
                 value = vars(one).get(name)
-                if _size(value) is None:
+                if _far_size(value) is None:
                     following.append(value)
                 elif id(value) not in known and (
-                    not _is_plain(value) or any(_takes(each, name, value) for each in list(reach.codes.values()))
+                    _is_queue(value) or any(_takes(each, name, value) for each in list(reach.codes.values()))
                 ):
                     known.add(id(value))
                     try:
@@ -585,6 +599,24 @@ def _far_queues(body, owner, values, near):
                         pass
         level = following
     return found[:_MOST_QUEUES]
+
+
+def _opened(thing, reach):
+    """What a function that a loop is given leads to: what it is bound to and encloses, once its code is known."""
+    if type(thing) not in (_Function, types.MethodType, functools.partial):
+        return [thing]
+    given = []
+    while type(thing) is functools.partial:
+        given += list(thing.args) + list(thing.keywords.values())
+        thing = thing.func
+    if type(thing) is types.MethodType:
+        given.append(thing.__self__)
+        thing = thing.__func__
+    if type(thing) is _Function:
+        reach.follow(thing.__code__)
+        reach.know_module(thing.__module__)
+        given += [_cell(cell) for cell in thing.__closure__ or ()]
+    return given
 
 
 def _has_attributes(thing):
@@ -625,6 +657,10 @@ def _named_queues(owner, names, codes):
     return found
 
 
+def _is_queue(thing):
+    return not _is_plain(thing) and not issubclass(type(thing), dict)
+
+
 def _is_plain(thing):
     return type(thing) is list or issubclass(type(thing), collections.deque)
 
@@ -647,18 +683,19 @@ def _takes(code, name, thing):
     """Whether a function empties the buffer of this name, or takes from it, or puts another in its place."""
     if name not in code.co_names:
         return False
-    if type(thing) is not list:
+    if issubclass(type(thing), collections.deque):
         return not _TAKES.isdisjoint(code.co_names)
     if (id(code), name) not in _taking:
-        _taking[id(code), name] = code, _takes_from_list(code, name)
+        _taking[id(code), name] = code, _takes_by_name(code, name)
     return _taking[id(code), name][1]
 
 
 _taking = {}
-"""By id of code and a name: that code, held so that the id stays its own; whether it takes from a list of that name."""
+"""By id of code and a name: that code, held so that the id stays its own; whether it takes from what has that name, a
+list or a dictionary."""
 
 
-def _takes_from_list(code, name):
+def _takes_by_name(code, name):
     known, heap = None, False
     for step in dis.get_instructions(code):
         if step.opname in ("STORE_ATTR", "STORE_GLOBAL") and step.argval == name:
@@ -688,6 +725,24 @@ def _size(thing):
         inner = getattr(thing, "__dict__", {}).get("queue", getattr(thing, "__dict__", {}).get("_queue"))
         return len(inner) if isinstance(inner, (list, collections.deque)) else None
     return None
+
+
+def _far_size(thing):
+    """The same, and of a dictionary also all that is in what it holds: what comes may be counted under one key."""
+    if not issubclass(type(thing), dict):
+        return _size(thing)
+    todo, known, found = [thing], set(), 0
+    while todo:
+        one = todo.pop()
+        if len(known) == _MOST_WITHIN:
+            return dict.__len__(thing)
+        kind = next((kind for kind in _HOLDERS if issubclass(type(one), kind)), None)
+        if id(one) in known or (kind is None and not _has_attributes(one)):
+            continue
+        known.add(id(one))
+        found += kind.__len__(one) if kind is not None else 0
+        todo += gc.get_referents(one)
+    return found
 
 
 def _chain_excepthook():
@@ -1045,7 +1100,7 @@ def _hubs(hub_class):
 
 def _row(unit, alive, running, tid, stack, print_):
     queues = [queue for queue in (one() for one in unit.queues) if _size(queue) is not None]
-    far = [_size(one()) or 0 for one in unit.far]
+    far = [_far_size(one()) or 0 for one in unit.far]
     job = None
     for inner, outer in zip(stack, stack[1:]):  # noqa: B905
         if outer[2] == "run" and outer[0].endswith("concurrent/futures/thread.py"):
