@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from probe_cost import spread
+
 from forkproof import check
 from forkproof.history import History
 
@@ -210,11 +212,6 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
     return int(any(one[f"loss_by_{one['judged_by']}"]["median"] > ALLOWED for one in results.values()))
-
-
-def spread(found: list[float]) -> dict[str, float]:
-    """Median, least and most."""
-    return {"median": round(statistics.median(found), 4), "min": round(min(found), 4), "max": round(max(found), 4)}
 
 
 def _told(found: list[float]) -> str:

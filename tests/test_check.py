@@ -251,6 +251,6 @@ def test_answers_that_show_little_of_an_app_are_told() -> None:
         "with --request"
     ]
     assert told(404, 200) == told(302) == told() == []
-    assert told(address=["unix:/run/app.sock"]) == [
-        "no request was sent: unix:/run/app.sock is no TCP address. Leave --keep-bind out"
+    assert told(address=["['/run/app.sock']"]) == [
+        "no request was sent: /run/app.sock is no TCP address. Leave --keep-bind out"
     ]

@@ -426,6 +426,9 @@ def test_an_app_that_never_booted() -> None:
     one = Observed(history(server(0)), {}, {})
     (finding,) = one.findings()
     assert (finding.claim, finding.verdict, finding.how) == ("workers_boot", Verdict.BROKEN, "never")
+    assert finding.explanation == "the app did not boot"
+    late = Observed(history(server(0), seen(3.0, "bound", what="boot", seconds=3.0, stretch=1.0)), {}, {})
+    assert late.findings()[0].explanation == "the app did not boot within 3 s: --boot S gives it more"
 
 
 def outlived(*more: Events) -> Finding | None:

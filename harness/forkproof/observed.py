@@ -429,7 +429,9 @@ class Observed:
         bad = [event for event in self.history.of("bound") if event["what"] == "boot"]
         if not self.history.of("booted") and not self.history.windows:
             last = self.history.of("log")[-20:]
-            return [Finding(claim, Verdict.BROKEN, None, "the app did not boot", tuple(last), how="never")]
+            within = f" within {bad[0]['seconds']:g} s: --boot S gives it more" if bad else ""
+            told = f"the app did not boot{within}"
+            return [Finding(claim, Verdict.BROKEN, None, told, tuple(last), how="never")]
         unhealed = [e for e in self.history.of("fault.healed") if not e["healed"]]
         if unhealed:
             told = f"after {unhealed[0]['fault']} not every worker was there and answered again"

@@ -99,7 +99,8 @@ def loops_table(observed: Observed) -> Table:
 def unasked(observed: Observed) -> list[str]:
     """What of the app no request has come to, although it looks as if."""
     if observed.server is not None and len(observed.server["address"]) < 2 and not observed.history.of("request.ok"):
-        return [f"no request was sent: {observed.server['address'][0]} is no TCP address. Leave --keep-bind out"]
+        address = str(observed.server["address"][0]).strip("[]'")  # a list, as the arbiter has it
+        return [f"no request was sent: {address} is no TCP address. Leave --keep-bind out"]
     statuses: dict[str, set[int]] = {}
     for event in observed.history.of("request.ok"):
         statuses.setdefault(event.get("path", "?"), set()).add(event.get("status", 200))
