@@ -15,7 +15,7 @@ PUBLISHED = Path(reports.__file__).with_name("schema-1.json")
 
 
 def validate(report: object, kind: str) -> None:
-    """`kind` is `run`, `campaign`, `doctor`, `check` or `advice`; ValidationError where it is none."""
+    """`kind` is one of the schema's `anyOf`, such as `run`; ValidationError where the report is none."""
     for schema in (_published(), _closed()):
         Draft202012Validator({**schema, "anyOf": [{"$ref": f"#/$defs/{kind}"}]}).validate(report)
 

@@ -181,8 +181,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_recheck(run: Run, folder: Path, tmp_path: Path) -> None:
-    code, out, err = run("recheck", folder, "--json", "report.json", "--junit", "report.xml")
+    files = ("--json", "report.json", "--junit", "report.xml", "--observations", "lines.jsonl")
+    code, out, err = run("recheck", folder, *files)
     assert (code, err) == (1, "")
+    [line] = (tmp_path / "lines.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["property"] == "forkproof recheck"
+    assert json.loads(line)["metadata"]["run"] == str(folder)
     assert f"forkproof replay {folder}" in out.replace("\n", " ")
     assert json.loads((tmp_path / "report.json").read_bytes())["verdict"] == "broken"
     assert b"<failure" in (tmp_path / "report.xml").read_bytes()
@@ -194,7 +198,7 @@ def test_json_alone_goes_to_standard_output(run: Run, folder: Path) -> None:
     assert [claim["name"] for claim in json.loads(out)["claims"]] == ["no_copied_thread"]
 
 
-@pytest.mark.parametrize("option", ["--json", "--junit"])
+@pytest.mark.parametrize("option", ["--json", "--junit", "--observations"])
 def test_a_report_that_cannot_be_written(run: Run, folder: Path, option: str) -> None:
     code, out, err = run("recheck", folder, option, "/dev/full")
     assert code == 2

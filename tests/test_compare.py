@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from schema import validate
 
 from forkproof import aim, documented
 from forkproof.aim import changed_words, scenarios
@@ -142,6 +143,7 @@ def test_what_breaks_on_the_base_alone_is_fixed(tmp_path: Path) -> None:
     found = compared(tmp_path, preloaded, holds)
     assert [one.name for one in found.differences] == ["fixed"]
     assert found.exit_code == 1
+    validate(json.loads(json.dumps(found.to_dict())), "comparison")
     [told] = found.to_dict()["failures"]
     assert json.loads(json.dumps(told))["base"]["verdict"] == "broken"
     assert told["head"] == {"verdict": "held", "rate": [0, told["base"]["rate"][1]]}

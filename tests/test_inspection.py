@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from schema import validate
 
 from forkproof import broker
 from forkproof.cli import main
@@ -254,6 +255,7 @@ def test_a_server(
         with pytest.raises(SystemExit) as left:
             main(["inspect", str(master.pid), "--redis", redis.url, "--json", "-"])
         found = json.loads(capsys.readouterr().out)
+        validate(found, "inspection")
         worker = found["processes"][1]["pid"]
         with pytest.raises(UsageError, match=f"^{worker}: belongs to the gunicorn whose master is {master.pid}"):
             inspect(worker)

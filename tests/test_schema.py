@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from forkproof.scenario import from_dict
 from forkproof.verdict import Verdict
 
 __all__ = ["run", "tmp_path"]
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture
@@ -110,6 +112,29 @@ def test_what_doctor_says_keeps_to_it(run: Run) -> None:
     validate(json.loads(out), "doctor")
 
 
+def test_what_lanes_says_keeps_to_it(run: Run) -> None:
+    code, out, _ = run("lanes", "--json", "-")
+    assert code == 0
+    validate(json.loads(out), "lanes")
+
+
+def test_the_map_of_the_repository_keeps_to_it() -> None:
+    plain = json.loads((DOCS / "compatibility.json").read_text(encoding="utf-8"))
+    validate(plain, "map")
+    for change in (_with("so", "rows", 0, "kind"), _with(1, "rows", 0, "more"), _without("targets")):
+        other = copy.deepcopy(plain)
+        change(other)
+        with pytest.raises(ValidationError):
+            validate(other, "map")
+
+
+def test_every_kind_is_one_that_a_command_writes() -> None:
+    kinds = [part["$ref"].removeprefix("#/$defs/") for part in json.loads(PUBLISHED.read_bytes())["anyOf"]]
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    _, _, told = page.partition("| part of the schema |")
+    assert re.findall(r"^\| `(\w+)` \| .*`", told.partition("\n\n")[0], re.MULTILINE) == kinds
+
+
 def test_the_page_leads_to_it() -> None:
-    page = Path(__file__).parents[1] / "docs" / "cli.md"
+    page = DOCS / "cli.md"
     assert f"(../harness/forkproof/reports/{PUBLISHED.name})" in page.read_text(encoding="utf-8")

@@ -142,13 +142,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("scenario", type=Path, metavar="SCENARIO.json", help="- for standard input")
     _repeated(run)
     _common(run)
-    run.set_defaults(run=_run)
+    run.set_defaults(run=_run, name="run")
 
     replay = commands.add_parser("replay", help="run the scenario of a run folder again")
     replay.add_argument("scenario", type=Path, metavar="RUN")
     _repeated(replay)
     _common(replay)
-    replay.set_defaults(run=_run)
+    replay.set_defaults(run=_run, name="replay")
 
     recheck = commands.add_parser("recheck", help="judge a run folder again; launches nothing")
     recheck.add_argument("folder", type=Path, metavar="RUN")
@@ -411,7 +411,7 @@ def _run(arguments: argparse.Namespace) -> int:
     repeat = arguments.repeat or (RATED if arguments.why else 1)
     reports: list[RunReport] = []
     causes: dict[Claimed, Cause] = {}
-    stream = _stream("run", arguments)
+    stream = _stream(arguments.name, arguments)
     try:
         with open_session(
             target_name=target_name or before.get("target"),
@@ -463,7 +463,9 @@ def _recheck(arguments: argparse.Namespace) -> int:
     from forkproof.judge import judge
 
     report = judge(arguments.folder, _known_claims(arguments.claim))
-    return _show_run(report, arguments, _stream("recheck", arguments))
+    stream = _stream("recheck", arguments)
+    stream.ran(report)
+    return _show_run(report, arguments, stream)
 
 
 def _export(arguments: argparse.Namespace) -> int:

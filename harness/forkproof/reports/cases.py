@@ -30,7 +30,7 @@ class Case:
     """A claim, for a loop or the server. `outcome` is passed, failure or skipped.
 
     `text` tells why; `properties` are the evidence, by name; `file` and `line` where it stands in the user's own code,
-    where that is known; `folder` is the run that shows it.
+    where that is known; `folder` is the run that shows it, and `replays` whether that can be run again from there.
     """
 
     name: str
@@ -40,11 +40,12 @@ class Case:
     file: str = ""
     line: int = 0
     folder: Path | None = None
+    replays: bool = True
 
     @property
     def replay(self) -> str:
         """The command that runs it again; empty where there is none."""
-        return f"forkproof replay {shlex.quote(str(self.folder))}" if self.folder is not None else ""
+        return f"forkproof replay {shlex.quote(str(self.folder))}" if self.folder is not None and self.replays else ""
 
     @property
     def attached(self) -> list[Path]:
@@ -77,7 +78,7 @@ def of_check(report: CheckReport) -> list[Case]:
         properties = _evidence(judgement, report.folder) | ({"cure": cured} if cured else {})
         outcome = PASSED if report.is_accepted(finding) else _outcome(judgement)
         where = (place["file"], int(place["line"])) if place is not None else ("", 0)
-        found.append(Case(_name(judgement), outcome, text, properties, *where))
+        found.append(Case(_name(judgement), outcome, text, properties, *where, report.folder, replays=False))
     return found
 
 

@@ -11,9 +11,8 @@ True
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,11 +24,22 @@ from forkproof.errors import RunFolderError, UsageError
 from forkproof.judge import Judgement, RunReport
 from forkproof.reproducer import checks, source
 from forkproof.reproducer.checks import Broken, NoProgramError
-from forkproof.scenario import BrokerAddress, Policy, Scenario, Surroundings
+from forkproof.scenario import Policy, Scenario
+from forkproof.simplify import neighbours
 from forkproof.target import describe
 from forkproof.verdict import Verdict
 
-__all__ = ["LONGEST", "Broken", "NoProgramError", "Reproducer", "options", "reproducer", "require_empty", "write"]
+__all__ = [
+    "LONGEST",
+    "Broken",
+    "NoProgramError",
+    "Reproducer",
+    "options",
+    "programs",
+    "reproducer",
+    "require_empty",
+    "write",
+]
 
 LONGEST = 60
 """Lines of Python that a reproducer may have, empty ones not counted."""
@@ -37,11 +47,11 @@ LONGEST = 60
 
 @dataclass(frozen=True)
 class Reproducer:
-    """What it shows, and its files by name."""
+    """What it shows, of which scenario, and its files by name."""
 
     broken: Broken
+    scenario: Scenario
     files: Mapping[str, str]
-    needs_redis: bool
     left_out: Sequence[str] = ()
     """What the run had beside."""
 
@@ -73,26 +83,25 @@ def reproducer(
 
     `of` is the scenario that this one is a part of.
     """
-    left_out = tuple(_left_out(of, scenario)) if of is not None else ()
+    left_out = tuple(_left_out(of.to_dict(), scenario.to_dict())) if of is not None else ()
     if why := source.why_not(scenario):
         raise NoProgramError(why)
     if broken.loop is not None and scenario.loop(broken.loop).policy is Policy.BEST_EFFORT:
         raise NoProgramError("a loop that is best_effort is not judged")
     shown = checks.program(scenario, broken)
     files = {
-        "app.py": source.app(scenario, shown.watched),
-        "background.py": source.background(scenario, shown.watched),
-        "gunicorn.conf.py": source.conf(scenario, shown.watched),
+        **source.files(scenario, shown.watched),
         **({"check.py": shown.check} if shown.check else {}),
         "requirements.txt": _requirements(scenario, versions),
         "reproduce.sh": shown.script,
         "README.md": _readme(scenario, broken, versions, left_out, has_check=bool(shown.check)),
     }
-    made = Reproducer(broken, files, "redis" in source.packages(scenario), left_out)
+    made = Reproducer(broken, scenario, files, left_out)
     if made.lines_of_python > LONGEST:
         raise NoProgramError(
             f"it would have {made.lines_of_python} lines of Python, more than {LONGEST}; make the scenario smaller "
-            "(fewer loops, no fault), as `forkproof explore` does"
+            "(fewer loops, no fault), as `forkproof explore` does",
+            made.lines_of_python,
         )
     return made
 
@@ -126,39 +135,75 @@ def options(report: RunReport, claim: str | None = None, loop: str | None = None
         shown = Broken(finding.claim, finding.loop, finding.how)
         whole = _up_to(report.scenario, judgement)
         try:
-            exact.append(reproducer(whole, shown, report.versions))
+            for made in programs(whole, shown, report.versions):
+                (reduced if made.left_out else exact).append(made)
         except NoProgramError as error:
-            refused.setdefault(str(error), f"{finding.claim}{f' ({finding.loop})' if finding.loop else ''}: {error}")
-            for smaller in _smaller(whole, shown) if broken else ():
-                with contextlib.suppress(NoProgramError):
-                    reduced.append(reproducer(smaller, shown, report.versions, of=whole))
+            refused.setdefault(str(error), f"{shown}: {error}")
     if not exact and not reduced:
         raise UsageError(f"{report.folder}: cannot be exported:\n" + "\n".join(refused.values()))
     return exact + reduced
 
 
-def _smaller(whole: Scenario, broken: Broken) -> list[Scenario]:
-    """The scenario without what a few lines cannot have; that, without the other loops."""
-    rest = Surroundings(broker=whole.surroundings.broker, requests=whole.surroundings.requests)
-    if rest.broker is BrokerAddress.UNIX_SOCKET:
-        rest = rest.model_copy(update={"broker": BrokerAddress.IP})
-    plain = whole.model_copy(update={"surroundings": rest, "parks": ()})
-    found = [plain]
-    if broken.loop is not None and len(whole.loops) > 1:
-        found.append(plain.model_copy(update={"loops": (whole.loop(broken.loop),)}))
-    return found
+def programs(scenario: Scenario, broken: Broken, versions: Mapping[str, str | None]) -> list[Reproducer]:
+    """The one with all of the scenario, or where there is none, those of simpler ones; NoProgramError where none is."""
+    try:
+        return [reproducer(scenario, broken, versions)]
+    except NoProgramError as error:
+        found = _smaller(scenario, broken, versions, error) if broken.how else []
+        if not found:
+            raise
+        return found
 
 
-def _left_out(whole: Scenario, scenario: Scenario) -> list[str]:
-    """What the scenario has and a smaller one has not."""
-    found = ["parks"] if whole.parks != scenario.parks else []
-    found += [
-        f"surroundings.{name}"
-        for name in type(whole.surroundings).model_fields
-        if getattr(whole.surroundings, name) != getattr(scenario.surroundings, name)
-    ]
-    kept = {loop.name for loop in scenario.loops}
-    return found + [f"the loop {loop.name}" for loop in whole.loops if loop.name not in kept]
+def _smaller(
+    whole: Scenario, broken: Broken, versions: Mapping[str, str | None], obstacle: NoProgramError
+) -> list[Reproducer]:
+    """Programs of simpler scenarios of which there is one, the least simpler first.
+
+    The way leads from neighbour to neighbour, by those that get around what is in the way or have fewer lines.
+    """
+    found: list[Reproducer] = []
+    seen = {whole.digest}
+    way = [(whole, obstacle)]
+    for _ in range(_STEPS):
+        further: list[tuple[Scenario, NoProgramError]] = []
+        for what, before in way:
+            for simpler in neighbours(what, keep=broken.loop):
+                if simpler.digest in seen:
+                    continue
+                seen.add(simpler.digest)
+                try:
+                    found.append(reproducer(simpler, broken, versions, of=whole))
+                except NoProgramError as error:
+                    if error.lines < before.lines if error.lines and before.lines else str(error) != str(before):
+                        further.append((simpler, error))
+        if found:
+            break
+        further.sort(key=lambda one: one[1].lines)
+        way = further[:_WIDTH]
+    return sorted(found, key=lambda made: len(made.left_out))[:_WIDTH]
+
+
+_STEPS, _WIDTH = 8, 3
+"""How far, and on how many ways, a simpler scenario is looked for."""
+
+
+def _left_out(whole: object, part: object, path: str = "") -> Iterator[str]:
+    """What the plain data of a scenario has and that of a smaller one has not: members, and values that differ."""
+    if isinstance(whole, dict) and isinstance(part, dict):
+        for name in whole:
+            yield from _left_out(whole[name], part.get(name), f"{path}.{name}" if path else name)
+    elif isinstance(whole, list) and isinstance(part, list):
+        if len(whole) == len(part):
+            for index, (one, other) in enumerate(zip(whole, part, strict=True)):
+                yield from _left_out(one, other, f"{path}.{index}")
+        else:
+            for index, one in enumerate(whole):
+                if one not in part:
+                    told = [one[name] for name in ("name", "fault", "site", "who", "what") if name in one]
+                    yield f"{path}.{index} ({told[0]})"
+    elif whole != part:
+        yield f"{path} {whole}" if isinstance(whole, (str, int, float)) else path
 
 
 _LATE = (
@@ -234,11 +279,7 @@ def _readme(
     used = {name: versions.get(name) for name in ("python", *source.packages(scenario))}
     meant = [f"`{loop.name}` {source.policy_in_words(loop)}" for loop in scenario.loops]
     rest = f"\n- Left out of what was run, since it shows without: {', '.join(left_out)}." if left_out else ""
-    redis = (
-        "\nThe loops talk to the Redis of this machine at port `$REDIS_PORT`; without it, one is started for the try.\n"
-        if "redis" in source.packages(scenario)
-        else ""
-    )
+    redis = "\nEach try has a Redis of its own, which is fakeredis'.\n" if "redis" in source.packages(scenario) else ""
     return f"""# {claim.name}{loop}
 
 {claim.definition}

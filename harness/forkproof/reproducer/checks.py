@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from forkproof.patching import asked, calls
+from forkproof.reproducer.around import locks, point_of
 from forkproof.reproducer.source import Watched, interpreter_options, packages
-from forkproof.scenario import Fault, Loop, LoopKind, LoopStart, Policy, Scenario
+from forkproof.scenario import Fault, ForkHooks, Loop, LoopKind, LoopStart, Policy, Scenario
 
 LOOK = 2.0
 """Seconds that one looks for who ticks: four turns of the slowest loop."""
@@ -35,7 +36,11 @@ class Broken:
 
 
 class NoProgramError(Exception):
-    """Why no program of a few lines shows it, and what to do instead."""
+    """Why no program of a few lines shows it, and what to do instead; `lines` that it would have, where it has any."""
+
+    def __init__(self, why: str, lines: int = 0) -> None:
+        super().__init__(why)
+        self.lines = lines
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,7 @@ class Plan:
     """What the check of one claim is, and what it needs.
 
     It is in `python`, which prints what is wrong, or in `script`, shell that calls `bug`; it comes after the boot and
-    after each fault, or `at_end` alone, `looks` times. `before` is done before the last fault; `ignored` faults are in
-    `entry`, the command that becomes gunicorn.
+    after each fault, or `at_end` alone, `looks` times. `before` is done before the last fault.
     """
 
     python: Sequence[str] = ()
@@ -63,8 +67,6 @@ class Plan:
     at_end: bool = False
     must_boot: bool = True
     looks: int = 1
-    entry: str = ""
-    ignored: Sequence[str] = ()
 
 
 @dataclass
@@ -78,10 +80,8 @@ class Step:
 
 def program(scenario: Scenario, broken: Broken) -> Program:
     """How a broken claim is shown; NoProgramError where it is not."""
-    if broken.claim not in PLANS:
-        raise NoProgramError(REFUSED[broken.claim])
     plan = PLANS[broken.claim](scenario, broken)
-    steps = _steps(scenario, plan)
+    steps = _steps(scenario)
     course = [] if steps and plan.at_end else ["check"]
     for index, step in enumerate(steps):
         last = index == len(steps) - 1
@@ -89,10 +89,12 @@ def program(scenario: Scenario, broken: Broken) -> Program:
         course += step.do
         course += [] if last and plan.at_end else step.heal
         course += [] if plan.at_end and not last else ["check"] * (plan.looks if last else 1)
+    around = scenario.surroundings
     requests = any(loop.start is LoopStart.FIRST_REQUEST or loop.body.is_shared for loop in scenario.loops)
+    requests |= bool(around.early_imports or around.fork_hooks is ForkHooks.LOCK or point_of(scenario))
     python = list(plan.python)
-    if requests and "answers" not in "\n".join(python):
-        python = ["answers()", *python]
+    if requests and not re.search("answers|ask", "\n".join(python)):
+        python = [_uses(scenario), *python]
     return Program(_check(scenario, python), _script(scenario, plan, course, bool(python)), plan.watched)
 
 
@@ -100,9 +102,11 @@ def _check(scenario: Scenario, code: Sequence[str]) -> str:
     if not code:
         return ""
     text = "\n".join(code)
-    found = [*(_ASK if "answers()" in text else []), *(_look(scenario) if "ticking" in text else []), *code]
+    asks = [*(_ASK if "ask(" in text or "answers()" in text else []), *(_ANSWERS if "answers()" in text else [])]
+    found = [*asks, *(_look(scenario) if "ticking" in text else []), *code]
     text = "\n".join(found)
-    redis = ['client = redis.Redis(port=int(os.environ["REDIS_PORT"]))'] if "client." in text else []
+    at_once = ", retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0)" if _disturbs_redis(scenario) else ""
+    redis = [f'client = redis.Redis(port=int(os.environ["REDIS_PORT"]){at_once})'] if "client." in text else []
     found = ["master, *workers = sys.argv[1:]", *redis, *found]
     text = "\n".join(found)
     imports = [f"import {name}" for name in _MODULES if re.search(rf"\b{re.escape(name)}[.]", text)]
@@ -111,18 +115,20 @@ def _check(scenario: Scenario, code: Sequence[str]) -> str:
     return "\n".join([said, "", *imports, "", *found, ""])
 
 
-_MODULES = ("concurrent.futures", "json", "os", "pathlib", "sys", "time", "urllib.request")
+_MODULES = ("concurrent.futures", "contextlib", "json", "os", "pathlib", "sys", "time", "urllib.request")
 
 _ASK = [
     "",
     "def ask(number):",
     "    try:",
-    '        return urllib.request.urlopen(os.environ["URL"], timeout=3).read().decode()',
+    '        return urllib.request.urlopen(os.environ["URL"], timeout=5).read().decode()',
     "    except OSError:",
     "        return None",
     "",
-    "def answers():",
-    '    """What 16 requests come to, 8 at once: who answers, and None for no answer within 3 s."""',
+]
+
+_ANSWERS = [
+    "def answers():  # to 16 requests, 8 at once; None for no answer within 5 s",
     "    with concurrent.futures.ThreadPoolExecutor(8) as pool:",
     "        return set(pool.map(ask, range(16)))",
     "",
@@ -136,7 +142,7 @@ def _look(scenario: Scenario) -> list[str]:
     if hearing:
         gap = _gap(hearing)
         waiting = [f"for number in range({math.ceil(LOOK / gap)}):"]
-        waiting += [f"    {_send(loop, 'number')}" for loop in hearing] + [f"    time.sleep({gap:g})"]
+        waiting += [f"    {_send(scenario, loop)}" for loop in hearing] + [f"    time.sleep({gap:g})"]
     return [
         'files = pathlib.Path("ticks")',
         "before = {file: file.stat().st_mtime_ns for file in files.iterdir()}",
@@ -146,8 +152,13 @@ def _look(scenario: Scenario) -> list[str]:
     ]
 
 
-def _send(loop: Loop, message: str) -> str:
-    return f'client.{"lpush" if loop.competes else "publish"}("{loop.name}", {message})'
+def _send(scenario: Scenario, loop: Loop) -> str:
+    sent = f'client.{"lpush" if loop.competes else "publish"}("{loop.name}", number)'
+    return f"with contextlib.suppress(redis.RedisError): {sent}" if _disturbs_redis(scenario) else sent
+
+
+def _disturbs_redis(scenario: Scenario) -> bool:
+    return any(fault.fault.startswith("redis_") for fault in scenario.faults)
 
 
 def _gap(loops: Sequence[Loop]) -> float:
@@ -161,30 +172,39 @@ def _gap(loops: Sequence[Loop]) -> float:
 def _script(scenario: Scenario, plan: Plan, course: Sequence[str], has_check: bool) -> str:
     options = interpreter_options(scenario)
     words = ['"$PYTHON"', *options, "--module" if options else "-m", "gunicorn -c gunicorn.conf.py app:app"]
-    start = f"setsid {plan.entry}{' '.join(words)} 2>server.log &"
-    look = [
-        'found=$("$PYTHON" check.py "$master" $(ready)) || { tail -n 5 server.log; exit 2; }',
-        '[ -z "$found" ] || bug "$found"',
-    ]
+    has_redis = "redis" in packages(scenario)
+    children = "sh -c 'sleep 3600 & exec \"$@\"' sh " * scenario.surroundings.foreign_children
+    # A child from before gunicorn, as an entry point's, that exits with what it reads.
+    has_gate = any(fault.fault == "foreign_child_exit" for fault in scenario.faults)
+    children += 'sh -c \'(read -r code <gate && exit "$code") & exec "$@"\' sh ' if has_gate else ""
+    start = f"setsid {children}{' '.join(words)} 2>server.log &"
+    # What passes is no bug where it is about what lasts: a busy machine may be late.
+    again = [] if plan.at_end else ['[ -z "$found" ] || { sleep 3 && look; } # it may be late']
+    look = ["look", *again, '[ -z "$found" ] || bug "$found"']
     check = [*(look if has_check else []), *plan.script]
     count = scenario.server.workers
+    called = "\n".join([*check, *course])
+    some = [line for name, lines in _SOME.items() if re.search(rf"\b{name}\b", called) for line in lines]
     return "\n".join(
         [
             *_HEAD,
-            *(_REDIS if "redis" in packages(scenario) else []),
+            *(_REDIS if has_redis else []),
             *_FUNCTIONS,
+            *some,
+            *(_LOOK if has_check else []),
             "check() {",
             *_in(check),
             "}",
             "try() (",
-            "    rm -rf ticks handled gate server.log && mkdir ticks || exit 2",
-            *(["    mkfifo gate || exit 2"] if plan.entry else []),
+            "    rm -rf ticks handled native gate server.log && mkdir ticks || exit 2",
+            *(["    mkfifo gate || exit 2"] if has_gate else []),
+            *(["    redis_starts 0"] if has_redis else []),
             f"    {start}",
             "    master=$!",
-            "    trap 'kill -9 \"-$master\" 2>/dev/null' EXIT",
+            '    trap \'kill -9 "-$master"' + (' "$redis"' if has_redis else "") + " 2>/dev/null' EXIT",
             "    trap 'exit 2' INT TERM",
             # What comes at the end needs a whole server; other bugs may be the reason that a worker is not there.
-            f"    wait_for {BOOT} there {count}" + (" || exit 2" if plan.at_end or plan.entry else ""),
+            f"    wait_for {BOOT} there {count}" + (" || exit 2" if plan.at_end else ""),
             *(['    [ -e "/proc/$master/exe" ] || { tail -n 5 server.log; exit 2; }'] if plan.must_boot else []),
             "    URL=$(sed -n 's/.*Listening at: \\(http[^ ]*\\).*/\\1/p' server.log | head -n 1)",
             "    export URL",
@@ -227,18 +247,20 @@ wait_for() { # SECONDS COMMAND...: whether it succeeds within so many seconds
     done
 }""".splitlines()
 
-_REDIS = """if [ -z "$REDIS_PORT" ]; then # one of our own
-    "$PYTHON" -c '
+_REDIS = """redis_starts() { # one of our own, at PORT or, for 0, one that is free
+    rm -f redis.port
+    "${REDIS_PYTHON:-$PYTHON}" -c '
+import sys
 from fakeredis import TcpFakeServer
-server = TcpFakeServer(("127.0.0.1", 0))
+TcpFakeServer.allow_reuse_address = True
+server = TcpFakeServer(("127.0.0.1", int(sys.argv[1])))
 print(server.server_address[1], flush=True)
-server.serve_forever()' >redis.port 2>redis.log &
+server.serve_forever()' "$1" >redis.port 2>redis.log &
     redis=$!
-    trap 'kill "$redis"' EXIT
-    wait_for 10 test -s redis.port || exit 2
-    REDIS_PORT=$(cat redis.port)
-fi
-export REDIS_PORT""".splitlines()
+    wait_for 60 test -s redis.port || { echo "no Redis was started: $(tail -n 3 redis.log)"; exit 2; }
+    REDIS_PORT=$(cat redis.port) RUN="$$.$redis"
+    export REDIS_PORT RUN
+}""".splitlines()
 
 _FUNCTIONS = """ready() { # the pids of the workers that have booted and live
     sed -n 's/.*ready: //p' server.log | while read -r pid; do [ ! -e "/proc/$pid/exe" ] || echo "$pid"; done
@@ -250,17 +272,36 @@ bug() {
     exit 1
 }""".splitlines()
 
+_LOOK = """look() {
+    found=$("$PYTHON" check.py "$master" $(ready)) || { tail -n 5 server.log; exit 2; }
+}""".splitlines()
+
+_SOME = {
+    "others": ['others() { [ "$(ready)" != "$old" ]; }'],
+    "children": ["""children() { cat "/proc/$1/task/"*/children | tr ' ' '\\n' | grep .; }"""],
+    "told": [
+        """told() { grep -q '[a-z]' "/proc/$master/wchan"; } # whether the kernel says what a process waits for"""
+    ],
+    "at_lock": [
+        "at_lock() { # PID: how often its only thread was woken, where that waits for a lock",
+        '    [ "$(ls "/proc/$1/task" | wc -l)" -eq 1 ] && grep -q ^futex "/proc/$1/wchan" &&',
+        '        grep ^vol "/proc/$1/status"',
+        "}",
+    ],
+}
+"""Functions that there are where they are called."""
+
 
 # --- what is done to the server
 
 
-def _steps(scenario: Scenario, plan: Plan) -> list[Step]:
+def _steps(scenario: Scenario) -> list[Step]:
     steps: list[Step] = []
     workers = scenario.server.workers
+    if sum(fault.fault == "foreign_child_exit" for fault in scenario.faults) > 1:
+        raise NoProgramError("only one child from before gunicorn can be told to exit; run it with one such fault")
     for fault in scenario.faults:
-        if fault.fault in plan.ignored:
-            continue
-        step = _step(fault, workers)
+        step = _step(fault, workers, scenario.server.max_requests)
         if step is None:
             raise NoProgramError(
                 f"the fault {fault.fault!r} is more than a few lines can do; `forkproof run` the scenario without it, "
@@ -272,12 +313,29 @@ def _steps(scenario: Scenario, plan: Plan) -> list[Step]:
     return steps
 
 
-def _step(fault: Fault, n: int) -> Step | None:
+def _step(fault: Fault, n: int, limit: int) -> Step | None:
     signal = f'kill -{fault.fault.upper()} "$master"'
     seconds = fault.options.get("seconds", 0.5)
     times = int(fault.options.get("times", 1))
     one = f"old=$(ready | sed -n {(fault.slot or 0) + 1}p)"
     match fault.fault:
+        case "max_requests":
+            ask = f'[u.urlopen(os.environ["URL"], timeout=3).read() for _ in range({n * limit})]'
+            do = ["old=$(ready)", f"\"$PYTHON\" -c 'import os, urllib.request as u; {ask}' 2>/dev/null"]
+            return Step([*do, f"wait_for {BOOT} others"], [f"wait_for {BOOT} there {n}"], n)
+        case "kill_child":
+            of = '"$master"' if fault.slot is None else f'"$(ready | sed -n {fault.slot + 1}p)"'
+            return Step([f'kill -9 $(children {of} | grep -vxF "$(ready)" | head -n 1)'], ["sleep 1"], n)
+        case "foreign_child_exit":
+            return Step([f"echo {int(fault.options.get('code', 0))} >gate", "sleep 3"], [], n)
+        case "redis_restart":
+            return Step(['kill -9 "$redis"', 'redis_starts "$REDIS_PORT"'], ["sleep 1"], n)
+        case "redis_gone" if fault.options.get("for_good"):
+            return Step(['kill -9 "$redis"'], ["sleep 1"], n)
+        case "redis_gone":
+            return Step(['kill -9 "$redis"', f"sleep {seconds:g}", 'redis_starts "$REDIS_PORT"'], ["sleep 1"], n)
+        case "redis_pause":
+            return Step(['kill -STOP "$redis"', f"sleep {seconds:g}", 'kill -CONT "$redis"'], ["sleep 1"], n)
         case "term" | "int" | "usr1":
             return Step([signal], ["sleep 1"], n)
         case "kill_arbiter":
@@ -308,6 +366,10 @@ def _step(fault: Fault, n: int) -> Step | None:
 def _loop(scenario: Scenario, broken: Broken) -> Loop:
     assert broken.loop is not None
     return scenario.loop(broken.loop)
+
+
+def _named(scenario: Scenario) -> str:
+    return ", ".join(fault.fault for fault in scenario.faults) or "none"
 
 
 def _places(loop: Loop) -> str:
@@ -349,15 +411,19 @@ def _no_copied_thread(scenario: Scenario, broken: Broken) -> Plan:
         f"        print(f\"{loop.name} was started in process {{birth.split('-')[0]}}, and ran in {{pid}} too\")",
     ]
     if loop.hears_redis:
-        code[:1] = [f"for number in range({math.ceil(LOOK / _gap([loop]))}):", f"    {_send(loop, 'number')}",
+        code[:1] = [f"for number in range({math.ceil(LOOK / _gap([loop]))}):", f"    {_send(scenario, loop)}",
                     f"    time.sleep({_gap([loop]):g})"]  # fmt: skip
     return Plan(code, watched=Watched(ticks=True))
 
 
 def _no_dead_listener(scenario: Scenario, broken: Broken) -> Plan:
     loop = _loop(scenario, broken)
-    unasked = (LoopKind.TIMER, LoopKind.NATIVE_THREAD)
-    if loop.kind.is_process or loop.kind in unasked or broken.how.startswith("silent"):
+    if broken.how.startswith("silent"):
+        told = f'print(f"{loop.name} runs in {{places}}, the workers are {{workers}}, and no line of the log says why")'
+        quiet = f'if {_wrong(loop, "places")} and "Traceback" not in open("server.log").read():'
+        return Plan([_places(loop), quiet, f"    {told}"], watched=Watched(ticks=True))
+    unasked = (LoopKind.TIMER, LoopKind.NATIVE_THREAD, LoopKind.SOCKETIO_TASK)
+    if loop.kind.is_process or loop.kind in unasked:
         raise NoProgramError("there is no handle to ask in a worker; export exactly_one_listener instead")
     code = [
         "for pid, alive in map(json.loads, answers() - {None}):",
@@ -378,7 +444,7 @@ def _every_message_handled_once(scenario: Scenario, broken: Broken) -> Plan:
     code = [
         'pathlib.Path("handled").write_text("")',
         f"for number in {many}:",
-        f"    {_send(loop, 'number')}",
+        f"    {_send(scenario, loop)}",
         f"    time.sleep({gap:g})",
         "time.sleep(1)",
         'done = [line.split() for line in open("handled")]',
@@ -420,6 +486,8 @@ def _no_starved_greenlet(scenario: Scenario, broken: Broken) -> Plan:
 def _server_answers(scenario: Scenario, broken: Broken) -> Plan:
     code = [
         "answered = answers()",
+        "if None not in answered:  # one by one is another thing",
+        "    answered |= set(map(ask, range(12)))",
         "for _ in range(9):",
         "    if None not in answered and not set(workers) <= answered:",
         "        answered |= answers()",
@@ -441,7 +509,7 @@ def _arbiter_responsive(scenario: Scenario, broken: Broken) -> Plan:
 
 
 def _workers_boot(scenario: Scenario, broken: Broken) -> Plan:
-    workers = (_steps(scenario, Plan()) or [Step([], workers=scenario.server.workers)])[-1].workers
+    workers = (_steps(scenario) or [Step([], workers=scenario.server.workers)])[-1].workers
     code = [f'there {workers} || bug "$(ready | wc -l) of {workers} workers were ready after {BOOT} s"']
     if not scenario.faults:
         code.append(f"[ $(grep -c 'Booting worker' server.log) -le {workers} ] || bug 'a worker died and was replaced'")
@@ -484,7 +552,7 @@ def _handover_is_safe(scenario: Scenario, broken: Broken) -> Plan:
 
 def _no_leak_on_reload(scenario: Scenario, broken: Broken) -> Plan:
     if [fault.fault for fault in scenario.faults] != ["hup"] or scenario.faults[0].options.get("times", 1) < 2:
-        raise NoProgramError("it takes one fault, 'hup' with two or more times")
+        raise NoProgramError(f"it takes one fault, 'hup' with two or more times, not {_named(scenario)}")
     times = int(scenario.faults[0].options["times"])
     code = [
         'fds=$(($(ls "/proc/$master/fd" | wc -l) - fds)) threads=$(($(ls "/proc/$master/task" | wc -l) - threads))',
@@ -512,13 +580,57 @@ def _no_socket_shared_across_fork(scenario: Scenario, broken: Broken) -> Plan:
     return Plan(code)
 
 
+def _waits_for_ever(what: str) -> list[str]:
+    """Shell that finds a process whose only thread waits for a lock: nobody is there who could give it back."""
+    return [
+        "wait_for 9 told || exit 2",
+        'for pid in $(children "$master"); do',
+        '    before=$(at_lock "$pid")',
+        "    sleep 3",
+        f'    [ -z "$before" ] || [ "$before" != "$(at_lock "$pid")" ] || bug "process $pid {what}"',
+        "done",
+    ]
+
+
+def _uses(scenario: Scenario) -> str:
+    """A request to each worker."""
+    return "ask(0)" if scenario.server.workers == 1 else "answers()"
+
+
+def _no_answer(scenario: Scenario) -> str:
+    return "if ask(0) is None:" if scenario.server.workers == 1 else "if None in answers():"
+
+
+def _no_lock_held_at_fork(scenario: Scenario, broken: Broken) -> Plan:
+    if broken.how == "is refused":
+        told = 'print("a request was refused the lock that a thread of the master held at the fork")'
+        return Plan([_no_answer(scenario), f"    {told}"])
+    return Plan([_uses(scenario)], _waits_for_ever("waits for ever for a lock that a thread of its parent held"))
+
+
+def _no_half_imported_module(scenario: Scenario, broken: Broken) -> Plan:
+    if point_of(scenario) is not None:
+        told = 'print("a request that imports the module which was being imported at the fork gets no answer")'
+        return Plan([_no_answer(scenario), f"    {told}"])
+    return Plan([_uses(scenario)], _waits_for_ever("waits for ever for an import that a thread of its parent was in"))
+
+
+def _no_stale_original(scenario: Scenario, broken: Broken) -> Plan:
+    if not locks(scenario):
+        raise NoProgramError("nothing that requests use has a lock; export the hang that it leads to")
+    told = 'print("a request used, in a greenlet, a native lock from before the patch")'
+    code = ["answer = ask(0)", 'if pathlib.Path("native").exists():', f"    {told}"]
+    code += ["elif answer is None:", '    sys.exit("no answer")']
+    return Plan(code, watched=Watched(native=True))
+
+
 def _quiet_runtime(scenario: Scenario, broken: Broken) -> Plan:
     pattern = "Exception ignored|Exception in thread|Exception in callback| failed with |Parent changed"
     if broken.how:
         kind = broken.how.removesuffix(" in gevent").partition(": ")[0]
         pattern = re.sub(r"^\w+ (?=failed with )", "", kind)
     code = ["sleep 2", f'line=$(grep -m 1 -E "{pattern}" server.log) && bug "$line"', "true"]
-    return Plan(script=code)
+    return Plan(["answers()", "list(map(ask, range(6)))"], code)
 
 
 def _patch_is_what_was_asked(scenario: Scenario, broken: Broken) -> Plan:
@@ -542,20 +654,15 @@ _ONE_NAME = {
 
 def _foreign_child_ignored(scenario: Scenario, broken: Broken) -> Plan:
     if [fault.fault for fault in scenario.faults] != ["foreign_child_exit"]:
-        raise NoProgramError("it takes one fault, 'foreign_child_exit'")
+        raise NoProgramError(f"it takes one fault, 'foreign_child_exit', not {_named(scenario)}")
     if broken.how == "told":
         raise NoProgramError("the master only wrote a line: see server.log in the run's folder")
     code = int(scenario.faults[0].options.get("code", 0))
     check = [
-        "old=$(ready)",
-        f"echo {code} >gate",
-        "sleep 3",
         f'[ -e "/proc/$master/exe" ] || bug "the master ended after a child that is no worker exited with {code}"',
         f'[ "$(ready)" = "$old" ] || bug "the workers are others since a child that is no worker exited with {code}"',
     ]
-    # A child from before gunicorn, as an entry point's; it exits with what it reads.
-    entry = 'sh -c \'(read -r code <gate && exit "$code") & exec "$@"\' sh '
-    return Plan(script=check, entry=entry, ignored=("foreign_child_exit",))
+    return Plan(script=check, before=["old=$(ready)"], at_end=True)
 
 
 PLANS: dict[str, Callable[[Scenario, Broken], Plan]] = {
@@ -573,18 +680,11 @@ PLANS: dict[str, Callable[[Scenario, Broken], Plan]] = {
     "handover_is_safe": _handover_is_safe,
     "no_leak_on_reload": _no_leak_on_reload,
     "no_socket_shared_across_fork": _no_socket_shared_across_fork,
+    "no_lock_held_at_fork": _no_lock_held_at_fork,
+    "no_half_imported_module": _no_half_imported_module,
     "quiet_runtime": _quiet_runtime,
     "patch_is_what_was_asked": _patch_is_what_was_asked,
+    "no_stale_original": _no_stale_original,
     "foreign_child_ignored": _foreign_child_ignored,
 }
 """By claim, what makes its check."""
-
-REFUSED = {
-    "no_lock_held_at_fork": "which lock a process waits for cannot be seen from outside; export server_answers or "
-    "exactly_one_listener, or write it by hand as findings/log-record-lost-at-fork does",
-    "no_half_imported_module": "it takes a fork at one moment of an import, which only a park hits; "
-    "write it by hand as findings/half-imported-module does",
-    "no_stale_original": "what a greenlet uses cannot be seen from outside; export the hang that it leads to, "
-    "server_answers or no_starved_greenlet",
-}
-"""By claim, why there is no check of it, and what to do instead."""

@@ -1,19 +1,22 @@
-"""The deployment of a scenario as a user would have written it: background.py, app.py and gunicorn.conf.py."""
+"""The deployment of a scenario as a user would have written it: app, background work, configuration, what they use."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from forkproof.reproducer import around
 from forkproof.scenario import (
     BrokerAddress,
-    ForkHooks,
+    EarlyImport,
+    EarlyPlace,
+    EarlyThing,
     Guard,
-    LogStream,
     Loop,
     LoopBody,
     LoopKind,
     LoopStart,
+    ParkPoint,
     PatchSite,
     Policy,
     Scenario,
@@ -51,6 +54,8 @@ class Watched:
     """The loop of which answers tell what `is_alive()` says of it."""
     patched: Sequence[str] = ()
     """The log tells of each ready process whether these names are patched."""
+    native: bool = False
+    """A file `native` once a request uses, in a greenlet, a lock that is native although gevent has patched."""
 
 
 @dataclass
@@ -74,28 +79,18 @@ class Module:
 
 
 def _is_foreign(line: str) -> bool:
-    return line.split()[1].partition(".")[0] in ("gevent", "redis", "flask", "background")
+    root = line.split()[1].partition(".")[0]
+    return root in ("gevent", "redis", "flask", "flask_socketio", "background") or root.startswith("early_")
 
 
 def why_not(scenario: Scenario) -> str:
     """What of a scenario a program of a few lines cannot have, and what to do instead; empty where there is nothing."""
-    around = scenario.surroundings
+    parks = around.park_problem(scenario)
+    on_socket = scenario.surroundings.broker is BrokerAddress.UNIX_SOCKET
     found: list[tuple[object, str, str]] = [
-        (scenario.parks, "parks: a unit that stands at one point while the master forks is held there by forkproof",
-         "run it without parks, or write it by hand as findings/half-imported-module does"),
-        (around.log is not LogStream.FAST, f"surroundings.log: a {around.log.value} log stream", "run it with 'fast'"),
-        (around.early_imports, "surroundings.early_imports: what requests and loops use of it", "run it without them"),
-        (around.fork_hooks is not ForkHooks.NONE, "surroundings.fork_hooks: hooks of os.fork", "run it with 'none'"),
-        (around.foreign_children, "surroundings.foreign_children: children from before gunicorn", "run it with 0"),
-        (around.broker is BrokerAddress.UNIX_SOCKET, "surroundings.broker: Redis on a socket file", "run it with 'ip'"),
-        (around.hiredis, "surroundings.hiredis", "run it with false"),
-    ]  # fmt: skip
-    for index, loop in enumerate(scenario.loops):
-        found += [
-            (loop.guard is Guard.LEASE, f"loops.{index}.guard: a lease that is renewed", "run it with 'lock'"),
-            (loop.kind is LoopKind.SOCKETIO_TASK, f"loops.{index}.kind: a task of Flask-SocketIO",
-             "run it with 'thread' or 'greenlet', which is what such a task is"),
-        ]  # fmt: skip
+        (parks, parks, "run it without, or write it by hand"),
+        (on_socket, "surroundings.broker: Redis on a socket file", "run it with 'ip'"),
+    ]
     for met, what, instead in found:
         if met:
             return f"{what} is more than a few lines can have; {instead}, and export that if it still breaks"
@@ -112,11 +107,39 @@ def packages(scenario: Scenario) -> list[str]:
         found.append("gevent-websocket")
     if scenario.server.worker_class is WorkerClass.TORNADO:
         found.append("tornado")
-    if any(loop.needs_redis for loop in scenario.loops):
-        found.append("redis")
-    if any(patch.site is PatchSite.APP_AFTER_IMPORTS for patch in scenario.patches):
+    surroundings = scenario.surroundings
+    if any(loop.needs_redis for loop in scenario.loops) or any(
+        one.what.needs_redis for one in surroundings.early_imports
+    ):
+        found += ["redis", "hiredis"] if surroundings.hiredis else ["redis"]
+    has_tasks = any(loop.kind is LoopKind.SOCKETIO_TASK for loop in scenario.loops)
+    if has_tasks or any(patch.site is PatchSite.APP_AFTER_IMPORTS for patch in scenario.patches):
         found.append("flask")
+    if has_tasks:
+        found.append("flask-socketio")
     return found
+
+
+def files(scenario: Scenario, watched: Watched) -> dict[str, str]:
+    """The modules of the deployment, by the names of their files."""
+    found = {"app.py": app(scenario, watched), "background.py": background(scenario, watched)}
+    for where in EarlyPlace:
+        if made := around.early(scenario, where):
+            module = _module(scenario)
+            module.imports |= {line for one in made for line in one.imports}
+            for line in (line for one in made for line in one.made):
+                module.lines.append(line.replace("{redis}", _redis(module)) if "{redis}" in line else line)
+            found[f"{around.module_of(where)}.py"] = module.text()
+    point = around.point_of(scenario)
+    if point is not None and point.module:
+        found["slow.py"] = point.module
+    found["gunicorn.conf.py"] = conf(scenario, watched)
+    return found
+
+
+def _module(scenario: Scenario) -> Module:
+    by_name = scenario.surroundings.broker is BrokerAddress.HOST_NAME
+    return Module(redis_host="localhost" if by_name else "127.0.0.1")
 
 
 # --- background.py
@@ -124,8 +147,7 @@ def packages(scenario: Scenario) -> list[str]:
 
 def background(scenario: Scenario, watched: Watched) -> str:
     """The loops, and the functions that start them."""
-    by_name = scenario.surroundings.broker is BrokerAddress.HOST_NAME
-    module = Module(redis_host="localhost" if by_name else "127.0.0.1")
+    module = _module(scenario)
     if watched.ticks:
         module.imports |= {"import os", "import pathlib"}
         path = 'pathlib.Path(f"ticks/{loop}.{birth}.{os.getpid()}")'
@@ -136,12 +158,23 @@ def background(scenario: Scenario, watched: Watched) -> str:
         module.define("def handled(loop, message):", write)
     if watched.handles:
         module.lines += ["", "handles = {}"]
+    point = around.point_of(scenario)
+    if point is not None:
+        module.imports |= {"import os", "import time", *point.imports}
+        module.lines += [*around.STAY, *point.lines]
+        module.define("def errand():", point.errand)
     for loop in scenario.loops:
-        _add_loop(module, loop, watched, native=_native_sleep(scenario))
+        _add_loop(module, scenario, loop, watched)
     for start in dict.fromkeys(loop.start for loop in scenario.loops):
-        body = [line for loop in scenario.loops if loop.start is start for line in _start(module, loop, watched)]
+        body = [around.REGISTER] if _holds(scenario, start) else []
+        body += [line for loop in scenario.loops if loop.start is start for line in _start(module, loop, watched)]
         module.define(f"def {starter(scenario, start)}():", body)
     return module.text()
+
+
+def _holds(scenario: Scenario, start: LoopStart) -> bool:
+    """Whether a loop that starts there is held while the master forks."""
+    return any(loop.start is start and around.point_of(scenario, loop) is not None for loop in scenario.loops)
 
 
 def starter(scenario: Scenario, start: LoopStart) -> str:
@@ -159,8 +192,9 @@ def _redis(module: Module) -> str:
     return f'redis.Redis("{module.redis_host}", int(os.environ["REDIS_PORT"]))'
 
 
-def _add_loop(module: Module, loop: Loop, watched: Watched, native: str) -> None:
+def _add_loop(module: Module, scenario: Scenario, loop: Loop, watched: Watched) -> None:
     """Define the loop's function and what it shares."""
+    native = _native_sleep(scenario)
     told = [f'tick("{loop.name}", birth)'] if watched.ticks else []
     turn = [*told]
     before: list[str] = []
@@ -207,17 +241,36 @@ def _add_loop(module: Module, loop: Loop, watched: Watched, native: str) -> None
             turn.append("sum(range(20000))")
         case LoopBody.SLEEP:
             pass
-    if loop.guard is Guard.LOCK:
-        module.imports.add("import time")
-        before = [
-            f'lock = {_redis(module)}.lock("{name}:guard")',
-            "while not lock.acquire(blocking=False):",
-            "    time.sleep(0.05)",
-            *before,
-        ]
+    if loop.guard is not Guard.NONE:
+        module.imports |= {"import os", "import time"}
+        # A key of each run: a lock is kept by who has died with it.
+        key = f'"{name}:guard:" + os.environ["RUN"]'
+        if loop.guard is Guard.LOCK:
+            taken = [f"lock = {_redis(module)}.lock({key})", "while not lock.acquire(blocking=False):"]
+            before = [*taken, "    time.sleep(0.05)", *before]
+        else:
+            lines = [
+                f"key = {key}",
+                "while not (client.set(key, token, nx=True, px=1000) or client.get(key) == token):",
+                "    time.sleep(0.05)",
+                "client.pexpire(key, 1000)",
+            ]
+            module.define(f"def hold_{name}(client, token):", lines)
+            lease = [f"guard, token = {_redis(module)}, os.urandom(8).hex().encode()", f"hold_{name}(guard, token)"]
+            before = [*lease, *before]
+            turn = [*turn, f"hold_{name}(guard, token)"]
+    modules, uses = around.used_in_turns(scenario, loop)
+    if uses:
+        before = [*(f"import {module}" for module in modules), *before]
+        module.imports |= {"import time"} if any("time." in line for line in uses) else set()
+        turn = [*turn, *uses]
+    if around.point_of(scenario, loop) is not None:
+        turn = [*turn, 'if fork["near"]:', "    errand()"]
     if loop.kind is LoopKind.RUN_IN_THREAD:
         heard = [f'handled("{name}", message["data"])'] if watched.handled else []
-        module.define(f"def {name}({_birth_argument(watched, 'birth, ')}message):", [*told, *heard] or ["pass"])
+        imported = [f"import {module}" for module in modules]
+        done = [*imported, *told, *heard, *uses] or ["pass"]
+        module.define(f"def {name}({_birth_argument(watched, 'birth, ')}message):", done)
         return
     if loop.kind is LoopKind.TIMER:
         again = [f"set_{name}({_birth_argument(watched)})"]
@@ -302,6 +355,9 @@ def _start(module: Module, loop: Loop, watched: Watched) -> list[str]:
             module.imports.add("import gevent")
             lines.append(f"{kept}gevent.spawn({call})")
             alive = f"lambda: not {unit}.dead"
+        case LoopKind.SOCKETIO_TASK:
+            more = f", {arguments}" if arguments else ""
+            lines += ["import app", f"app.socketio.start_background_task({loop.name}{more})"]
         case LoopKind.GEVENT_THREADPOOL:
             module.imports.add("import gevent")
             lines.append(f"{kept}gevent.get_hub().threadpool.spawn({call})")
@@ -326,6 +382,10 @@ def app(scenario: Scenario, watched: Watched) -> str:
     """The application: its patches, its loops, and requests that use what the loops share."""
     module = Module({"import os"})
     used = _uses(scenario)
+    early = [line for where in EarlyPlace for line in around.used(scenario, where, "request")]
+    module.imports |= {f"import {name}" for name in around.early_modules(scenario)}
+    module.imports |= {"import time"} if any("time." in line for line in early) else set()
+    module.imports |= _imports_redis(scenario, EarlyPlace.APP)
     first = _patches(scenario, PatchSite.APP_FIRST_LINE)
     late = _patches(scenario, PatchSite.APP_AFTER_IMPORTS)
     if late:
@@ -340,6 +400,10 @@ def app(scenario: Scenario, watched: Watched) -> str:
             late += [f"patching = threading.Thread(target=monkey.patch_all{keywords})"]
             late += ["patching.start()", "patching.join()"]
     module.lines += list(dict.fromkeys(late)) if not in_thread else _once(late)
+    if any(loop.kind is LoopKind.SOCKETIO_TASK for loop in scenario.loops):
+        module.imports |= {"import flask", "import flask_socketio"}
+        url = '"redis://127.0.0.1:" + os.environ["REDIS_PORT"]'
+        module.lines += ["", f'socketio = flask_socketio.SocketIO(flask.Flask("app"), message_queue={url})']
     starts = {loop.start for loop in scenario.loops}
     at_import, at_request = LoopStart.APP_IMPORT in starts, LoopStart.FIRST_REQUEST in starts
     body: list[str] = []
@@ -347,13 +411,21 @@ def app(scenario: Scenario, watched: Watched) -> str:
         module.lines += ["", "started = []"]
         body += ["if not started:", "    started.append(True)"]
         body += ["    import background", f"    background.{starter(scenario, LoopStart.FIRST_REQUEST)}()"]
-    if used or watched.handles:
-        body += ["import background", *used] if not at_import else used
+    uses_background = watched.handles or (watched.native and any(loop.body.is_shared for loop in scenario.loops))
+    body += ["import background"] if (used or uses_background) and not at_import else []
+    if watched.native:
+        module.imports |= {"import gevent", "import pathlib"}
+        body += [
+            f"kinds = {{type(lock).__module__ for lock in ({', '.join(around.locks(scenario))},)}}",
+            'if gevent.getcurrent().parent is not None and kinds & {"_thread", "_queue"}:',
+            '    pathlib.Path("native").touch()',
+        ]
+    body += [*used, *early]
     body.append('start_response("200 OK", [])')
     if watched.handles:
         module.imports.add("import json")
-        body.append("alive = {birth: is_alive() for birth, is_alive in background.handles.items()}")
-        body.append("return [json.dumps([os.getpid(), {birth: bool(now) for birth, now in alive.items()}]).encode()]")
+        body.append("alive = {birth: bool(is_alive()) for birth, is_alive in background.handles.items()}")
+        body.append("return [json.dumps([os.getpid(), alive]).encode()]")
     else:
         body.append('return [b"%d" % os.getpid()]')
     module.define("def app(environ, start_response):", body)
@@ -362,8 +434,15 @@ def app(scenario: Scenario, watched: Watched) -> str:
     return module.text(first)
 
 
+def _imports_redis(scenario: Scenario, where: EarlyPlace) -> set[str]:
+    """`import redis` where that is all that is wanted of it there."""
+    early = scenario.surroundings.early_imports
+    return {"import redis"} if EarlyImport(what=EarlyThing.IMPORT_REDIS, where=where) in early else set()
+
+
 def _uses(scenario: Scenario) -> list[str]:
-    lines = []
+    """What a request does with what loops share, and with what one is held in the middle of."""
+    lines = ["background.errand()"] if around.point_of(scenario) is not None else []
     for loop in scenario.loops:
         if loop.body is LoopBody.LOCK:
             lines += [f"with background.{loop.name}_lock:", "    pass"]
@@ -396,6 +475,9 @@ def conf(scenario: Scenario, watched: Watched) -> str:
     late = _patches(scenario, PatchSite.CONFIG_AFTER_IMPORTS)
     if late:
         module.imports |= {f"import {name}" for name in ("logging", "queue", "socket", "ssl", "threading")}
+    if around.early(scenario, EarlyPlace.CONFIG):
+        module.imports.add(f"import {around.module_of(EarlyPlace.CONFIG)}")
+    module.imports |= _imports_redis(scenario, EarlyPlace.CONFIG)
     websocket = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
     worker_class = websocket if server.worker_class is WorkerClass.GEVENTWEBSOCKET else server.worker_class.value
     settings: dict[str, object] = {
@@ -413,7 +495,12 @@ def conf(scenario: Scenario, watched: Watched) -> str:
     }
     module.lines += [*late, *([""] if late else [])]
     module.lines += [f"{name} = {_literal(value)}" for name, value in settings.items() if value is not None]
-    hooks: dict[LoopStart, list[str]] = {LoopStart.POST_WORKER_INIT: ['worker.log.info("ready: %s", worker.pid)']}
+    imports, stream, put = around.stream(scenario.surroundings.log, _native_sleep(scenario))
+    module.imports |= set(imports)
+    module.lines += ["", *stream] if stream else []
+    hooks: dict[LoopStart, list[str]] = {}
+    if put:
+        hooks[LoopStart.ON_STARTING] = [put]
     patches = [_call(patch.flags) for patch in scenario.patches if patch.site is PatchSite.POST_FORK]
     if patches:
         hooks[LoopStart.POST_FORK] = ["from gevent import monkey", *patches]
@@ -424,6 +511,11 @@ def conf(scenario: Scenario, watched: Watched) -> str:
         start = ["import background", f"background.{starter(scenario, loop_start)}()"]
         if loop_start in HOOKS:
             hooks.setdefault(loop_start, []).extend(start)
+    # At last: what is imported for a loop may take a while.
+    hooks.setdefault(LoopStart.POST_WORKER_INIT, []).append('worker.log.info("ready: %s", worker.pid)')
+    if any(park.at is ParkPoint.RECV for park in scenario.parks):
+        module.imports.add("import time")
+        hooks.setdefault(LoopStart.PRE_FORK, []).append("time.sleep(1)  # meanwhile the listener is in recv()")
     for hook, arguments in HOOKS.items():
         if hook in hooks:
             module.define(f"def {hook.value}({arguments}):", hooks[hook])

@@ -6,12 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from forkproof import broker, containment
+from forkproof import containment
 from forkproof.errors import CouldNotDecide
 from forkproof.launch import ENVIRONMENT
 from forkproof.reproducer import Reproducer, write
@@ -59,21 +60,19 @@ def rate(made: Reproducer, target: Target, tries: int) -> Rate:
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forkproof-")))
         environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
-        environment |= {"PYTHON": target.executable, "TRIES": "1", "HOME": str(root)}
-        if made.needs_redis:
-            (root / "broker").mkdir()
-            redis = stack.enter_context(broker.start(broker.parse("embedded"), root / "broker"))
-            environment["REDIS_PORT"] = str(redis.port)
+        # The Redis of the try is ours: a target need not have one.
+        environment |= {"PYTHON": target.executable, "REDIS_PYTHON": sys.executable, "TRIES": "1", "HOME": str(root)}
         write(made, root / "try")
         for _ in range(tries):
-            code, said = _run(root / "try", environment)
+            code, said = run(root / "try", environment)
             if code not in (BUG, NONE):
                 raise CouldNotDecide(f"{made.broken}: the program could not tell: it exited with {code}:\n{said}")
             shown += code == BUG
     return Rate(shown, tries)
 
 
-def _run(folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+def run(folder: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """Run the script of a folder; its exit code, and what it said. Nothing of it is left afterwards."""
     try:
         done = subprocess.run(
             [*containment.namespace_prefix(), "./reproduce.sh"],

@@ -1,0 +1,313 @@
+"""Whether each failure that is in this repository can be exported, and what each exported folder comes to on its own.
+
+    python benchmarks/exported.py [-j 2] [--runs 3] [--tries 3] [--rows FILE] [--only GLOB]... [--every-claim]
+
+For each deployment of the findings, of the examples and of the planted bugs: run it until something breaks, export that
+as `forkproof export` does, run the folder as a stranger would, with a new environment from its own requirements, and
+once more with a cure: the planted bug's control, or the cheapest change with which forkproof finds that it holds.
+The folder must exit 1, and 0 when cured. Writes `docs/exported.md` and `docs/exported.json` when all were done;
+`--rows` keeps what was done, and goes on from there. Exits 1 where something did not show or not pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fnmatch
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from exportable import DEPLOYMENTS, Deployment  # noqa: E402
+
+from forkproof.cause import changes  # noqa: E402
+from forkproof.errors import CouldNotDecide, ForkproofError, UsageError  # noqa: E402
+from forkproof.expectation import Expectation, expect  # noqa: E402
+from forkproof.judge import Judgement, RunReport, assess  # noqa: E402
+from forkproof.launch import remove_folder  # noqa: E402
+from forkproof.ledger import Ledger, Row  # noqa: E402
+from forkproof.reproducer import NoProgramError, Reproducer, options, reproducer, trial, write  # noqa: E402
+from forkproof.scenario import Scenario  # noqa: E402
+from forkproof.session import Session, open_session  # noqa: E402
+from forkproof.target import describe  # noqa: E402
+from forkproof.verdict import Verdict  # noqa: E402
+
+PAGE = ROOT / "docs" / "exported.md"
+
+CURES = 4
+"""Changes that are run at most to find a cure."""
+
+BUG, SOUND = 1, 0
+
+
+class Environments:
+    """One environment for each requirements.txt, made with nothing of ours in it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._made: dict[str, Path] = {}
+
+    def python(self, requirements: str) -> Path:
+        """The Python that has these installed."""
+        with self._lock:
+            if requirements not in self._made:
+                folder = self._root / f"e{len(self._made)}"
+                (folder / "made").mkdir(parents=True)
+                listed = folder / "requirements.txt"
+                listed.write_text(requirements, encoding="utf-8")
+                subprocess.run([sys.executable, "-m", "venv", str(folder / "made")], check=True)
+                python = folder / "made" / "bin" / "python"
+                subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", str(listed)], check=True)
+                self._made[requirements] = python
+            return self._made[requirements]
+
+
+class Bench:
+    """Everything that the deployments share."""
+
+    def __init__(self, session: Session, root: Path, kept: Path, runs: int, tries: int) -> None:
+        self.session = session
+        self.root = root
+        self.kept = kept
+        self.runs = runs
+        self.tries = tries
+        self.environments = Environments(root)
+
+    def rows(self, name: str, deployment: Deployment, *, every_claim: bool) -> Iterator[Row]:
+        """What came of a deployment: a row for each broken claim and loop, of which the first, or each, is exported."""
+        report = self._broken(name, deployment)
+        if report is None:
+            yield {"key": f"{name}#", "deployment": name, "came": "nothing broke", "runs": self.runs}
+            return
+        broken = sorted(report.broken, key=lambda one: (one.finding.claim not in deployment.about, not one.surprise))
+        done = False
+        for judgement in broken:
+            finding = judgement.finding
+            row: Row = {
+                "key": f"{name}#{finding.claim}#{finding.loop or ''}", "deployment": name,
+                "claim": finding.claim, "loop": finding.loop, "how": finding.how,
+            }  # fmt: skip
+            try:
+                choices = options(report, finding.claim, finding.loop)
+            except UsageError as error:
+                yield row | {"came": "refused", "why": str(error).partition("\n")[2].partition(": ")[2]}
+                continue
+            if done and not every_claim:
+                first = choices[0]
+                yield row | {"came": "text", "lines": first.lines_of_python, "left_out": list(first.left_out)}
+                continue
+            found = self._exported(choices, judgement, deployment)
+            done |= found["came"] == "exported"
+            yield row | found
+
+    def _broken(self, name: str, deployment: Deployment) -> RunReport | None:
+        """A run in which what it is about broke, or else anything; None where nothing does."""
+        kept = self.kept / name.replace("/", "-")
+        if kept.is_dir():
+            return assess(kept)
+        other = None
+        for _ in range(self.runs):
+            try:
+                report = self.session.run(deployment.scenario)
+            except CouldNotDecide:
+                continue
+            claims = {judgement.finding.claim for judgement in report.broken}
+            if claims and (not deployment.about or claims & set(deployment.about)):
+                other = report
+                break
+            other = other or (report if claims else None)
+        if other is None:
+            return None
+        shutil.move(other.folder, kept)
+        return assess(kept)
+
+    def _exported(self, choices: Sequence[Reproducer], judgement: Judgement, deployment: Deployment) -> Row:
+        shown, made = 0, choices[0]
+        for made in choices[: trial.MOST]:
+            codes = [self._alone(made) for _ in range(self.tries)]
+            if not {BUG, SOUND}.issuperset(codes):
+                return {"came": "wrong", "lines": made.lines_of_python, "left_out": list(made.left_out), "codes": codes}
+            shown = codes.count(BUG)
+            if shown:
+                break
+        else:
+            return {"came": "did not show", "tried": [str(one.broken) for one in choices[: trial.MOST]]}
+        found: Row = {
+            "came": "exported", "lines": made.lines_of_python, "left_out": list(made.left_out),
+            "rate": [shown, self.tries],
+            "alone": BUG if shown == self.tries else self._alone(made.with_rate(shown, self.tries)),
+        }  # fmt: skip
+        found |= self._cured(made, judgement, deployment)
+        good = found["alone"] == BUG and found.get("cured") == SOUND
+        return found | ({} if good else {"came": "wrong" if "cured" in found or found["alone"] != BUG else "no cure"})
+
+    def _alone(self, made: Reproducer) -> int:
+        """The exit code of its script, run as whoever gets the folder would."""
+        with tempfile.TemporaryDirectory(dir=self.root) as folder:
+            python = self.environments.python(made.files["requirements.txt"])
+            write(made, Path(folder) / "it")
+            environment = {"PATH": os.environ["PATH"], "HOME": folder, "PYTHON": str(python)}
+            code, said = trial.run(Path(folder) / "it", environment)
+            if code not in (BUG, SOUND):
+                print(f"{made.broken}: exits {code}: {said}", file=sys.stderr, flush=True)
+            return code
+
+    def _cured(self, made: Reproducer, judgement: Judgement, deployment: Deployment) -> Row:
+        """What the program of a scenario in which it holds comes to, and what that does differently.
+
+        Sound is the control, what the documentation promises to hold, or what forkproof finds to hold.
+        """
+        versions = self.session.target.to_dict()
+        if deployment.control is not None and made.broken.claim in deployment.about:
+            sound = reproducer(deployment.control, made.broken, versions)
+            return {"cure": "the control", "cured": self._alone(sound)}
+        surprise = judgement.expectation is Expectation.MUST_HOLD
+        tried = 0
+        for words, other in self._candidates(made):
+            promised = expect(other, made.broken.claim, made.broken.loop, versions, made.broken.how)[0]
+            if promised is not Expectation.MUST_HOLD:
+                continue
+            try:
+                sound = reproducer(other, made.broken, versions)
+            except NoProgramError:
+                continue
+            tried += 1
+            if tried > CURES:
+                break
+            code = self._alone(sound)
+            if (code == SOUND and not surprise) or self._holds(other, made):
+                return {"cure": words, "cured": code}
+        return {}
+
+    def _holds(self, what: Scenario, made: Reproducer) -> bool:
+        try:
+            report = self.session.run(what)
+        except CouldNotDecide:
+            return False
+        told = report.judgement(made.broken.claim, made.broken.loop)
+        remove_folder(report.folder)
+        return told is not None and told.finding.verdict is Verdict.HELD
+
+    def _candidates(self, made: Reproducer) -> Iterator[tuple[str, Scenario]]:
+        """What differs in one thing, the cheapest changes first."""
+        kept = {loop.name for loop in made.scenario.loops}
+        for change, other in changes(made.scenario, keep=kept):
+            if len(other.faults) == len(made.scenario.faults):
+                with contextlib.suppress(ForkproofError):
+                    self.session.target.require(other)
+                    yield change.words, other
+
+
+def page(rows: Sequence[Row], versions: dict[str, str | None], command: str) -> str:
+    """The whole page."""
+    counts = Counter(row["came"] for row in rows)
+    lines = [
+        "# What is exported, run on its own",
+        "",
+        f"Made by `{command}` on {describe(versions)}.",
+        "",
+        "Each deployment of the findings, the examples and the planted bugs was run until something broke, and that",
+        "was exported. The folder was run in a new environment, made from its own requirements: it must exit 1. Then",
+        "with a cure, the planted bug's control or one change with which forkproof finds that the claim holds: it must",
+        "exit 0. *showed* is in how many tries it showed. Other claims that broke in the same run have a",
+        "row that says what a folder of them would be, or why there is none.",
+        "",
+        "; ".join(f"{what}: {count}" for what, count in counts.most_common()),
+        "",
+        "| deployment | claim | lines | left out | showed | alone | cure | cured |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        claim = f"`{row['claim']}`" + (f" ({row['loop']})" if row["loop"] else "") if "claim" in row else row["came"]
+        if row["came"] in ("text", "refused"):
+            told = "not run" if row["came"] == "text" else f"refused: {row['why']}"
+            cells = [str(row.get("lines", "")), ", ".join(row.get("left_out", ())), told, "", "", ""]
+        elif "alone" in row:
+            shown, tried = row["rate"]
+            cells = [str(row["lines"]), ", ".join(row["left_out"]), f"{shown} of {tried}", f"exits {row['alone']}"]
+            cells += [row.get("cure", "none was found"), f"exits {row['cured']}" if "cured" in row else ""]
+        else:
+            cells = ["", "", row["came"] if "claim" in row else f"in {row['runs']} runs", "", "", ""]
+        lines.append(f"| {row['deployment']} | {claim} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Run, write, judge."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("-j", type=int, default=2, help="deployments at once")
+    parser.add_argument("--runs", type=int, default=3, help="how often one is run until something breaks")
+    parser.add_argument("--tries", type=int, default=3, help="how often each folder is tried")
+    parser.add_argument("--target", help="the Python to test")
+    parser.add_argument("--rows", type=Path, help="what was done, and is not done again")
+    parser.add_argument("--kept", type=Path, metavar="DIR", help="broken runs, which are not run again")
+    parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="these deployments alone")
+    parser.add_argument("--every-claim", action="store_true", help="export each claim that broke, not the first alone")
+    arguments = parser.parse_args()
+    chosen = {
+        name: what
+        for name, what in DEPLOYMENTS.items()
+        if not arguments.only or any(fnmatch.fnmatch(name, pattern) for pattern in arguments.only)
+    }
+    try:
+        with tempfile.TemporaryDirectory(prefix="fp-") as folder:
+            ledger = Ledger(arguments.rows or Path(folder) / "rows.jsonl")
+            lock = threading.Lock()
+            with (
+                open_session(target_name=arguments.target, out=Path(folder) / "r") as session,
+                ThreadPoolExecutor(arguments.j) as pool,
+            ):
+                kept = arguments.kept or Path(folder) / "kept"
+                kept.mkdir(exist_ok=True)
+                bench = Bench(session, Path(folder), kept, arguments.runs, arguments.tries)
+
+                def work(name: str) -> None:
+                    if any(row["deployment"] == name for row in ledger):
+                        return
+                    begun = time.monotonic()
+                    found = list(bench.rows(name, chosen[name], every_claim=arguments.every_claim))
+                    with lock:
+                        for row in found:
+                            ledger.add(row)
+                            told = {key: value for key, value in row.items() if key not in ("key", "deployment")}
+                            print(f"{name} ({time.monotonic() - begun:.0f} s): {json.dumps(told)}", flush=True)
+
+                for done in [pool.submit(work, name) for name in chosen]:
+                    done.result()
+                versions = session.target.to_dict()
+            order = {name: number for number, name in enumerate(DEPLOYMENTS)}
+            rows = sorted(
+                (row for row in ledger if row["deployment"] in chosen), key=lambda row: order[row["deployment"]]
+            )
+    except ForkproofError as error:
+        print(f"exported: {error}", file=sys.stderr)
+        return error.exit_code
+    print(dict(Counter(row["came"] for row in rows)))
+    if not arguments.only:
+        command = "python benchmarks/exported.py" + (" --every-claim" if arguments.every_claim else "")
+        PAGE.write_text(page(rows, versions, command), encoding="utf-8")
+        data: dict[str, Any] = {"schema": 1, "target": versions, "rows": [_without_key(row) for row in rows]}
+        PAGE.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    return int(any(row["came"] in ("did not show", "wrong") for row in rows))
+
+
+def _without_key(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name != "key"}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
