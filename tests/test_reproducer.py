@@ -123,7 +123,7 @@ def assert_names_are_there(made: Reproducer) -> None:
 
 
 @pytest.mark.parametrize("rest", AROUND, ids=str)
-@pytest.mark.parametrize("claim", ["server_answers", "no_stale_original"])
+@pytest.mark.parametrize("claim", ["server_answers", "no_stale_original", "quiet_runtime"])
 def test_what_is_around_is_there(rest: dict[str, object], claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("forkproof.reproducer.LONGEST", 100)
     scenario = from_dict({"loops": [{"name": "a"}], "patches": [{"site": "post_fork"}], **rest})

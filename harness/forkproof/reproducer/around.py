@@ -178,8 +178,7 @@ def before_fork():
     while fork["awaited"] and time.monotonic() < end:
         time.sleep(0.001)
 
-def after_fork():
-    fork.update(near=False, awaited=True)
+after_fork = lambda: fork.update(near=False, awaited=True)
 """.splitlines()
 
 REGISTER = "os.register_at_fork(before=before_fork, after_in_parent=after_fork, after_in_child=after_fork)"
@@ -232,10 +231,7 @@ POINTS = {
         ["import io", "import logging"],
         [
             "",
-            "class File(io.RawIOBase):",
-            "    def writable(self):",
-            "        return True",
-            "",
+            "class File(io.FileIO):",
             "    def write(self, data):",
             "        stay()",
             "        return len(data)",
@@ -244,7 +240,7 @@ POINTS = {
             "    def handleError(self, record):",
             "        raise",
             *_LOG,
-            "log.addHandler(Handler(io.TextIOWrapper(io.BufferedWriter(File()))))",
+            'log.addHandler(Handler(io.TextIOWrapper(io.BufferedWriter(File("/dev/null", "w")))))',
         ],
         ['log.warning("a record")'],
     ),

@@ -93,7 +93,7 @@ def program(scenario: Scenario, broken: Broken) -> Program:
     requests = any(loop.start is LoopStart.FIRST_REQUEST or loop.body.is_shared for loop in scenario.loops)
     requests |= bool(around.early_imports or around.fork_hooks is ForkHooks.LOCK or point_of(scenario))
     python = list(plan.python)
-    if requests and not re.search("answers|ask", "\n".join(python)):
+    if requests and not re.search("answers|ask|serve", "\n".join([*python, *plan.script])):
         python = [_uses(scenario), *python]
     return Program(_check(scenario, python), _script(scenario, plan, course, bool(python)), plan.watched)
 
@@ -102,7 +102,7 @@ def _check(scenario: Scenario, code: Sequence[str]) -> str:
     if not code:
         return ""
     text = "\n".join(code)
-    asks = [*(_ASK if "ask(" in text or "answers()" in text else []), *(_ANSWERS if "answers()" in text else [])]
+    asks = [*(_ASK if re.search(r"\bask\b|answers", text) else []), *(_ANSWERS if "answers()" in text else [])]
     found = [*asks, *(_look(scenario) if "ticking" in text else []), *code]
     text = "\n".join(found)
     at_once = ", retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0)" if _disturbs_redis(scenario) else ""
@@ -279,6 +279,13 @@ _LOOK = """look() {
 _SOME = {
     "others": ['others() { [ "$(ready)" != "$old" ]; }'],
     "children": ["""children() { cat "/proc/$1/task/"*/children | tr ' ' '\\n' | grep .; }"""],
+    "serve": [
+        "serve() { # HOW MANY requests, one by one, until one gets no answer",
+        """    "$PYTHON" -c 'import os, sys, urllib.request""",
+        """for _ in range(int(sys.argv[1])):""",
+        """    urllib.request.urlopen(os.environ["URL"], timeout=5).read()' "$1" 2>/dev/null""",
+        "}",
+    ],
     "told": [
         """told() { grep -q '[a-z]' "/proc/$master/wchan"; } # whether the kernel says what a process waits for"""
     ],
@@ -320,9 +327,9 @@ def _step(fault: Fault, n: int, limit: int) -> Step | None:
     one = f"old=$(ready | sed -n {(fault.slot or 0) + 1}p)"
     match fault.fault:
         case "max_requests":
-            ask = f'[u.urlopen(os.environ["URL"], timeout=3).read() for _ in range({n * limit})]'
-            do = ["old=$(ready)", f"\"$PYTHON\" -c 'import os, urllib.request as u; {ask}' 2>/dev/null"]
-            return Step([*do, f"wait_for {BOOT} others"], [f"wait_for {BOOT} there {n}"], n)
+            return Step(
+                ["old=$(ready)", f"serve {n * limit}", f"wait_for {BOOT} others"], [f"wait_for {BOOT} there {n}"], n
+            )
         case "kill_child":
             of = '"$master"' if fault.slot is None else f'"$(ready | sed -n {fault.slot + 1}p)"'
             return Step([f'kill -9 $(children {of} | grep -vxF "$(ready)" | head -n 1)'], ["sleep 1"], n)
@@ -630,7 +637,7 @@ def _quiet_runtime(scenario: Scenario, broken: Broken) -> Plan:
         kind = broken.how.removesuffix(" in gevent").partition(": ")[0]
         pattern = re.sub(r"^\w+ (?=failed with )", "", kind)
     code = ["sleep 2", f'line=$(grep -m 1 -E "{pattern}" server.log) && bug "$line"', "true"]
-    return Plan(["answers()", "list(map(ask, range(6)))"], code)
+    return Plan(script=["serve 12", *code])
 
 
 def _patch_is_what_was_asked(scenario: Scenario, broken: Broken) -> Plan:
