@@ -114,9 +114,28 @@ class Bench:
             done |= found["came"] == "exported"
             yield row | found
 
+    def not_run(self, name: str) -> Iterator[Row]:
+        """What there would be to export, where a run was kept; nothing is run."""
+        kept = self._kept(name)
+        if not kept.is_dir():
+            yield {"deployment": name, "came": "not run"}
+            return
+        report = assess(kept)
+        for judgement in report.broken:
+            finding = judgement.finding
+            row: Row = {"deployment": name, "claim": finding.claim, "loop": finding.loop, "how": finding.how}
+            try:
+                first = options(report, finding.claim, finding.loop)[0]
+                yield row | {"came": "text", "lines": first.lines_of_python, "left_out": list(first.left_out)}
+            except UsageError as error:
+                yield row | {"came": "refused", "why": str(error).partition("\n")[2].partition(": ")[2]}
+
+    def _kept(self, name: str) -> Path:
+        return self.kept / name.replace("/", "-")
+
     def _broken(self, name: str, deployment: Deployment) -> RunReport | None:
         """A run in which what it is about broke, or else anything; None where nothing does."""
-        kept = self.kept / name.replace("/", "-")
+        kept = self._kept(name)
         if kept.is_dir():
             return assess(kept)
         other = None
@@ -241,7 +260,12 @@ def page(rows: Sequence[Row], versions: dict[str, str | None], command: str) -> 
             cells = [str(row["lines"]), ", ".join(row["left_out"]), f"{shown} of {tried}", f"exits {row['alone']}"]
             cells += [row.get("cure", "none was found"), f"exits {row['cured']}" if "cured" in row else ""]
         else:
-            cells = ["", "", row["came"] if "claim" in row else f"in {row['runs']} runs", "", "", ""]
+            cells = [
+                "",
+                "",
+                row["came"] if "claim" in row else f"in {row['runs']} runs" if "runs" in row else "",
+                *3 * [""],
+            ]
         lines.append(f"| {row['deployment']} | {claim} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -255,6 +279,7 @@ def main() -> int:
     parser.add_argument("--target", help="the Python to test")
     parser.add_argument("--rows", type=Path, help="what was done, and is not done again")
     parser.add_argument("--kept", type=Path, metavar="DIR", help="broken runs, which are not run again")
+    parser.add_argument("--time", type=float, default=None, metavar="S", help="run nothing more after S seconds")
     parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="these deployments alone")
     parser.add_argument("--every-claim", action="store_true", help="export each claim that broke, not the first alone")
     arguments = parser.parse_args()
@@ -266,7 +291,8 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="fp-") as folder:
             ledger = Ledger(arguments.rows or Path(folder) / "rows.jsonl")
-            lock = threading.Lock()
+            lock, left = threading.Lock(), list[Row]()
+            until = None if arguments.time is None else time.monotonic() + arguments.time
             with (
                 open_session(target_name=arguments.target, out=Path(folder) / "r") as session,
                 ThreadPoolExecutor(arguments.j) as pool,
@@ -277,6 +303,9 @@ def main() -> int:
 
                 def work(name: str) -> None:
                     if any(row["deployment"] == name for row in ledger):
+                        return
+                    if until is not None and time.monotonic() > until:
+                        left.extend(bench.not_run(name))
                         return
                     begun = time.monotonic()
                     found = list(bench.rows(name, chosen[name], every_claim=arguments.every_claim))
@@ -291,7 +320,8 @@ def main() -> int:
                 versions = session.target.to_dict()
             order = {name: number for number, name in enumerate(DEPLOYMENTS)}
             rows = sorted(
-                (row for row in ledger if row["deployment"] in chosen), key=lambda row: order[row["deployment"]]
+                (row for row in [*ledger, *left] if row["deployment"] in chosen),
+                key=lambda row: order[row["deployment"]],
             )
     except ForkproofError as error:
         print(f"exported: {error}", file=sys.stderr)

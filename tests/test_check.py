@@ -18,7 +18,7 @@ from forkproof import baseline, check
 from forkproof.errors import UsageError
 from forkproof.history import History
 from forkproof.observed import Observed
-from forkproof.reports import checked
+from forkproof.reports import cases, checked
 from forkproof.scenario import Policy
 from forkproof.target import Target
 from forkproof.verdict import Finding, Verdict
@@ -254,3 +254,10 @@ def test_answers_that_show_little_of_an_app_are_told() -> None:
     assert told(address=["['/run/app.sock']"]) == [
         "no request was sent: /run/app.sock is no TCP address. Leave --keep-bind out"
     ]
+
+
+def test_a_failure_has_the_files_of_the_run_and_no_command_to_replay_it(tmp_path: Path) -> None:
+    (tmp_path / "verdict.json").write_text("{}", encoding="utf-8")
+    [case] = cases.of_check(replace(report(DIED), folder=tmp_path))
+    assert case.attached == [tmp_path / "verdict.json"]
+    assert case.replay == ""
