@@ -641,7 +641,7 @@ def _quiet_runtime(scenario: Scenario, broken: Broken) -> Plan:
 
 
 def _patch_is_what_was_asked(scenario: Scenario, broken: Broken) -> Plan:
-    if broken.how not in ("", "undone", "ignored"):
+    if not {"", "undone", "ignored"}.issuperset(broken.how.split(" and ")):
         raise NoProgramError("only what is patched although a call refused it is looked for")
     sequence = calls(scenario, "worker")
     refused = [keyword for keyword in _ONE_NAME if asked(sequence, keyword).refused_by]
