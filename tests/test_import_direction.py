@@ -119,8 +119,11 @@ ALLOWED = {
         "forkproof.containment", "forkproof.control", "forkproof.resp", "forkproof.faults", "forkproof.outside",
         "forkproof.proc", "forkproof.files", "forkproof.crowd",
     },
-    "forkproof.reproducer.source": {"forkproof.scenario"},
-    "forkproof.reproducer.checks": {"forkproof.patching", "forkproof.reproducer.source", "forkproof.scenario"},
+    "forkproof.reproducer.around": {"forkproof.scenario"},
+    "forkproof.reproducer.source": {"forkproof.reproducer.around", "forkproof.scenario"},
+    "forkproof.reproducer.checks": {
+        "forkproof.patching", "forkproof.reproducer.around", "forkproof.reproducer.source", "forkproof.scenario",
+    },
     "forkproof.watcher": {
         "forkproof.control", "forkproof.proc", "forkproof.resp", "forkproof.subscriptions", "forkproof.supervisor",
     },
