@@ -243,7 +243,7 @@ def page(rows: Sequence[Row], versions: dict[str, str | None], command: str) -> 
         "was exported. The folder was run in a new environment, made from its own requirements: it must exit 1. Then",
         "with a cure, the planted bug's control or one change with which forkproof finds that the claim holds: it must",
         "exit 0. *showed* is in how many tries it showed. Other claims that broke in the same run have a",
-        "row that says what a folder of them would be, or why there is none.",
+        "row that says what a folder of them would be, or why there is none. What did not show may be a race.",
         "",
         "; ".join(f"{what}: {count}" for what, count in counts.most_common()),
         "",
@@ -328,7 +328,8 @@ def main() -> int:
         return error.exit_code
     print(dict(Counter(row["came"] for row in rows)))
     if not arguments.only:
-        command = "python benchmarks/exported.py" + (" --every-claim" if arguments.every_claim else "")
+        command = f"python benchmarks/exported.py --tries {arguments.tries}"
+        command += " --every-claim" if arguments.every_claim else ""
         PAGE.write_text(page(rows, versions, command), encoding="utf-8")
         data: dict[str, Any] = {"schema": 1, "target": versions, "rows": [_without_key(row) for row in rows]}
         PAGE.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
