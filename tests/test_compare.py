@@ -435,7 +435,7 @@ def test_every_fault_and_kind_comes_soon() -> None:
 def test_what_changed_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = [
         aim._weight(("claim", "no_leak_on_reload"), changed)
-        for changed in ({}, {"reload": 0.1}, {"reload": 1.0}, {"leak": 1.0, "reload": 1.0})
+        for changed in ({}, {"reload": 0.1}, {"leak": 0.5, "reload": 0.1}, {"leak": 0.5, "reload": 1.0})
     ]
     assert weights == sorted(set(weights))
     assert weights[-1] == aim._weight(("worker_class", "tornado"), {"tornado": 1.0}) == aim.CHANGED
@@ -481,7 +481,7 @@ def test_the_words_of_a_change_are_read_from_the_installed_files(tmp_path: Path)
         (package / "same.py").write_text("nothing = 'unchanged'\n")
         library = tmp_path / name / "lib"
         library.mkdir()
-        (library / "queue.py").write_text(f"def wakeup_{name}(): ...\n")
+        (library / "queue.py").write_text(f"def wakeup_{name}(): ...\n" + "x = 1\n" * 9)
         (library / "turtle.py").write_text(f"def tumble_{name}(): ...\n")
         python.write_text(f'#!/bin/sh\necho \'["{library}", "{tmp_path / name}"]\'\n')
         python.chmod(0o755)
@@ -491,12 +491,12 @@ def test_the_words_of_a_change_are_read_from_the_installed_files(tmp_path: Path)
     head = installed("head", "import queue\ndef handle_hup(self):\n    os.kill(pid, SIGTERM)\n    return self\n", "2")
     words = changed_words(base, head)
     assert {"gthread", "keep", "kill", "term"} <= words.keys()
+    assert all(0 < often <= 1 for often in words.values())
     assert not {"hup", "unchanged", "same", "wakeup", "tumble"} & words.keys()
-    assert words["kill"] == 1.0
-    assert 0 < words["self"] < 1, "it stands in the line that is the same, too"
+    assert words["kill"] > words.get("self", 0.0), "it stands in lines that are the same, too"
     assert not changed_words(base, base)
     words = changed_words(base, dataclasses.replace(head, python="3.12.1", versions=base.versions))
-    assert words["wakeup"] == words["queue"] == 1.0
+    assert "wakeup" in words
     assert not {"kill", "gthread", "tumble"} & words.keys(), "its packages are the same, and nothing imports turtle"
 
 

@@ -39,7 +39,7 @@ POOL, MORE = 200, 2
 """So many scenarios are made to choose from, and so many more for each that is taken."""
 
 CHANGED = 6.0
-"""How much more a value weighs of which all lines that speak of it changed."""
+"""How much more a value weighs of which lines that changed speak much more often than others."""
 
 USUAL: Sequence[Mapping[str, Any]] = (
     {"loops": [{"name": "a"}], "server": {"workers": 2}},
@@ -68,6 +68,9 @@ threads left native. Two workers each: the second one is forked beside what the 
 
 AGAIN = 0.5
 """What a value is still worth once it was met, each time."""
+
+THERE = 0.75
+"""What it is worth that a deployment has not met a value, beside that none has."""
 
 # How often a member is there, or a field is not at its default; by the most exact path that is named.
 _CHANCE: dict[tuple[str, ...], float] = {
@@ -146,7 +149,7 @@ def _near_first(can_run: Callable[[Scenario], bool], weight: Callable[[Value], f
 
     def gain(digest: str) -> float:
         more, number = left[digest]
-        worth = (weight(value) * (AGAIN ** met[value] + AGAIN ** met[number, value]) for value in new[digest])
+        worth = (weight(value) * (AGAIN ** met[value] + THERE * AGAIN ** met[number, value]) for value in new[digest])
         return sum(worth) / math.sqrt(_cost(more.what))
 
     while left:
@@ -381,27 +384,35 @@ def _cost(what: Scenario) -> float:
 
 
 def changed_words(base: Target, head: Target) -> dict[str, float]:
-    """The words of the lines that differ between two targets, each with the share of its lines.
+    """The words that lines which differ between two targets have more often than others, each with how much more.
 
-    Those of the packages that differ; where Python does, of the modules of its library that the packages import.
+    The lines are those of the packages that differ; where Python does, of the modules of its library that the packages
+    import. 1 stands for `MUCH` times as often; what a few lines have by chance is pulled towards what is usual.
     """
     names = [name for name in base.versions if head.versions.get(name) not in (None, base.versions[name])]
-    words: Counter[str] = Counter()
+    changed: Counter[str] = Counter()
     every: Counter[str] = Counter()
+    lines = [0, 0]
     if names or base.python != head.python:
         old, new = (_sources(target, names, base.python != head.python) for target in (base, head))
         for path in old.keys() | new.keys():
             before, after = old.get(path, Counter()), new.get(path, Counter())
             differ = (before - after) + (after - before)
-            for line, times in (before + after).items():
-                here = set(_words(line))
-                words.update(dict.fromkeys(here, differ[line]))
-                every.update(dict.fromkeys(here, times))
-            # A file's name is a word of each of its lines.
-            of_file = set(_words(Path(path).stem))
-            words.update(dict.fromkeys(of_file, differ.total()))
-            every.update(dict.fromkeys(of_file, before.total() + after.total()))
-    return {word: times / every[word] for word, times in words.items() if times}
+            all_ = before + after
+            of_file = set(_words(Path(path).stem))  # a file's name is a word of each of its lines
+            for counts, found, number in ((changed, differ, 0), (every, all_, 1)):
+                for line, times in found.items():
+                    counts.update(dict.fromkeys({*of_file, *_words(line)}, times))
+                    lines[number] += times
+    if not lines[0]:
+        return {}
+    usual = lines[0] / lines[1]
+    often = {word: (changed[word] + FEW * usual) / (times + FEW) / usual for word, times in every.items()}
+    return {word: min(1.0, math.log(more) / math.log(MUCH)) for word, more in often.items() if more > 1}
+
+
+FEW, MUCH = 50, 8
+"""So many lines with a word say half of what there is to say of it; so many times as often as usual is much."""
 
 
 def _sources(target: Target, names: Sequence[str], library: bool) -> dict[str, Counter[str]]:
@@ -452,13 +463,18 @@ def _words(text: str) -> list[str]:
 
 
 def _weight(value: Value, changed: Mapping[str, float]) -> float:
-    """More for a value, or a claim, the more of the lines changed that have the words of its name."""
+    """More for a value, or a claim, the more often lines that changed have a word of its name."""
     words = [word for word in _words(value[1]) if len(word) > 2 and word not in _EVERYWHERE]
-    share = sum(changed.get(word, 0.0) for word in words) / max(1, len(words))
-    return (1 + (CHANGED - 1) * share) * _SELDOM.get(value, _OF.get(value[0], 1.0))
+    most = max((changed.get(word, 0.0) for word in words), default=0.0)
+    return (1 + (CHANGED - 1) * most) * _SELDOM.get(value, _OF.get(value[0], 1.0))
 
 
-_EVERYWHERE = frozenset({"none", "true", "false", "one", "not", "with", "from", "import", "app", "config", "the"})
+_EVERYWHERE = frozenset(
+    {
+        "none", "true", "false", "one", "not", "with", "from", "import", "app", "config", "the", "first", "line",
+        "once", "when", "per", "after", "every", "what", "was", "get", "allowed", "fast",
+    }
+)  # fmt: skip
 
 # What ends most servers at once, or before anything else is seen, so that nothing else is.
 _SELDOM: dict[Value, float] = {
