@@ -103,6 +103,8 @@ def test_what_check_says_is_held_against_the_truth() -> None:
     assert truth_of_check.contradictions("queue-listener", healthy, ends) == [
         "it ends in time at TERM, and is said not to"
     ]
+    hangs = told(bad={"": {"clean_shutdown", "server_answers"}})  # in a request, at TERM too
+    assert not truth_of_check.contradictions("queue-listener", healthy, hangs)
     dead = WRITTEN["queue-listener"]["gthread_preload"]
     told_well = truth_of_check.contradictions("queue-listener", dead, told())
     assert "QueueListener._monitor: works nowhere, and nothing is said to be wrong" in told_well
