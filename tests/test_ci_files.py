@@ -114,8 +114,8 @@ def test_each_command_does_its_work_in_a_checkout(short_folder: Path) -> None:
     summary = short_folder / "summary.md"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "TOX", "GITHUB"))},
-        "PATH": f"{venv / 'bin'}:{os.environ['PATH']}", "LANE": "museum", "CI_PIPELINE_SOURCE": "schedule",
-        "GITHUB_STEP_SUMMARY": str(summary),
+        "PATH": f"{venv / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "LANE": "museum", "CI_PIPELINE_SOURCE": "schedule", "GITHUB_STEP_SUMMARY": str(summary),
     }  # fmt: skip
 
     def call(text: str) -> tuple[int, str]:

@@ -76,6 +76,15 @@ def test_thread_false_leaves_no_copy_and_prints_no_line(museum: Session) -> None
 
 
 @pytest.mark.fork
+def test_a_patch_at_interpreter_start_is_seen(museum: Session) -> None:
+    loops = [{"name": "a", "start": "post_worker_init"}]
+    report = museum.run(scenario.from_dict({"patches": [{"site": "interpreter_start"}], "loops": loops}))
+    patched = report.judgement("patch_is_what_was_asked", None)
+    assert patched is not None
+    assert patched.finding.verdict is Verdict.HELD, patched
+
+
+@pytest.mark.fork
 def test_the_line_that_is_looked_for_is_the_one_that_python_prints(museum: Session) -> None:
     done = subprocess.run([museum.target.executable, "-c", FORKS], capture_output=True, text=True, check=True)
     assert AFTER_FORK in done.stderr

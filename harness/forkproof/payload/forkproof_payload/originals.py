@@ -22,9 +22,19 @@ _MOST = 200
 
 def saved():
     """What gevent has replaced; nothing where it was never imported."""
-    monkey = sys.modules.get("gevent.monkey")
-    modules = getattr(monkey, "saved", {})
-    return {name: items for name, items in modules.items() if isinstance(items, dict) and name in sys.modules}
+    found = {}
+    for monkey in (sys.modules.get("gevent.monkey"), _run_as_program()):
+        for name, items in getattr(monkey, "saved", {}).items():
+            if isinstance(items, dict) and name in sys.modules:
+                found[name] = dict(found.get(name, {}), **items)
+    return found
+
+
+def _run_as_program():
+    """`__main__` where it is gevent's: `python -m gevent.monkey` of gevent 1.2 patches as that, and is first."""
+    main = sys.modules.get("__main__")
+    code = getattr(getattr(main, "patch_all", None), "__code__", None)
+    return main if code and code.co_filename.endswith("/gevent/monkey.py") else None
 
 
 def keywords():
