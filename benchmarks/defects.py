@@ -1558,6 +1558,41 @@ def _always_held() -> tuple[Defect, ...]:
     return tuple(found)
 
 
+OF_OTHERS = (
+    Defect(
+        "body-returns",
+        "a body of another package that does nothing passes",
+        f"{PAYLOAD}bodies.py",
+        "        if found is not None:\n            raise defect",
+        "        if False:\n            raise defect",
+        quick=("tests/test_bodies_and_servers.py",),
+    ),
+    Defect(
+        "server-unseen",
+        "a server of another package may be any process",
+        f"{MAIN}supervisor.py",
+        "if plugin is None or self.arbiter_pid in masters:",
+        "if plugin is None or masters is not None:",
+        servers=("tests/test_bodies_and_servers.py::test_a_server_that_is_not_the_master_is_named",),
+    ),
+    Defect(
+        "defect-judged",
+        "what a bad plug-in took part in is judged as if it were good",
+        f"{CLAIMS}__init__.py",
+        'for defect in history.of("plugin.defect"):',
+        'for defect in history.of("no.such"):',
+        quick=("tests/test_bodies_and_servers.py", "tests/test_plugins.py"),
+    ),
+    Defect(
+        "promise-of-others",
+        "what is promised of our body is promised of any",
+        f"{MAIN}expectation.py",
+        "unlike = [body.value for body in others if not body.is_promised]",
+        "unlike: list[str] = []",
+        quick=("tests/test_bodies_and_servers.py",),
+    ),
+)
+
 AREAS = {
     "what runs in the server": IN_THE_SERVER,
     "what runs beside it": AROUND_THE_SERVER,
@@ -1565,6 +1600,7 @@ AREAS = {
     "claims": (*IN_THE_CLAIMS, *_always_held()),
     "expectation, shrinking, coverage, reports": AROUND_THE_JUDGE,
     "check of an app, and its clock": CHECKING_AN_APP,
+    "bodies and servers of other packages": OF_OTHERS,
 }
 """All of them, by what they are planted in."""
 

@@ -85,8 +85,12 @@ ALLOWED = {
     },
     "forkproof.plugins": {"forkproof.errors"},
     "forkproof.faults": {"forkproof.faults", "forkproof.plugins"},
-    "forkproof.scenario": {"forkproof.faults", "forkproof.files", "forkproof.errors"},
-    "forkproof.target": {"forkproof.scenario", "forkproof.errors"},
+    "forkproof.bodies": {"forkproof.files", "forkproof.plugins"},
+    "forkproof.servers": {"forkproof.errors", "forkproof.plugins"},
+    "forkproof.scenario": {
+        "forkproof.bodies", "forkproof.errors", "forkproof.faults", "forkproof.files", "forkproof.servers",
+    },
+    "forkproof.target": {"forkproof.bodies", "forkproof.errors", "forkproof.scenario", "forkproof.servers"},
     "forkproof.files": set[str](),
     "forkproof.tables": {"forkproof.errors"},
     "forkproof.edits": set[str](),
@@ -109,9 +113,12 @@ ALLOWED = {
     },
     "forkproof.expectation": {
         "forkproof.history", "forkproof.patching", "forkproof.scenario", "forkproof.faults", "forkproof.errors",
+        "forkproof.servers",
     },
     "forkproof.known_issues": {"forkproof.scenario", "forkproof.verdict", "forkproof.tables"},
-    "forkproof.dimensions": {"forkproof.scenario", "forkproof.faults"},
+    "forkproof.dimensions": {
+        "forkproof.bodies", "forkproof.faults", "forkproof.scenario", "forkproof.servers",
+    },
     "forkproof.simplify": {
         "forkproof.dimensions", "forkproof.scenario", "forkproof.faults", "forkproof.errors",
     },
@@ -133,7 +140,9 @@ ALLOWED = {
     },
     "forkproof.nursery": {"forkproof.containment", "forkproof.supervisor", "forkproof.watcher"},
     "forkproof.nest": {"forkproof.scenario"},
-    "forkproof_strategies": {"forkproof_strategies", "forkproof.scenario", "forkproof.faults"},
+    "forkproof_strategies": {
+        "forkproof_strategies", "forkproof.bodies", "forkproof.faults", "forkproof.scenario", "forkproof.servers",
+    },
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Claims and faults of other packages: found, guarded, and named where they are bad."""
+"""What other packages add: found, guarded, and named where it is bad; and the example, installed."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_fault_that_cannot_say_what_it_leaves_is_refused(fields: dict[str, Any
 
 
 def test_after_a_defect_nothing_is_known() -> None:
-    defect = [event(1.5, 1, "fault.defect", fault="mine", index=0, error="healed of 'mine' (a 1.5) returned 3")]
+    defect = [event(1.5, 1, "plugin.defect", plugin="the fault 'mine'", error="healed of 'mine' (a 1.5) returned 3")]
     what = Scenario(loops=[Loop(name="a")])
     sound = claims.judge(what, history(server(1), window()), ["quiet_runtime"])
     judged = claims.judge(what, history(server(1), window(), defect), ["quiet_runtime"])
@@ -219,13 +219,41 @@ def test_the_examples_claim_and_fault(python: Path, tmp_path: Path, fault: list[
 
 
 @pytest.mark.fork
-def test_explore_draws_the_examples_fault(python: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        ({"workers": 2}, "held"),
+        ({"workers": 2, "started_by": "in_code"}, "held"),
+        ({"started_by": "in_code", "preload": True}, "broken"),  # its thread stays in the master, as anybody's
+    ],
+)
+def test_the_examples_body_and_server(python: Path, tmp_path: Path, server: dict[str, Any], expected: str) -> None:
+    what = tmp_path / "scenario.json"
+    scenario = {"loops": [{"name": "a", "body": "heartbeat"}], "server": server, "faults": [{"fault": "hup"}]}
+    what.write_text(json.dumps(scenario), encoding="utf-8")
+    found = {claim["name"]: claim for claim in run(python, what)["claims"]}
+    one = found["exactly_one_listener"]
+    assert (one["verdict"], one["expectation"]) == (expected, "must_hold" if expected == "held" else "must_break")
+    assert not one["surprise"]
+    for claim in ("workers_boot", "server_answers", "quiet_runtime"):
+        assert found[claim]["verdict"] == "held", found
+    assert found["every_message_handled_once"]["verdict"] == "not_applicable"
+
+
+@pytest.mark.fork
+def test_explore_draws_what_the_example_adds(python: Path) -> None:
     code = """
-from forkproof import faults
+from forkproof import session
+from forkproof.dimensions import dimensions
 from forkproof.explore import drawn
 from forkproof_strategies import scenarios
-faults.extend()
-print(any(fault.fault == "quit_worker" for what in drawn(200, 1, scenarios()) for fault in what.faults))
+session.require_plugins()
+many = drawn(200, 1, scenarios())
+print(any(fault.fault == "quit_worker" for what in many for fault in what.faults))
+print(any(loop.body == "heartbeat" for what in many for loop in what.loops))
+print(any(what.server.started_by == "in_code" for what in many))
+named = {dimension.name: dimension.values for dimension in dimensions()}
+print("heartbeat" in named["loop.body"], named["started_by"])
 """
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, timeout=300, check=True)
-    assert done.stdout == "True\n"
+    assert done.stdout == "True\nTrue\nTrue\nTrue ('gunicorn', 'in_code')\n"

@@ -71,6 +71,7 @@ _COSTS = {
 _COST: dict[tuple[str, ...], Cost | None] = {
     ("server",): Cost.SETTING,
     ("server", "worker_class"): Cost.SERVER,
+    ("server", "started_by"): Cost.SERVER,
     ("server", "workers"): Cost.SERVER,
     ("surroundings", "broker"): Cost.SETTING,
     ("surroundings", "log"): Cost.SETTING,

@@ -89,9 +89,9 @@ def _require_linux() -> None:
 
 
 def _require_plugins() -> None:
-    from forkproof import claims, faults
+    from forkproof import bodies, claims, faults, servers
 
-    plugins.require(faults.extend, claims.extend)
+    plugins.require(faults.extend, claims.extend, bodies.extend, servers.extend)
 
 
 def _parser() -> argparse.ArgumentParser:

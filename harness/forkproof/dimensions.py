@@ -19,8 +19,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from forkproof import bodies, servers
 from forkproof.faults import REGISTRY
-from forkproof.scenario import PATCH_FLAGS, Scenario
+from forkproof.scenario import PATCH_FLAGS, LoopBody, Scenario
 
 Path = tuple[str | int, ...]
 
@@ -33,8 +34,12 @@ REQUIRED = object()
 # Names are no choice of a deployment, and the schema's number is the same in all.
 _NO_DIMENSION = frozenset({("schema",), ("loops", "name")})
 
-# What the schema says with words alone.
-_WORDS: dict[tuple[str, ...], Mapping[str, Any]] = {("faults", "fault"): REGISTRY}
+# What the schema says with words alone: ours, and those that other packages add to them.
+_WORDS: dict[tuple[str, ...], tuple[Sequence[str], Mapping[str, Any]]] = {
+    ("faults", "fault"): ((), REGISTRY),
+    ("loops", "body"): ([body.value for body in LoopBody], bodies.REGISTRY),
+    ("server", "started_by"): ([servers.GUNICORN], servers.REGISTRY),
+}
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,12 @@ def _of_field(path: tuple[str, ...], info: FieldInfo) -> Iterator[Dimension | Me
             models += members
     for found in models:
         yield from _of_model(found, path)
-    values = tuple(_WORDS.get(path, ())) or tuple(value for kind in kinds for value in _values(kind, bounds))
+    if path in _WORDS:
+        ours, theirs = _WORDS[path]
+        values: tuple[Any, ...] = (*ours, *theirs)
+        kinds = []
+    else:
+        values = tuple(value for kind in kinds for value in _values(kind, bounds))
     open_ended = any(kind in (int, float, str) for kind in kinds)
     if not models and (len(values) > 1 or open_ended):
         yield Dimension(path, values if len(values) > 1 else (), _default(info))

@@ -185,7 +185,7 @@ EVENTS: Mapping[str, _Fields] = {
     "fault.invoke": _has(**_FAULT),
     "fault.ok": _has({"target": _WHOLE, "new": _maybe(_WHOLE), "code": _WHOLE}, **_FAULT),  # and its other facts
     "fault.fail": _has(**_FAULT, error=_TEXT),
-    "fault.defect": _has(**_FAULT, error=_TEXT),  # of a fault of another package
+    "plugin.defect": _has(plugin=_TEXT, error=_TEXT),  # of something of another package
     "fault.heal": _has(**_FAULT),  # what was done to take it back
     "outlived": _has(fault=_TEXT, processes=_TEXTS, seconds=_NUMBER),  # workers of before that did not go in time
     "fault.healed": _has(**_FAULT, healed=_FLAG),  # whether the server has come through it

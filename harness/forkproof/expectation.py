@@ -40,6 +40,7 @@ from dataclasses import dataclass, field, replace
 
 from packaging.version import Version
 
+from forkproof import servers
 from forkproof.faults import REGISTRY, Life
 from forkproof.history import Place
 from forkproof.patching import KEYWORDS, asked, calls
@@ -54,6 +55,7 @@ from forkproof.scenario import (
     LoopBody,
     LoopKind,
     LoopStart,
+    OtherBody,
     ParkPoint,
     PatchSite,
     Policy,
@@ -439,8 +441,8 @@ class _Model:
                     mid_fork=site is LoopStart.FORK_HOOK,
                     made_with=frozenset(process.patched),
                 )
-                if loop.body in _SHARED:
-                    native_until = self.native_until(_SHARED[loop.body], process)
+                if loop.body.like in _SHARED:
+                    native_until = self.native_until(_SHARED[loop.body.like], process)
                     process.early.append(_Early(f"{loop.name}'s {loop.body}", None, native_until, kept=False))
                 if loop.kind.is_process:
                     place = Place("child", process.place.slot)
@@ -707,7 +709,9 @@ def expect(
 
     `how` is how it broke, where it did: one way may be ruled out where another is not.
     """
+    scenario, unwritten = _of_ours(scenario)
     model = _Model(scenario, versions)
+    model.unknown = unwritten or model.unknown
     if claim == "quiet_runtime" and how.endswith("AssertionError in gevent") and model.patches_as_documented:
         return Expectation.MUST_HOLD, "gevent's own assertions hold wherever it is used as documented [G]"
     if claim == "quiet_runtime" and how == "greenlet failed with SystemExit" and _quits_in_a_greenlet(scenario):
@@ -719,7 +723,7 @@ def expect(
     if rule is None:
         return Expectation.MAY_BREAK, "nothing is written down about it"
     # A copy is made at a fork: whatever becomes of a worker then, the next one comes about in the same way.
-    if model.unknown and claim not in ("no_copied_thread", "foreign_child_ignored"):
+    if unwritten or (model.unknown and claim not in ("no_copied_thread", "foreign_child_ignored")):
         return Expectation.MAY_BREAK, model.unknown
     if rule not in (_patched, _stale) and any(map(model.may_freeze, model.everyone)):
         return (
@@ -736,6 +740,22 @@ def expect(
     if claim not in _DESPITE_HOGS and model.held_up:
         return Expectation.MAY_BREAK, "a greenlet may hold a process, and what comes after it does not come about [C]"
     return answer
+
+
+def _of_ours(scenario: Scenario) -> tuple[Scenario, str]:
+    """A scenario whose bodies are the ones of ours that they are like, and of what in it nothing is written down."""
+    by = scenario.server.started_by
+    others = [loop.body for loop in scenario.loops if isinstance(loop.body, OtherBody)]
+    unlike = [body.value for body in others if not body.is_promised]
+    if unlike:
+        return scenario, f"nothing is written down of what the body {unlike[0]!r} does"
+    if by != servers.GUNICORN and not servers.REGISTRY[by].as_documented:
+        return scenario, f"nothing is written down of what the server {by!r} does"
+    if not others:
+        return scenario, ""
+    return scenario.model_copy(
+        update={"loops": tuple(loop.model_copy(update={"body": loop.body.like}) for loop in scenario.loops)}
+    ), ""
 
 
 _OF_REDIS = frozenset({"quiet_runtime", "clean_shutdown", "no_socket_shared_across_fork", "no_leak_on_reload"})

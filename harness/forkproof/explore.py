@@ -110,6 +110,8 @@ def drawn(
 
 def abilities(target: Target, broker: Broker | None = None) -> tuple[list[WorkerClass], list[str]]:
     """The worker classes that a target has, and the features that it or a broker of the user's lacks."""
+    from forkproof_strategies import features_of_others
+
     lacks: list[str] = []
     if broker is not None and broker.socket is None:
         lacks += ["other addresses", "redis faults"]
@@ -125,6 +127,7 @@ def abilities(target: Target, broker: Broker | None = None) -> tuple[list[Worker
         lacks += ["fork hooks", "hooks of the app"]
     if not target.has_simple_queue:
         lacks.append("simple queues")
+    lacks += [name for name, needs in features_of_others().items() if not {*needs} <= target.versions.keys()]
     return [worker_class for worker_class in WorkerClass if target.has_worker_class(worker_class)], lacks
 
 

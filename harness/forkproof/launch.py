@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from forkproof import containment, history
+from forkproof import bodies, containment, history, servers
 from forkproof.broker import LONGEST_SOCKET, Broker
 from forkproof.control import Control
 from forkproof.errors import CouldNotDecide, RunFolderError, UsageError
@@ -28,6 +28,7 @@ from forkproof.faults import REGISTRY
 from forkproof.nest import Nests, Plan, neutral
 from forkproof.nursery import Nursery
 from forkproof.scenario import LogStream, LoopKind, PatchSite, Scenario
+from forkproof.servers import GUNICORN, Start
 from forkproof.supervisor import NO_ROOM
 from forkproof.target import Target
 
@@ -151,6 +152,7 @@ def launch(scenario: Scenario, around: Shared, stop: threading.Event | None = No
 
 def prepare(scenario: Scenario, around: Shared, folder: Path) -> dict[str, Any]:
     """Write what the server and its supervisor read in the folder of a run; what is in `launch.json`."""
+    named, by = {loop.body.value for loop in scenario.loops}, scenario.server.started_by
     plan: dict[str, Any] = {
         "token": secrets.token_hex(8),
         "target": around.target.to_dict(),
@@ -169,6 +171,9 @@ def prepare(scenario: Scenario, around: Shared, folder: Path) -> dict[str, Any]:
         "bounds": bounds(scenario),
         "decisive_turns": history.decisive_turns(scenario),
         "message_gap": history.message_gap(scenario),
+        "uses_redis": any(loop.needs_redis for loop in scenario.loops),
+        "bodies": {name: body.to_dict() for name, body in bodies.REGISTRY.items() if name in named},
+        "server_plugin": servers.REGISTRY[by].plugin if by != GUNICORN else None,
     }
     for name in plan["foreign"]:
         os.mkfifo(folder / name, 0o600)
@@ -178,7 +183,7 @@ def prepare(scenario: Scenario, around: Shared, folder: Path) -> dict[str, Any]:
 
 def nest_for(scenario: Scenario, around: Shared) -> socket.socket | None:
     """Where the server of a scenario may be asked for; None where it is to start cold."""
-    if around.nests is None or not around.target.has_fork_hooks:
+    if around.nests is None or not around.target.has_fork_hooks or scenario.server.started_by != GUNICORN:
         return None
     return around.nests.line(Plan(tuple(_server(scenario, around.target.executable)), neutral(scenario)))
 
@@ -214,9 +219,11 @@ def _server(scenario: Scenario, python: str) -> list[str]:
             words += ["-m", "gevent.monkey"]
             # Named on its own, `--thread` would mean "thread alone", so only what differs from the default is said.
             words += [f"--no-{flag}" for flag, on in patch.flags.items() if not on]
-    return [*words, str(PAYLOAD / "serve.py"), "-c", _CONFIG, "forkproof_payload.app:app"]
+    plain = (*words, str(PAYLOAD / "serve.py"), "-c", _CONFIG, _APP)
+    return servers.command(scenario.server.started_by, Start(tuple(words), _CONFIG, _APP, plain))
 
 
+_APP = "forkproof_payload.app:app"
 _CONFIG = str(PAYLOAD / "forkproof_payload" / "conf.py")
 
 

@@ -24,6 +24,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     StrictBool,
     StrictInt,
     ValidationError,
@@ -31,8 +33,8 @@ from pydantic import (
     model_validator,
 )
 
+from forkproof import bodies, files, servers
 from forkproof import faults as fault_registry
-from forkproof import files
 from forkproof.errors import ScenarioError
 from forkproof.faults import Life
 
@@ -135,6 +137,11 @@ class LoopBody(Word):
     CPU = "cpu"
 
     @property
+    def like(self) -> LoopBody:
+        """Itself; that of another package's is one of ours."""
+        return self
+
+    @property
     def waits(self) -> bool:
         """Whether a turn waits for something to come, and so needs no yield."""
         return self in (LoopBody.LISTEN, LoopBody.GET_MESSAGE, LoopBody.BLPOP, LoopBody.QUEUE_GET)
@@ -143,6 +150,39 @@ class LoopBody(Word):
     def is_shared(self) -> bool:
         """Whether requests use what the body uses."""
         return self in (LoopBody.QUEUE_GET, LoopBody.LOCK, LoopBody.LOGGER)
+
+
+class OtherBody(str):
+    """A body of another package, by its name (`forkproof.bodies`)."""
+
+    is_shared = False
+
+    @property
+    def value(self) -> str:
+        """Its spelling, as a member's of `LoopBody`."""
+        return str(self)
+
+    @property
+    def like(self) -> LoopBody:
+        """The body of ours that it is like to whoever watches it."""
+        return LoopBody(bodies.REGISTRY[self].like or LoopBody.SLEEP)
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether what is promised of that one is promised of it."""
+        return bool(bodies.REGISTRY[self].like)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a turn waits for something to come, and so needs no yield."""
+        return self.like.waits
+
+
+def _body(value: object) -> LoopBody | OtherBody:
+    known = [*LoopBody, *bodies.REGISTRY]
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{_shown(value)} is no body; allowed: {', '.join(known)}")
+    return OtherBody(value) if value in bodies.REGISTRY else LoopBody(value)
 
 
 class YieldCall(Word):
@@ -320,10 +360,14 @@ class Loop(_Frozen):
     start: LoopStart = LoopStart.APP_IMPORT
     kind: LoopKind = LoopKind.THREAD
     daemon: StrictBool = True
-    body: LoopBody = LoopBody.SLEEP
+    body: Annotated[LoopBody | OtherBody, PlainValidator(_body), PlainSerializer(str)] = LoopBody.SLEEP
     yields: Yield = Yield()
     policy: Policy = Policy.ONCE_PER_WORKER
     guard: Guard = Guard.NONE
+
+    def seen(self) -> dict[str, Any]:
+        """Its fields as one sees it who knows our bodies alone."""
+        return {**dict(self), "body": self.body.like}
 
     @property
     def needs_redis(self) -> bool:
@@ -333,7 +377,7 @@ class Loop(_Frozen):
     @property
     def subscribes(self) -> bool:
         """Whether the body subscribes to its own channel."""
-        return self.body in (LoopBody.LISTEN, LoopBody.GET_MESSAGE)
+        return self.body.like in (LoopBody.LISTEN, LoopBody.GET_MESSAGE)
 
     @property
     def hears_redis(self) -> bool:
@@ -348,7 +392,7 @@ class Loop(_Frozen):
     @property
     def competes(self) -> bool:
         """Whether Redis gives each message to one of those who wait for it."""
-        return self.body is LoopBody.BLPOP
+        return self.body.like is LoopBody.BLPOP
 
     @model_validator(mode="after")
     def _possible(self) -> Loop:
@@ -371,9 +415,10 @@ def points_of(loop: Loop) -> tuple[ParkPoint, ...]:
     """Where a loop can be parked: a listener stays in `recv` while it has no message, and nobody else comes there."""
     if loop.kind.is_process:
         return ()
-    if loop.body is LoopBody.LISTEN:
-        return () if loop.kind is LoopKind.TIMER else (ParkPoint.RECV,)
-    stays = loop.hears_redis and loop.kind is not LoopKind.TIMER
+    other = isinstance(loop.body, OtherBody)  # whose connection nobody knows
+    if loop.body.like is LoopBody.LISTEN:
+        return () if loop.kind is LoopKind.TIMER or other else (ParkPoint.RECV,)
+    stays = loop.hears_redis and loop.kind is not LoopKind.TIMER and not other
     return tuple(point for point in ParkPoint if stays or point is not ParkPoint.RECV)
 
 
@@ -389,6 +434,15 @@ class Server(_Frozen):
     timeout: StrictInt = Field(default=30, ge=1, le=300)
     graceful_timeout: StrictInt = Field(default=3, ge=1, le=60)
     max_requests: StrictInt = Field(default=0, ge=0, le=1000)
+    started_by: str = servers.GUNICORN
+
+    @field_validator("started_by")
+    @classmethod
+    def _known_server(cls, name: str) -> str:
+        known = [servers.GUNICORN, *servers.REGISTRY]
+        if name not in known:
+            raise ValueError(f"{name!r} is no server; allowed: {', '.join(known)}")
+        return name
 
     def has_app_at(self, start: LoopStart) -> bool:
         """Whether the app is imported, or under import, where a loop is started."""
@@ -507,6 +561,8 @@ class Scenario(_Frozen):
                 f"server.threads: {self.server.threads} is not allowed: more than 1 needs worker_class 'gthread', "
                 f"not {self.server.worker_class.value!r}"
             )
+        if problem := servers.problem(self.server.started_by, self.to_dict()):
+            raise ValueError(f"server.started_by: {self.server.started_by!r} is not possible here: {problem}")
         return self
 
     def lives(self) -> Iterator[tuple[str, Life]]:
@@ -516,7 +572,7 @@ class Scenario(_Frozen):
 
     def booted(self) -> Life:
         """The server before the first fault."""
-        return Life.begin({"server": dict(self.server), "loops": [dict(loop) for loop in self.loops]})
+        return Life.begin({"server": dict(self.server), "loops": [loop.seen() for loop in self.loops]})
 
     def _problem_of(self, park: Park) -> str:
         """What a park cannot be, and why; empty where it can."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from forkproof import broker, faults, launch, plugins, scenario, target
+from forkproof import bodies, broker, faults, launch, plugins, scenario, servers, target
 from forkproof import claims as claim_registry
 from forkproof.broker import Broker
 from forkproof.control import Control
@@ -114,7 +114,7 @@ PLAINEST = Scenario(
 
 def require_plugins() -> None:
     """Take in what other packages add; UsageError names one that is bad."""
-    plugins.require(faults.extend, claim_registry.extend)
+    plugins.require(faults.extend, claim_registry.extend, bodies.extend, servers.extend)
 
 
 @contextlib.contextmanager

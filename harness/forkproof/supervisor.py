@@ -100,6 +100,10 @@ class Supervisor:
         self.launch: dict[str, Any] = json.loads((folder / "launch.json").read_bytes())
         if any(fault["fault"] not in REGISTRY for fault in self.scenario["faults"]):
             extend()
+        others = self.launch.get("bodies", {})
+        for loop in self.scenario["loops"]:
+            if loop["body"] in others:
+                loop["body"] = others[loop["body"]]["like"]
         self.life = Life.begin(self.scenario)
         self.gauge = Gauge(Path(self.launch["control"]))
         self.processes: dict[str, _Process] = {}
@@ -796,6 +800,7 @@ class Supervisor:
         self._spawn()
         try:
             healed = await self.all_slots_answered()
+            self._look_at_server()
             if self.arbiter_ended and not healed:
                 return
             self._find_foreign_children()
@@ -815,10 +820,22 @@ class Supervisor:
                     healed = await self._fault(index, fault)
                 except Defect as defect:
                     healed = False
-                    self.record("fault.defect", fault=fault["fault"], index=index, error=str(defect))
+                    self.record("plugin.defect", plugin=f"the fault {fault['fault']!r}", error=str(defect))
         finally:
             self._finish()
             await self._forget()
+
+    def _look_at_server(self) -> None:
+        """Tell what a server of another package has not done for this to be a run of it."""
+        plugin = self.launch.get("server_plugin")
+        masters = {process.pid for process in self.processes.values() if process.role == "arbiter"}
+        if plugin is None or self.arbiter_pid in masters:
+            return
+        if masters:
+            error = f"process {min(masters)} has read the configuration file, and not the one that its command started"
+        else:
+            error = "no process of it has read the configuration file"
+        self.record("plugin.defect", plugin=plugin, error=error)
 
     async def _fault(self, index: int, fault: Mapping[str, Any]) -> bool:
         """Inject a fault once its anchor was seen, heal it, look; whether the server came through."""

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from packaging.version import InvalidVersion, Version
 from pydantic import BaseModel, ConfigDict, Field
 
+from forkproof import bodies, servers
 from forkproof.errors import MissingPackage, TargetError
 from forkproof.scenario import EarlyThing, ForkHooks, LoopKind, LoopStart, Scenario, WorkerClass, YieldCall
 
@@ -162,7 +163,11 @@ class Target:
 
 def needs(scenario: Scenario) -> dict[str, str]:
     """The packages that a scenario needs in its target, with what needs them."""
-    found = {"gunicorn": "every scenario", "flask": "every scenario"}
+    by = scenario.server.started_by
+    if by == servers.GUNICORN:
+        found = {"gunicorn": "every scenario", "flask": "every scenario"}
+    else:
+        found = {"flask": "every scenario", **dict.fromkeys(servers.REGISTRY[by].needs, f"server {by!r}")}
     worker_class = scenario.server.worker_class
     for name in _BEHIND.get(worker_class, ()):
         found[name] = f"worker_class {worker_class.value!r}"
@@ -180,7 +185,16 @@ def needs(scenario: Scenario) -> dict[str, str]:
             found["flask-socketio"] = f"loop {loop.name!r}"
         if loop.needs_redis:
             found["redis"] = f"loop {loop.name!r}"
+        if loop.body in bodies.REGISTRY:
+            found |= dict.fromkeys(bodies.REGISTRY[loop.body].needs, f"body {loop.body.value!r}")
     return found
+
+
+def others_need() -> list[str]:
+    """The packages that bodies and servers of other packages need, beside those that matter anyway."""
+    found = [plugin.needs for plugin in bodies.REGISTRY.values()]
+    found += [plugin.needs for plugin in servers.REGISTRY.values()]
+    return sorted({name for names in found for name in names} - {*PACKAGES})
 
 
 @functools.cache
@@ -188,7 +202,7 @@ def inspect(executable: str) -> Target:
     """Ask an interpreter what it is; TargetError where it is no Python or too old."""
     try:
         done = subprocess.run(
-            [executable, "-c", _QUESTION, str(_PAYLOAD), *PACKAGES],
+            [executable, "-c", _QUESTION, str(_PAYLOAD), *PACKAGES, *others_need()],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=60, check=False,
             cwd="/",
             env={"PATH": os.environ.get("PATH", os.defpath), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONNOUSERSITE": "1"},

@@ -12,6 +12,7 @@ from forkproof_strategies._recipes import RECIPES, Recipe, recipes
 from forkproof_strategies._scenarios import (
     early_imports,
     features,
+    features_of_others,
     loops,
     parks,
     patch_flags,
@@ -29,6 +30,7 @@ __all__ = [
     "early_imports",
     "faults",
     "features",
+    "features_of_others",
     "loops",
     "parks",
     "patch_flags",

@@ -6,6 +6,8 @@ from collections.abc import Collection
 
 from hypothesis import strategies as st
 
+from forkproof import bodies
+from forkproof import servers as servers_of_others
 from forkproof.faults import REGISTRY, Life
 from forkproof.scenario import (
     CONTROL,
@@ -22,6 +24,7 @@ from forkproof.scenario import (
     LoopBody,
     LoopKind,
     LoopStart,
+    OtherBody,
     Park,
     Patch,
     PatchSite,
@@ -35,6 +38,7 @@ from forkproof.scenario import (
     YieldCall,
     points_of,
 )
+from forkproof.servers import GUNICORN
 from forkproof_strategies._choices import BOOLEANS, integers, one_of
 from forkproof_strategies._faults import faults
 
@@ -86,11 +90,17 @@ Groce et al., ISSTA 2012)."""
 
 
 def features(*, without: Collection[str] = ()) -> st.SearchStrategy[frozenset[str]]:
-    """A subset of `FEATURES`, each in or out with even chances."""
-    names = [name for name in FEATURES if name not in without]
+    """A subset of `FEATURES` and what other packages add to them, each in or out with even chances."""
+    names = [name for name in (*FEATURES, *features_of_others()) if name not in without]
     return st.tuples(*(BOOLEANS for _ in names)).map(
         lambda chosen: frozenset(name for name, on in zip(names, chosen, strict=True) if on)
     )
+
+
+def features_of_others() -> dict[str, tuple[str, ...]]:
+    """The features that are bodies and servers of other packages, with what each needs of the target."""
+    found = {f"body {name}": body.needs for name, body in bodies.REGISTRY.items()}
+    return found | {f"server {name}": kind.needs for name, kind in servers_of_others.REGISTRY.items()}
 
 
 def patch_flags(
@@ -132,7 +142,7 @@ def yields(
     *,
     using: Collection[str] = FEATURES,
     kind: LoopKind = LoopKind.THREAD,
-    body: LoopBody = LoopBody.CPU,
+    body: LoopBody | OtherBody = LoopBody.CPU,
 ) -> Yield:
     """How a loop of that kind and body gives way; one that waits for something may leave it at that."""
     calls = [YieldCall.TIME_SLEEP]
@@ -185,15 +195,16 @@ def loops(
         starts = [start for start in starts if start is not LoopStart.FORK_HOOK]
     if kind is LoopKind.SOCKETIO_TASK:
         starts = [start for start in starts if Server(preload="preload" in using).has_app_at(start)]
-    bodies = [LoopBody.SLEEP]
+    known: list[LoopBody | OtherBody] = [LoopBody.SLEEP]
     if "redis" in using:
-        bodies += [LoopBody.LISTEN, LoopBody.GET_MESSAGE, LoopBody.BLPOP]
+        known += [LoopBody.LISTEN, LoopBody.GET_MESSAGE, LoopBody.BLPOP]
     if "shared" in using:
-        bodies += [LoopBody.QUEUE_GET, LoopBody.LOCK, LoopBody.LOGGER]
+        known += [LoopBody.QUEUE_GET, LoopBody.LOCK, LoopBody.LOGGER]
     if "cpu" in using:
-        bodies.append(LoopBody.CPU)
+        known.append(LoopBody.CPU)
+    known += [OtherBody(name) for name in bodies.REGISTRY if f"body {name}" in using]
     redis_own = kind is LoopKind.RUN_IN_THREAD
-    body = LoopBody.LISTEN if redis_own else draw(one_of(*bodies))
+    body = LoopBody.LISTEN if redis_own else draw(one_of(*known))
     guarded = {"guards", "redis"} <= set(using) and not redis_own
     return Loop(
         name=name,
@@ -314,8 +325,8 @@ def scenarios(
     like = first if "loops alike" in using else None
     drawn = [first, *(draw(loops(name=name, using=using, like=like)) for name in "bc"[: count - 1])]
     allow = [name for name, kind in REGISTRY.items() if "redis faults" in using or not kind.needs_broker]
-    life = Life.begin({"server": dict(server), "loops": [dict(loop) for loop in drawn]})
-    return Scenario(
+    life = Life.begin({"server": dict(server), "loops": [loop.seen() for loop in drawn]})
+    found = Scenario(
         patches=draw(patches(flags=flags, using=using)) if "patches" in using else (),
         loops=tuple(drawn),
         server=server,
@@ -325,6 +336,14 @@ def scenarios(
         if "faults" in using
         else (),
     )
+    others = [name for name in servers_of_others.REGISTRY if f"server {name}" in using]
+    able = [name for name in others if not servers_of_others.problem(name, found.to_dict())]
+    by = draw(one_of(GUNICORN, *able)) if able else GUNICORN
+    return found if by == GUNICORN else _started_by(found, by)
+
+
+def _started_by(what: Scenario, name: str) -> Scenario:
+    return what.model_copy(update={"server": what.server.model_copy(update={"started_by": name})})
 
 
 def _in_every_worker(some: Collection[Loop], server: Server) -> bool:

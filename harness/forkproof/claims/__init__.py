@@ -145,8 +145,8 @@ def _cut_short(item: Any, scenario: Scenario, history: History) -> Any:
         return item
     if history.damage:
         return _undecided(item, f"the record is damaged: {history.damage}")
-    for defect in history.of("fault.defect"):
-        return _undecided(item, f"the fault {defect['fault']!r} has a defect: {defect['error']}", defect)
+    for defect in history.of("plugin.defect"):
+        return _undecided(item, f"{defect['plugin']} has a defect: {defect['error']}", defect)
     if item.verdict is Verdict.UNKNOWN:
         return item
     if item.verdict is Verdict.BROKEN:

@@ -112,7 +112,7 @@ def early_names(scenario: Scenario) -> list[str]:
     around = scenario.surroundings
     names = [f"{one.where}.{one.what}" for one in around.early_imports if one.what.is_used]
     names += ["config.fork_hooks_lock"] if around.fork_hooks is ForkHooks.LOCK else []
-    return names + [f"{loop.name}'s {_SHARED[loop.body]}" for loop in scenario.loops if loop.body in _SHARED]
+    return names + [f"{loop.name}'s {_SHARED[loop.body.like]}" for loop in scenario.loops if loop.body.like in _SHARED]
 
 
 def _used(history: History, event: Event) -> str:

@@ -138,7 +138,9 @@ def locks(scenario: Scenario) -> list[str]:
     found = [
         one.part.replace("{m}", module_of(where)) for where in EarlyPlace for one in early(scenario, where) if one.part
     ]
-    return found + [_SHARED_PART[loop.body].format(loop.name) for loop in scenario.loops if loop.body in _SHARED_PART]
+    return found + [
+        _SHARED_PART[loop.body.like].format(loop.name) for loop in scenario.loops if loop.body in _SHARED_PART
+    ]
 
 
 # --- log streams

@@ -91,6 +91,13 @@ def why_not(scenario: Scenario) -> str:
         (parks, parks, "run it without, or write it by hand"),
         (on_socket, "surroundings.broker: Redis on a socket file", "run it with 'ip'"),
     ]
+    by = scenario.server.started_by
+    found.append(
+        (by != "gunicorn", f"server.started_by: the server {by!r} of another package", "run it with 'gunicorn'")
+    )
+    for index, loop in enumerate(scenario.loops):
+        body = f"loops.{index}.body: the body {loop.body.value!r} of another package"
+        found.append((loop.body is not loop.body.like, body, f"run it with {loop.body.like.value!r}"))
     for met, what, instead in found:
         if met:
             return f"{what} is more than a few lines can have; {instead}, and export that if it still breaks"

@@ -5,11 +5,12 @@ lines: an import that a fork catches in another thread is a fault of its own. Wh
 each process that has it: it takes the lock, puts to the queue, writes to the log.
 """
 
+import json
 import os
 import sys
 import time
 
-from forkproof_payload import early
+from forkproof_payload import early, probe
 
 WORK = 20000
 HOLD = 0.01
@@ -183,6 +184,106 @@ BODIES = {
     "lock": Lock,
     "logger": Logger,
 }
+
+
+class Given(object):
+    """What a body of another package is given of its loop.
+
+    `name`; `redis`, with which `redis.Redis(**redis)` reaches the run's; `channel`, which is the loop's own there.
+    """
+
+    def __init__(self, loop, plugin):
+        self.name = loop.spec["name"]
+        self.redis = dict(loop.broker)
+        self.channel = loop.channel
+        self._loop = loop
+        self._plugin = plugin
+
+    def subscribed(self):
+        """Redis has confirmed the subscription to the channel."""
+        self._loop.hear({"type": "subscribe"})
+
+    def handled(self, message):
+        """This message, bytes or text, was handled."""
+        message = message.encode("ascii", "replace") if isinstance(message, str) else message
+        if not isinstance(message, bytes):
+            raise defect(self._plugin, "handled() was given {!r}, which is no message".format(message))
+        self._loop.handled(message)
+
+
+class Other(Sleep):
+    """A body of another package: what is wrong with it is told in its name, and comes to unknown.
+
+    Its class is called with a `Given` where the loop is created. A turn counts when it has returned; what `begin` and
+    `turn` raise ends the loop, as it does one of ours. None of them may return anything: whoever writes `async def`, or
+    yields, has had nothing done.
+    """
+
+    def __init__(self, loop, of, plugin):
+        Sleep.__init__(self, loop)
+        self.plugin = plugin
+        try:
+            self.own = of(Given(loop, plugin))
+        except Exception as error:
+            raise defect(plugin, "{} raised {!r}".format(of.__name__, error)) from error
+
+    def begin(self):
+        self.call("begin")
+
+    def turn(self):
+        self.call("turn")
+        self.loop.ticker.tick()
+
+    def use(self):
+        self.call("use")
+
+    def call(self, name):
+        method = getattr(self.own, name, None)
+        found = None if method is None else method()
+        if found is not None:
+            raise defect(self.plugin, "{} returned {!r}".format(name, found))
+
+
+class Defect(Exception):
+    """A body of another package is not what it has to be."""
+
+
+def defect(plugin, what):
+    """Record what is wrong with a body of another package; an exception that says it."""
+    what = what[:300]
+    probe.event("plugin.defect", plugin=plugin, error=what)
+    return Defect("{}: {}".format(plugin, what))
+
+
+_others = {}
+
+
+def find(name):
+    """What makes the body of that name, and the function that is a turn of it."""
+    if name in BODIES:
+        return BODIES[name], BODIES[name].turn
+    if name not in _others:
+        with open(os.path.join(os.environ["FORKPROOF_RUN"], "launch.json"), "rb") as launch:
+            told = json.loads(launch.read().decode("utf-8"))["bodies"][name]
+        _others[name] = told["plugin"], _class(told, name)
+    plugin, of = _others[name]
+    return lambda loop: Other(loop, of, plugin), of.turn
+
+
+def _class(told, name):
+    """The class in the file of another package, which is run as a module of its own.
+
+    Not by importlib.util, which imports threading.
+    """
+    module = type(sys)("forkproof_body_" + name)
+    module.__file__ = told["file"]
+    sys.modules[module.__name__] = module
+    try:
+        with open(told["file"], "rb") as source:
+            exec(compile(source.read(), told["file"], "exec"), module.__dict__)
+        return getattr(module, told["of"])
+    except Exception as error:
+        raise defect(told["plugin"], "it cannot be loaded: {!r}".format(error)) from error
 
 
 def pause(yields):

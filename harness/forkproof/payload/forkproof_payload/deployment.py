@@ -39,8 +39,7 @@ def patches(site):
 
 def uses_redis():
     """Whether any loop of the scenario talks to Redis."""
-    bodies = ("listen", "get_message", "blpop")
-    return uses_socketio() or any(loop["body"] in bodies or loop["guard"] != "none" for loop in SCENARIO["loops"])
+    return LAUNCH["uses_redis"]
 
 
 def uses_socketio():

@@ -4,7 +4,7 @@ import os
 import sys
 
 from forkproof_payload import guards, parking, probe
-from forkproof_payload.bodies import BODIES, CALLS, pause
+from forkproof_payload.bodies import CALLS, find, pause
 
 
 class Loop(object):
@@ -14,8 +14,8 @@ class Loop(object):
         self.spec = spec
         self.broker = broker
         self.channel = channel
-        body = BODIES[spec["body"]]
-        self.ticker = probe.Ticker(spec["name"], spec["kind"], site, _defined_at(body.turn), birth)
+        body, turn = find(spec["body"])
+        self.ticker = probe.Ticker(spec["name"], spec["kind"], site, _defined_at(turn), birth)
         # A timer waits by itself.
         give_way = (lambda: None) if spec["kind"] == "timer" else pause(spec["yields"])
         self.give_way = parking.by_way(self, give_way)
