@@ -54,7 +54,8 @@ def _page(found: Sequence[Mapping[str, Any]], versions: Mapping[str, str | None]
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>Atlas</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>Where a background loop runs</h1>"
+    yield f"<title>Atlas</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>"
+    yield "<h1>Where a background loop runs</h1>"
     told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts(found).items()))
     yield f"<p>{len(found)} combinations: {escape(told)}. {escape(describe(versions))}.</p>"
     yield '<p class="quiet">Choose your own settings. A verdict is that of a run without faults, or of three where it '
@@ -66,10 +67,11 @@ def _page(found: Sequence[Mapping[str, Any]], versions: Mapping[str, str | None]
     yield _select("verdict", "verdict", {"": "any", **{one: one for one in sorted(counts(found))}})
     yield _select("policy", "you want it to run", POLICIES)
     yield '<label for="query">search<input id="query" type="search" autocomplete="off"></label>\n</form>'
-    yield '<p id="count" class="quiet" role="status"></p>\n<div class="wide"><table><thead><tr>'
+    yield '<p id="count" class="quiet" role="status"></p>'
+    yield '<div class="wide" tabindex="0" role="region" aria-label="Combinations"><table><thead><tr>'
     heads = [*(name.replace("_", " ") for name in SCOPE), "verdict", "runs in", "breaks"]
     yield "".join(f'<th scope="col">{head}</th>' for head in heads)
-    yield '</tr></thead><tbody id="rows"></tbody></table></div>'
+    yield '</tr></thead><tbody id="rows"></tbody></table></div>\n</main>'
     # A closing tag in what a server said would end the script.
     plain = json.dumps(_data(found), separators=(",", ":")).replace("<", "\\u003c")
     yield f'<script type="application/json" id="data">{plain}</script>\n<script>{_SCRIPT}</script>\n</body>\n</html>'

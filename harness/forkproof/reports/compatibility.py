@@ -23,7 +23,7 @@ MEANS = {
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --quiet: #5b636d; --rule: #d9dde2;
-  --surprise: #d1242f; --known: #d4830b; --broken: #6d83b8; --unknown: #a3a9b1; --held: #2a8a4a; --on: #fff; }
+  --surprise: #d1242f; --known: #d4830b; --broken: #6d83b8; --unknown: #a3a9b1; --held: #217a3f; --on: #fff; }
 @media (prefers-color-scheme: dark) { :root { --paper: #14171b; --ink: #e6e8eb; --quiet: #9aa3ad; --rule: #333a42;
   --surprise: #f2555e; --known: #e0a03a; --broken: #7f95cc; --unknown: #6a727c; --held: #3aa862; --on: #101214; } }
 * { box-sizing: border-box; }
@@ -54,14 +54,16 @@ def _page(done: Done) -> Iterator[str]:
     yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>Compatibility map</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>Compatibility map</h1>"
+    yield f"<title>Compatibility map</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>"
+    yield "<h1>Compatibility map</h1>"
     yield f"<p>{escape(_summary(done))}</p>"
     yield '<ul class="key">'
     for name, meaning in MEANS.items():
         yield f'<li><span class="k {name}">{escape(_plain(name))}</span> {escape(meaning)}</li>'
     yield "</ul>"
     for title, columns in (("Recipes", _recipes(done)), ("Claims", [(name, name) for name in claims_of(done)])):
-        yield f'<h2>{title}</h2>\n<div class="wide"><table><thead><tr><th></th>'
+        yield f'<h2>{title}</h2>\n<div class="wide" tabindex="0" role="region" aria-label="{title}"><table><thead><tr>'
+        yield '<th scope="col">lane</th>'
         yield "".join(f'<th scope="col">{escape(shown)}</th>' for shown, _ in columns) + "</tr></thead><tbody>"
         for lane in done.lanes:
             cells = (_cell(lane, found) for found in _line(done, lane, title, columns))
@@ -76,7 +78,7 @@ def _page(done: Done) -> Iterator[str]:
     by_name = {one.name: one for one in done.scenarios}
     for (lane, name), row in done.rows.items():
         yield from _details(lane, row, by_name[name])
-    yield "</body>\n</html>"
+    yield "</main>\n</body>\n</html>"
 
 
 def _line(done: Done, lane: str, title: str, columns: Sequence[tuple[str, str]]) -> Iterator[Cell]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from forkproof import claims
+from forkproof.claims.base import number
 from forkproof.history import History
 from forkproof.judge import assess
 from forkproof.reports.pages import document, escape
@@ -33,10 +34,11 @@ def _page(shown: Picture) -> Iterator[str]:
     yield f"<header>\n<h1>{escape(shown.title)}</h1>"
     state = "bad" if shown.breaks else ""
     yield (
-        f'<p><span class="{state}">{escape(shown.verdict)}</span>: {len(shown.breaks)} broken claims, '
-        f"{len(shown.lanes) - 1} processes, {shown.events} events, {shown.seconds:.2f} s</p>"
+        f'<p><span class="{state}">{escape(shown.verdict)}</span>: {number(len(shown.breaks), "broken claim")}, '
+        f"{number(len(shown.lanes) - 1, 'process')}, {number(shown.events, 'event')}, {shown.seconds:.2f} s</p>"
     )
     yield f'<p class="quiet">{escape(shown.versions)}</p>\n</header>\n<main>'
+    yield f'<details><summary>the scenario</summary><pre tabindex="0">{escape(shown.scenario)}</pre></details>'
     yield from _bar()
     keys = "Timeline: plus and minus zoom, the arrows move, 0 shows all"
     yield f'<div id="plot" tabindex="0" role="region" aria-label="{keys}">'
@@ -63,7 +65,8 @@ def _bar() -> Iterator[str]:
         sign = {"ArrowLeft": "←", "ArrowRight": "→", "-": "&minus;", "0": "all"}.get(key, key)
         yield f'<button type="button" data-key="{key}" aria-label="{name}">{sign}</button>'
     yield '<span id="range" class="quiet" role="status"></span>'
-    yield '<span class="quiet">drag to move, Ctrl or Shift and the wheel to zoom</span>\n</div>'
+    yield '<span class="quiet mouse">drag to move, Ctrl or Shift and the wheel to zoom</span>'
+    yield '<span class="quiet touch">drag to move, two fingers to zoom</span>\n</div>'
 
 
 def _key() -> Iterator[str]:
@@ -99,7 +102,7 @@ def _broken(broken: Break) -> Iterator[str]:
         yield f'<p class="quiet">By the documentation it {escape(broken.expected)}</p>'
     shows = f"show the first bad event, at {broken.t:+.3f} s"
     yield f'<p><button type="button" data-show="{broken.t:.6f}">{shows}</button></p>'
-    yield f"<details><summary>{len(broken.evidence)} events that it stands on</summary>"
+    yield f"<details><summary>{number(len(broken.evidence), 'event')} that it stands on</summary>"
     yield f'<pre tabindex="0">{escape(chr(10).join(broken.evidence))}</pre></details>'
     for who, calls in broken.stacks:
         yield f"<details><summary>stacks of {escape(who)}</summary>"

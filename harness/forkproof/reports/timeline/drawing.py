@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from forkproof.claims.base import number
 from forkproof.reports.pages import COLOURS, escape
 from forkproof.reports.timeline.picture import BINS, Break, Lane, Mark, Picture, Row, Span
 
@@ -16,8 +17,8 @@ LEFT = 8
 """Empty on both sides."""
 TOP = 50
 """Above the lanes: times, windows, faults; then the rows of the numbers of broken claims."""
-FLAG, FLAGS = 18, 5
-"""The height of such a row, and how many there are at most."""
+FLAG, FLAGS = 18, 6
+"""The height of such a row, and how many there are at most; numbers that would touch stand in different ones."""
 HEAD, ROW, GAP = 20, 30, 8
 
 SHAPES = {
@@ -63,12 +64,14 @@ class _Drawing:
         picture = self.picture
         count = len(picture.breaks)
         told = (
-            f"Timeline of {picture.title}: {picture.verdict}, {count} broken claims, {len(picture.lanes) - 1} processes"
+            f"Timeline of {picture.title}: {picture.verdict}, {number(count, 'broken claim')}, "
+            f"{number(len(picture.lanes) - 1, 'process')}"
         )
         yield (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height:g}" width="100%" '
             f'role="{"img" if self.alone else "group"}" aria-label="{escape(told)}" '
-            f'data-seconds="{picture.seconds:.6f}" data-bins="{BINS}" data-left="{LEFT}" data-height="{self.height:g}">'
+            f'data-seconds="{picture.seconds:.6f}" data-bins="{BINS}" data-left="{LEFT}" data-height="{self.height:g}" '
+            f'data-flag="{FLAG}" data-flags="{FLAGS}" data-top="{TOP}">'
         )
         if self.alone:
             yield f"<title>{escape(told)}</title><style>{COLOURS}{STYLE}</style>"
@@ -93,8 +96,12 @@ class _Drawing:
         for lane in picture.lanes:
             if lane.parent in self.tops:
                 yield self.branch(lane, self.tops[lane.parent])
-        for broken in picture.breaks:
-            yield self.broken(broken)
+        last = [-float(FLAG)] * FLAGS
+        for broken in sorted(picture.breaks, key=lambda broken: broken.t):
+            x = self.x(broken.t)
+            row = next((n for n in range(FLAGS) if x - last[n] >= FLAG), last.index(min(last)))
+            last[row] = x
+            yield self.broken(broken, row)
         yield "</svg>"
 
     def axis(self) -> Iterator[str]:
@@ -102,10 +109,10 @@ class _Drawing:
         step = next(
             s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 300, 3600) if self.picture.seconds / s <= 12 or s == 3600
         )
-        for number in range(int(self.picture.seconds / step) + 1):
-            x = self.x(number * step)
+        for count in range(int(self.picture.seconds / step) + 1):
+            x = self.x(count * step)
             yield f'<path class="grid" d="M{x:g} 14V{self.height:g}"/>'
-            yield f'<text x="{x + 2:g}" y="11">{number * step:g} s</text>'
+            yield f'<text x="{x + 2:g}" y="11">{count * step:g} s</text>'
 
     def span(self, span: Span, y: float, height: float) -> str:
         x, width = self.x(span.t), max(self.x(span.end) - self.x(span.t), 2)
@@ -125,8 +132,8 @@ class _Drawing:
             f'y="{y:g}" width="{max(self.x(lane.end) - self.x(lane.begin), 2):g}" height="{height}"/>'
         )
         yield f'<text class="process" x="{LEFT + 4}" y="{y + 14:g}">{escape(text)}</text>'
-        for number, row in enumerate(lane.rows):
-            yield from self.row(row, y + HEAD + number * ROW)
+        for index, row in enumerate(lane.rows):
+            yield from self.row(row, y + HEAD + index * ROW)
 
     def branch(self, lane: Lane, parent: float) -> str:
         """A fork: from the parent's lane to this one, at the time of its birth."""
@@ -139,11 +146,11 @@ class _Drawing:
         base = y + ROW - 4
         if row.bins:
             most = max(row.bins.values()) or 1
-            bins = {number: max(1.5, 13 * count / most) for number, count in row.bins.items() if count}
+            bins = {place: max(1.5, 13 * count / most) for place, count in row.bins.items() if count}
             text = (
                 f"{row.label}: {sum(row.bins.values())} turns, at most {most} in {self.picture.bin_width * 1000:.0f} ms"
             )
-            data = " ".join(f"{number}:{height:.1f}" for number, height in sorted(bins.items()))
+            data = " ".join(f"{place}:{height:.1f}" for place, height in sorted(bins.items()))
             yield (
                 f'<path class="turns{" copied" if row.copied else ""}"{self.tip(text)} data-turns="{data}" '
                 f'data-y="{base:g}" d="{self.turns(bins, base)}"' + self.closing("path", text)
@@ -156,8 +163,8 @@ class _Drawing:
     def turns(self, bins: dict[int, float], base: float) -> str:
         width = (WIDTH - 2 * LEFT) / BINS
         return "".join(
-            f"M{LEFT + number * width:.1f} {base:g}v-{height:.1f}h{width:.1f}v{height:.1f}z"
-            for number, height in sorted(bins.items())
+            f"M{LEFT + place * width:.1f} {base:g}v-{height:.1f}h{width:.1f}v{height:.1f}z"
+            for place, height in sorted(bins.items())
         )
 
     def mark(self, mark: Mark, y: float) -> str:
@@ -166,19 +173,27 @@ class _Drawing:
             f'transform="translate({self.x(mark.t):g} {y:g})" d="{SHAPES[mark.kind]}"' + self.closing("path", mark.text)
         )
 
-    def broken(self, broken: Break) -> str:
+    def broken(self, broken: Break, row: int) -> str:
         """A dashed line through all lanes, and a number that leads to what is told of it."""
         where = f" ({broken.loop})" if broken.loop else ""
         text = f"{broken.number}: {broken.claim}{where} broken, first bad event at {broken.t:+.3f} s"
-        y = TOP + FLAG * ((broken.number - 1) % FLAGS) + FLAG / 2
         inside = f'<path class="line" d="M0 16V{self.height:g}"/>'
         if broken.lane in self.tops:
-            inside += f'<circle class="ring" cy="{self.tops[broken.lane] + HEAD / 2:g}" r="5"/>'
-        inside += f'<circle class="flag" cy="{y:g}" r="8"/><text class="flag" y="{y + 4:g}">{broken.number}</text>'
+            inside += f'<circle class="ring" cy="{self.ring(broken):g}" r="7"/>'
+        inside += (
+            f'<g class="flag" transform="translate(0 {TOP + FLAG * row + FLAG / 2:g})"><circle class="flag" r="8"/>'
+            f'<text class="flag" y="4">{broken.number}</text></g>'
+        )
         place = f'data-t="{broken.t:.6f}" data-y="0" transform="translate({self.x(broken.t):g} 0)"'
         if self.alone:
             return f'<g class="break" {place}><title>{escape(text)}</title>{inside}</g>'
         return f'<a class="break" href="#broken-{broken.number}"{self.tip(text, named=True)} {place}>{inside}</a>'
+
+    def ring(self, broken: Break) -> float:
+        """Where its first bad event is: in the row of its loop, or at the head of the lane."""
+        lane = next(lane for lane in self.picture.lanes if lane.key == broken.lane)
+        loops = [index for index, row in enumerate(lane.rows) if row.label.partition(" · ")[0] == broken.loop]
+        return self.tops[lane.key] + (HEAD + ROW * loops[0] + ROW - 9 if loops else HEAD / 2)
 
     def tip(self, text: str, named: bool = False) -> str:
         if self.alone:

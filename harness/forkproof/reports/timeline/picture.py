@@ -96,6 +96,7 @@ class Picture:
 
     title: str
     versions: str
+    scenario: str
     verdict: str
     seconds: float
     events: int
@@ -120,6 +121,7 @@ def of_run(report: RunReport, history: History, rules: dict[str, str]) -> Pictur
     return Picture(
         title=f"Run {report.folder.resolve().name}",
         versions=describe(report.versions),
+        scenario=report.scenario.model_dump_json(by_alias=True, exclude_defaults=True, indent=1),
         verdict=report.verdict.value,
         seconds=seconds,
         events=len(history.events),

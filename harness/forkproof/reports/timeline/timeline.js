@@ -2,6 +2,7 @@
 (() => {
   const box = document.getElementById("plot"), svg = box.querySelector("svg"), tip = document.getElementById("tip");
   const all = Number(svg.dataset.seconds), bins = Number(svg.dataset.bins), left = Number(svg.dataset.left);
+  const flag = Number(svg.dataset.flag), flags = Number(svg.dataset.flags), top = Number(svg.dataset.top);
   const height = Number(svg.dataset.height), axis = svg.querySelector(".axis");
   const timed = [...svg.querySelectorAll("[data-t]")].map((element) => ({
     element, t: Number(element.dataset.t), e: element.dataset.e === undefined ? null : Number(element.dataset.e),
@@ -17,7 +18,7 @@
     waiting = false;
     width = Math.max(280, box.clientWidth);
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    const taken = {};
+    const taken = {}, last = Array(flags).fill(-flag);
     for (const { element, t, e, y, kind } of timed) {
       const hidden = t > until || (e === null ? t : e) < from;
       element.style.display = hidden ? "none" : "";
@@ -33,6 +34,11 @@
         element.setAttribute("x", begin.toFixed(2));
       }
       else element.setAttribute("transform", `translate(${x(t).toFixed(2)} ${y})`);
+      if (kind === "a") {  // they stand in the order of their times
+        const free = last.findIndex((end) => x(t) - end >= flag), row = free < 0 ? last.indexOf(Math.min(...last)) : free;
+        last[row] = x(t);
+        element.querySelector("g.flag").setAttribute("transform", `translate(0 ${top + flag * row + flag / 2})`);
+      }
     }
     const one = all / bins, wide = (width - 2 * left) * one / (until - from);
     for (const row of turns) {
