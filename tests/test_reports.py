@@ -71,6 +71,46 @@ def test_exit_codes(verdicts: list[Verdict], code: int) -> None:
     assert report(*verdicts).exit_code == code
 
 
+# Narrow terminals
+
+
+def printed(what: object, width: int) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False).print(what)
+    return out.getvalue()
+
+
+def told() -> RunReport:
+    """A report with a loop of a long name, and where it ran."""
+    rows = [
+        {"role": "worker", "slot": 0, "pid": 4123, "birth": "161a6d32ffff", "thread": "_DummyThread", "alive": False,
+         "ticks": 1234, "copied": True},
+    ]  # fmt: skip
+    found = Judgement(Finding("no_socket_shared_across_fork", NONE, "a_listener", "so"), Expectation.MUST_HOLD, "")
+    return dataclasses.replace(report(), judgements=[found], loops=[{"name": "a_listener", "processes": rows}])
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_a_narrow_terminal_has_fewer_columns_and_every_word(width: int) -> None:
+    claims, loops = (
+        printed(terminal.claims_table(told().judgements), width),
+        printed(terminal.loops_table(told()), width),
+    )
+    for text in (claims, loops):
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= width
+    kept = [["claim", "loop", "verdict"], ["loop", "process", "ticks", "copied"]]
+    assert claims.split()[:3] == kept[0]
+    assert ("expected" in claims, "rate" in claims) == (width >= 80, width >= 80)
+    assert [word for word in kept[1] if word not in loops.splitlines()[0]] == []
+    assert ("thread" in loops, "birth" in loops) == (width >= 80, width >= 60)
+    assert {"a_listener", "worker", "1234", "copied"} <= set(loops.split())
+    if width >= 60:
+        assert "no_socket_shared_across_fork  a_listener  not applicable" in claims
+    else:  # folded, and whole
+        assert "".join(line[:13].strip() for line in claims.splitlines()[1:]) == "no_socket_shared_across_fork"
+
+
 # What a server says is not ours
 
 ODD = "said \x1b[31m[/red] [bold] <b> & \x00 \ufffe \ud800 \u2028 \U0001f600 ]]>"

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import markup
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -54,38 +55,67 @@ def again(*words: str) -> Text:
     return typed("Reproduce with:", *words)
 
 
-def claims_table(judgements: Sequence[Judgement]) -> Table:
+class Fitting:
+    """A table that leaves out whole columns where the terminal is too narrow for it, and cuts no word of the others.
+
+    `least` are the titles of those that go, the first one first; what is left then may be folded.
+    """
+
+    def __init__(self, titles: Sequence[str], rows: Sequence[Sequence[str]], least: Sequence[str]) -> None:
+        self.titles, self.rows, self.least = titles, rows, least
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for gone in range(len(self.least) + 1):
+            table = self.table([title for title in self.titles if title not in self.least[:gone]], fold=False)
+            if Measurement.get(console, options.update(max_width=WIDEST), table).maximum <= options.max_width:
+                yield table
+                return
+        yield self.table([title for title in self.titles if title not in self.least], fold=True)
+
+    def table(self, titles: Sequence[str], *, fold: bool) -> Table:
+        """The table with these columns."""
+        table = Table(box=None, pad_edge=False)
+        for title in titles:
+            table.add_column(title, no_wrap=not fold, overflow="fold")
+        kept = [number for number, title in enumerate(self.titles) if title in titles]
+        for row in self.rows:
+            table.add_row(*(row[number] for number in kept))
+        return table
+
+
+WIDEST = 1000
+"""Columns of a terminal that has room for everything."""
+
+
+def claims_table(judgements: Sequence[Judgement]) -> Fitting:
     """One row for each claim and loop."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("claim", "loop", "verdict", "expected", "rate"):
-        table.add_column(title, no_wrap=title != "expected")
+    rows = []
     for judgement in judgements:
         finding = judgement.finding
         failed, tried = judgement.rate
-        table.add_row(
+        rows.append((
             finding.claim,
             finding.loop or "",
             verdict_text(finding.verdict) + (" [bold]surprise[/]" if judgement.surprise else ""),
             judgement.expectation.value.replace("_", " ") if judgement.expectation else "",
             f"{failed}/{tried}" if tried else "",
-        )
-    return table
+        ))  # fmt: skip
+    return Fitting(("claim", "loop", "verdict", "expected", "rate"), rows, ("expected", "rate"))
 
 
-def loops_table(report: RunReport) -> Table:
+def loops_table(report: RunReport) -> Fitting:
     """One row for each loop in each process."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("loop", "process", "pid", "birth", "thread", "alive", "ticks", "copied"):
-        table.add_column(title, no_wrap=True)
+    rows = []
     for loop in report.loops:
         for row in loop["processes"]:
             place = row["role"] if row["slot"] is None else f"{row['role']} {row['slot']}"
             alive = "" if row["alive"] is None else str(row["alive"]).lower()
-            table.add_row(
+            rows.append((
                 loop["name"], place, str(row["pid"]), row["birth"][:8], row["thread"] or "",
                 alive, str(row["ticks"]), "copied" if row["copied"] else "",
-            )  # fmt: skip
-    return table
+            ))  # fmt: skip
+    titles = ("loop", "process", "pid", "birth", "thread", "alive", "ticks", "copied")
+    return Fitting(titles, rows, ("thread", "birth", "pid", "alive"))
 
 
 def failure(judgement: Judgement, folder: Path, cause: Sequence[str] = ()) -> str:
