@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from sphinx.application import Sphinx
+
 project = "forkproof"
 author = "forkproof's maintainers"
 extensions = ["myst_parser"]
@@ -21,3 +25,17 @@ html_static_path: list[str] = []
 myst_heading_anchors = 4
 # Links to code and scenarios lead to files of the repository, which are no pages; a test looks that they exist.
 suppress_warnings = ["myst.xref_missing"]
+
+
+def setup(app: Sphinx) -> None:
+    """What the theme leaves out: by the keyboard one has to come to whatever scrolls, and a heading has a level."""
+    app.connect("html-page-context", _reachable)
+
+
+def _reachable(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: object) -> None:
+    for old, new in (
+        ("<pre>", '<pre tabindex="0">'),
+        ('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
+        ('role="heading">', 'role="heading" aria-level="2">'),
+    ):
+        context["body"] = context.get("body", "").replace(old, new)

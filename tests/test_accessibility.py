@@ -57,9 +57,12 @@ axe.run({exclude: %s}, {preload: false, resultTypes: ["violations"]}).then((foun
 """
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browsers.Browser]:
-    with browsers.browser(tmp_path_factory.mktemp("chromium")) as found:
+@pytest.fixture
+def chromium(tmp_path: Path) -> Iterator[browsers.Browser]:
+    """One for each test: it starts processes for each origin, which are no test's then."""
+    folder = tmp_path / "chromium"
+    folder.mkdir()
+    with browsers.browser(folder) as found:
         yield found
 
 
@@ -95,7 +98,7 @@ def look(chromium: browsers.Browser, address: str, exclude: tuple[str, ...] = ()
 
 def test_what_is_wrong_is_found(chromium: browsers.Browser, tmp_path: Path) -> None:
     path = tmp_path / "bad.html"
-    bad = '<p style="color: #ccc">x<img src="data:,"><div style="width: 2000px">x'
+    bad = '<p style="color: #ccc">hard to read<img src="data:,"><div style="width: 2000px">x'
     path.write_text(f"<!DOCTYPE html><title>x</title>{bad}", encoding="utf-8")
     found = "\n".join(look(chromium, path.as_uri()))
     for name in ("image-alt", "color-contrast", "html-has-lang", "it is wider than the screen"):
