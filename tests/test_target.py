@@ -69,6 +69,11 @@ def test_a_python_2_is_too_old() -> None:
         target.find(str(found[0]))
 
 
+def test_a_keyword_of_patch_all_that_no_scenario_can_have_is_left_out() -> None:
+    answer = '{"python": [3, 6, 15], "versions": {"gevent": "1.2.2"}, "patch_flags": ["socket", "httplib"]}'
+    assert target.understand("python", answer).patch_flags == ("socket",)
+
+
 def test_this_python_is_one() -> None:
     found = target.find(None)
     assert found.executable == sys.executable

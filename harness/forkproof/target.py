@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from forkproof import bodies, servers
 from forkproof.errors import MissingPackage, TargetError
-from forkproof.scenario import EarlyThing, ForkHooks, LoopKind, LoopStart, Scenario, WorkerClass, YieldCall
+from forkproof.scenario import PATCH_FLAGS, EarlyThing, ForkHooks, LoopKind, LoopStart, Scenario, WorkerClass, YieldCall
 
 OLDEST = (3, 6)
 _PAYLOAD = Path(__file__).parent / "payload"
@@ -248,7 +248,8 @@ def understand(executable: str, answer: str, complaint: str = "") -> Target:
         executable,
         version,
         found.versions,
-        tuple(found.patch_flags),
+        # Not `httplib`, which gevent 1.2 has but to refuse it, nor what a later gevent may add.
+        tuple(flag for flag in found.patch_flags if flag in PATCH_FLAGS),
         found.gevent_error,
         None if found.worker_classes is None else tuple(found.worker_classes),
     )
