@@ -1422,6 +1422,27 @@ CHECKING_AN_APP = (
         "if not self._born_here(loop, state):",
     ),
     Defect(
+        "who-is-there-takes-from-every-queue",
+        "a check takes a loop that was started again for one that empties every queue of the loop before",
+        f"{MAIN}observed.py",
+        "return any(pairs and all(one == other for one, other in pairs)",
+        "return any(pairs and all(one is not None for one, other in pairs)",
+    ),
+    Defect(
+        "nobody-takes-from-the-queue-of-before",
+        "a check takes a loop that was started again for one that empties no queue of the loop before",
+        f"{MAIN}observed.py",
+        "        both = {other:",
+        "        both = {} if running else {other:",
+    ),
+    Defect(
+        "a-reload-makes-all-output-good",
+        "a check passes over what is printed from a reload on",
+        f"{MAIN}observed.py",
+        "yield exiting[0], opened",
+        'yield told.t, float("inf")',
+    ),
+    Defect(
         "what-is-done-does-not-come-back",
         "a check wants to see again what was started again and is done",
         f"{MAIN}observed.py",

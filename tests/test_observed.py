@@ -203,6 +203,22 @@ def test_a_queue_that_fills_where_nobody_is_left_to_take() -> None:
         assert found(observed(master, sized(WORKER, *control, **DEAD)), "no_dead_listener").verdict is Verdict.HELD
 
 
+def test_a_queue_that_fills_for_a_loop_that_was_started_again() -> None:
+    """A library starts another thread in the child, which lets the same queue fill until its time comes."""
+
+    def of(*sizes: int) -> Verdict:
+        again = [
+            one
+            for n, (t, size) in enumerate(zip(LOOKS, sizes, strict=True))
+            for one in look(WORKER, t, unit(sizes=[n], **DEAD), unit("bb", sizes=[size], tid=8))
+        ]
+        master = birth(ARBITER) + looks(ARBITER, unit(sizes=[0])) + birth(WORKER, "bb")
+        return found(observed(master, again), "no_starved_greenlet").verdict
+
+    assert of(0, 1, 2, 3, 4) is Verdict.HELD
+    assert of(0, 0, 0, 0, 0) is Verdict.BROKEN  # that one has another queue
+
+
 def test_a_loop_that_takes_nothing_though_its_queue_is_full() -> None:
     at = ["threading.py:331 in wait", "queue.py:171 in get", "app.py:5 in listen"]
     waits = birth(WORKER) + sized(WORKER, 0, 1, 1, 1, 1, at=at)
@@ -392,6 +408,21 @@ def test_a_stop_that_is_waited_for_no_longer_than_graceful_timeout_is_open() -> 
     assert [one.verdict for one in told] == [Verdict.UNKNOWN]
 
 
+def test_what_a_worker_prints_that_a_reload_has_told_to_end() -> None:
+    hup = [*seen(2.1, "fault.ok", fault="hup", index=0, target=ARBITER), *opened(1, "hup")]
+    exiting = seen(2.3, "log", line="[2026-11-30 16:40:36 +0000] [110] [INFO] Worker exiting (pid: 110)")
+
+    def of(t: float, *more: Events) -> Verdict:
+        bad = seen(
+            t, "log", line="Exception ignored in thread started by: <bound method Thread._bootstrap of <Thread>>"
+        )
+        return found(observed(IN_BOTH, *more, bad), "quiet_runtime").verdict
+
+    assert of(2.4, hup, exiting) is Verdict.HELD
+    for broken in (of(2.4, hup), of(2.2, hup, exiting), of(3.5, hup, exiting), of(2.4, exiting)):
+        assert broken is Verdict.BROKEN
+
+
 def test_what_keeps_a_server_is_told() -> None:
     kept = birth(WORKER, daemon=False) + looks(WORKER, unit("aa"))
     finding = found(observed(kept, SET, TERM, ended(status=-9), look(WORKER, 5.0, unit("aa"))), "clean_shutdown")
@@ -429,6 +460,12 @@ def test_an_app_that_never_booted() -> None:
     assert finding.explanation == "the app did not boot"
     late = Observed(history(server(0), seen(3.0, "bound", what="boot", seconds=3.0, stretch=1.0)), {}, {})
     assert late.findings()[0].explanation == "the app did not boot within 3 s: --boot S gives it more"
+    assert cure(finding, one, Path("/srv")) == ""
+    began = Observed(history(server(0), birth(WORKER, loop="Writer.run")), {}, {})
+    told = cure(began.findings()[0], began, Path("/srv"))
+    assert "had started `Writer.run`, app.py:5, by import of app.py." in told
+    alone = Observed(history(server(0), birth(ARBITER, loop="Writer.run")), {}, {})  # no worker was forked
+    assert cure(alone.findings()[0], alone, Path("/srv")) == told
 
 
 def outlived(*more: Events) -> Finding | None:
@@ -539,7 +576,7 @@ def test_a_cure_is_for_what_is_meant() -> None:
     silent = seen(1.2, "request.invoke", request=9) + seen(1.9, "request.info", request=9, error="no answer within 5 s")
     assert "left in the master alone: `listen`" in cured(observed(IN_MASTER, silent), "server_answers")
     assert cured(observed(IN_BOTH, silent), "server_answers") == ""
-    never = Observed(history(server(0), birth(ARBITER)), {}, {})
+    never = Observed(history(server(2), birth(ARBITER)), {}, {})
     assert "A fork catches a thread in whatever it does" in cured(never, "workers_boot")
     assert cured(Observed(history(server(0)), {}, {}), "workers_boot") == ""
     made = [*birth(WORKER, kind="process", loop="work"), event(0.4, WORKER, "child", birth="aa", child=150)]

@@ -109,12 +109,15 @@ def _of_server(finding: Finding, observed: Observed) -> str:
             "`post_fork` or `post_worker_init`, or when it is first used."
         )
     begun = [event for event in observed.history.of("loop.created") if _is_masters(event, observed)]
-    if finding.claim == "workers_boot" and begun:
+    forked = any(process.place.role == "worker" for process in observed.history.processes.values())
+    if finding.claim == "workers_boot" and begun and forked:
         names = listing(dict.fromkeys(f"`{e['loop']}` ({e.get('user') or e.get('defined_at')})" for e in begun))
         return (
             f"Started before the workers are forked{_because(observed)}: {names}. A fork catches a thread in whatever "
             f"it does, such as an import, or with a lock that nobody lets go of in the worker. {_POST}."
         )
+    if finding.claim == "workers_boot" and finding.how == "never":
+        return _what_was_started(observed)
     left = [loop for loop in observed.loops if _before_fork(loop, observed) and _is_in_master_alone(loop, observed)]
     if finding.claim == "server_answers" and left:
         names = listing(f"`{loop.name}` ({loop.defined_at})" for loop in left)
@@ -134,6 +137,21 @@ def _left_children(observed: Observed) -> list[Loop]:
 
 def _is_in_master_alone(loop: Loop, observed: Observed) -> bool:
     return {state.process.place.role for state in observed.states(loop, 0) if state.units} == {"arbiter"}
+
+
+def _what_was_started(observed: Observed) -> str:
+    """Of an app that has not booted: the loops that it had started by then."""
+    bodies = dict.fromkeys(
+        f"`{event['loop']}`, {event.get('defined_at') or '?'}, by {event['site'] or 'unknown'}"
+        for event in observed.history.of("loop.created")
+    )
+    if not bodies:
+        return ""
+    return (
+        f"Until then it had started {listing(bodies, 3)}. Where threads are greenlets, one that waits in a way that "
+        "gevent does not patch (a pipe of multiprocessing, a lock or queue of C code) keeps its whole process. Where "
+        "it stands in such a loop, have it wait otherwise, or have workers that leave threads native."
+    )
 
 
 def _before_fork(loop: Loop, observed: Observed) -> bool:

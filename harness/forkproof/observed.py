@@ -352,7 +352,7 @@ class Observed:
                 and self._waits_without_end(process, [look for look, _ in rows[-_STILL:]], units[-_STILL:])
             ):
                 return f"{number(sizes[-1], 'thing')} wait in its queue, and it takes none"
-            if any(unit["running"] for unit in units) or self._taken(loop, rows):
+            if any(unit["running"] for unit in units) or self._taken(loop, birth, rows):
                 continue
             if grown:
                 return f"its queue has grown from {sizes[0]} to {sizes[-1]}, and nobody is there who takes"
@@ -404,9 +404,17 @@ class Observed:
         told = self.history.between("tasks", looks[0].t - _EARLIER, looks[-1].t)
         return bool(told) and all(units[-1]["tid"] in event.get("locked", {}).get(process.key, ()) for event in told)
 
-    def _taken(self, loop: Loop, rows: Sequence[tuple[Event, Sequence[Mapping[str, Any]]]]) -> bool:
-        """Whether another thread of an executor is there, who takes from the same queue."""
-        return loop.kind in _RUNNERS and any(unit["running"] for unit in rows[-1][1])
+    def _taken(self, loop: Loop, birth: str, rows: Sequence[tuple[Event, Sequence[Mapping[str, Any]]]]) -> bool:
+        """Whether another thread of the loop is there that takes from the same queue: as much is in it at each look.
+
+        Those of an executor have one queue.
+        """
+        running = {unit["birth"] for unit in rows[-1][1] if unit["running"]}
+        if loop.kind in _RUNNERS:
+            return bool(running)
+        looks = [{unit["birth"]: unit["sizes"] for unit in units} for _, units in rows]
+        both = {other: [(one[birth], one[other]) for one in looks if {birth, other} <= one.keys()] for other in running}
+        return any(pairs and all(one == other for one, other in pairs) for pairs in both.values())
 
     # What is wrong
 
@@ -752,8 +760,22 @@ class Observed:
         return no_socket_shared_across_fork(_PLAIN, self.history)[0]
 
     def _quiet(self) -> Finding:
-        before = History([event for event in self.history.events if event.t < self._term], self.history.damage)
-        return quiet_runtime(_PLAIN, before)[0]
+        """What a worker prints that a reload has told to end is as what is printed after TERM."""
+        ending = [*self._ending(), (self._term, float("inf"))]
+        before = [
+            event for event in self.history.events
+            if event.t < self._term and (event.event != "log" or not any(a <= event.t < b for a, b in ending))
+        ]  # fmt: skip
+        return quiet_runtime(_PLAIN, History(before, self.history.damage))[0]
+
+    def _ending(self) -> Iterable[tuple[float, float]]:
+        """From when to when workers end that a reload has told to: one says so, and a window opens without them."""
+        for told in self.history.of("fault.ok"):
+            opened = min((one.opened for one in self.history.windows if one.opened > told.t), default=self._term)
+            lines = self.history.between("log", told.t, opened) if told["fault"] == "hup" else []
+            exiting = [line.t for line in lines if "Worker exiting" in line["line"]]
+            if exiting:
+                yield exiting[0], opened
 
 
 def _body(event: Event) -> tuple[str, str, str]:
