@@ -119,12 +119,17 @@ def test_the_supervisor_is_killed(short_folder: Path) -> None:
         assert not listens(port)
 
 
+def nurseries() -> set[int]:
+    return {stat.pid for stat in containment.descendants(os.getpid()) if "nursery" in command_of(stat.pid)}
+
+
 def test_what_starts_the_supervisors_is_killed(short_folder: Path) -> None:
     plain = Scenario(loops=(Loop(name="a", start=LoopStart.POST_WORKER_INIT),))
+    others = nurseries()  # those of other sessions of this process
     with open_session(out=short_folder) as session:
         assert session.run(plain).verdict is Verdict.HELD
-        [nursery] = [stat for stat in containment.descendants(os.getpid()) if "nursery" in command_of(stat.pid)]
-        os.kill(nursery.pid, signal.SIGKILL)
+        [nursery] = nurseries() - others
+        os.kill(nursery, signal.SIGKILL)
         assert session.run(plain).verdict is Verdict.HELD
     assert not ours(str(short_folder))
 

@@ -38,7 +38,8 @@ class Guard(object):
             # Made by the holder itself: a connection that a fork shares is a fault of its own.
             self._client = redis.Redis(**self._broker)
         if self._kind == "lock":
-            lock = self._client.lock(self._key, sleep=TRY_EVERY)
+            # Before 3.0 redis-py takes one that runs scripts, unless it is told.
+            lock = self._client.lock(self._key, sleep=TRY_EVERY, lock_class=redis.lock.Lock)
             while not lock.acquire(blocking=False):
                 self._pause()
             return
