@@ -153,3 +153,26 @@ def test_a_small_scope_is_run_resumed_and_run_again(
     assert native["runs_in"] == "arbiter"
     code, told = call()
     assert (code, "0 servers" in told) == (0, True), told
+    monkeypatch.setattr(atlas, "MORE", 2)
+    monkeypatch.setattr(atlas, "disagreements", lambda before, again: [(again[0]["id"], "otherwise", "so")])
+    code, told = call("--again", "1")
+    assert (code, told.count("1 of 1 to run")) == (1, 3), told  # once, and what differs twice more
+    assert "in 2 more: 0 as before and 0 as now" in told
+
+
+def test_the_published_table_is_complete() -> None:
+    """Each combination has a verdict with its replay command, or the reason why there is none."""
+    docs = Path(__file__).parents[1] / "docs"
+    with (docs / "atlas.csv").open(newline="", encoding="utf-8") as file:
+        published = list(csv.DictReader(file))
+    assert [entry["id"] for entry in published] == [one.id for one in atlas.combinations()]
+    holding = {entry["id"] for entry in published if entry["verdict"] == "held"}
+    for entry, one in zip(published, atlas.combinations(), strict=True):
+        assert entry["verdict"] in ("held", "broken", "unknown", "cannot be"), entry
+        assert bool(entry["reason"]) == (entry["verdict"] in ("unknown", "cannot be")), entry
+        assert bool(entry["breaks"]) == (entry["verdict"] == "broken"), entry
+        assert bool(entry["replay"]) == (one.scenario is not None), entry
+        assert set(entry["nearest"].split("; ")) - {""} <= holding, entry
+    text = (docs / "atlas.html").read_text(encoding="utf-8")
+    counts = Counter(entry["verdict"] for entry in published)
+    assert f"{len(published)} combinations: {', '.join(f'{counts[name]} {name}' for name in sorted(counts))}" in text

@@ -887,12 +887,15 @@ def _atlas(arguments: argparse.Namespace) -> int:
         print(f"not decided: {problem}", file=out)
     other = 0
     if arguments.again and not done.interrupted:
-        fresh = Ledger(Path(os.devnull))
-        again, _ = entries(atlas.sample(some, arguments.again, arguments.seed), fresh)
+
+        def anew(which: list[atlas.Combination]) -> list[dict[str, Any]]:
+            return entries(which, Ledger(Path(os.devnull)))[0]
+
+        again = anew(atlas.sample(some, arguments.again, arguments.seed))
         either = 0
         for name, before, now in atlas.disagreements(found, again):
             same = [one for one in some if one.id == name]
-            more = [atlas.told(entries(same, fresh)[0][0]) for _ in range(atlas.MORE)]
+            more = [atlas.told(anew(same)[0]) for _ in range(atlas.MORE)]
             often = f"{more.count(before)} as before and {more.count(now)} as now"
             print(f"{name}: {before}; now {now}; in {atlas.MORE} more: {often}", file=out)
             either += before in more
