@@ -456,7 +456,9 @@ def _machines(arguments: argparse.Namespace) -> contextlib.AbstractContextManage
 
 
 def _jobs(arguments: argparse.Namespace) -> int:
-    return int(arguments.j or 2 * len(os.sched_getaffinity(0)))
+    from forkproof.machines import jobs_here
+
+    return jobs_here(arguments.j)
 
 
 def _recheck(arguments: argparse.Namespace) -> int:

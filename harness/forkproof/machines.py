@@ -30,6 +30,11 @@ class Wanted:
     warm: bool = False
 
 
+def jobs_here(asked: int | None) -> int:
+    """How many servers this machine runs at once: as many as were asked for, or two for each core."""
+    return asked or 2 * len(os.sched_getaffinity(0))
+
+
 class Machines(abc.ABC):
     """Opens sessions. `jobs` is how many servers are to run at once."""
 
@@ -96,7 +101,7 @@ def machines(
 ) -> Iterator[Machines]:
     """This machine, or the cluster whose scheduler is at `dask`; MissingPackage, ClusterError where it is of no use."""
     if dask is None:
-        yield _Here(wanted, known, shelf, say, wanted.jobs or 2 * len(os.sched_getaffinity(0)))
+        yield _Here(wanted, known, shelf, say, jobs_here(wanted.jobs))
         return
     try:
         from forkproof import cluster
