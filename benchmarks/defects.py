@@ -1415,6 +1415,27 @@ CHECKING_AN_APP = (
         "        pass\n",
     ),
     Defect(
+        "closures-hold-nothing",
+        "a check passes over what comes to a lost thread in closures",
+        f"{PAYLOAD}watch.py",
+        "                    found[id(cell)] = _Enclosed(function, number)\n",
+        "                    pass\n",
+    ),
+    Defect(
+        "a-lost-job-is-nothing",
+        "a check does not ask what the thread of an executor was at that a fork has left behind",
+        f"{PAYLOAD}watch.py",
+        "                unit.lost += called\n",
+        "                pass\n",
+    ),
+    Defect(
+        "what-is-found-late-is-nothing",
+        "a check passes over a queue that is made when the first thing comes",
+        f"{MAIN}observed.py",
+        "range(len(told[-1][1]))",
+        "range(len(told[0][1]))",
+    ),
+    Defect(
         "who-has-ended-here-was-never-started-here",
         "a check takes a thread that has ended unnoticed for one that a fork has left behind",
         f"{MAIN}observed.py",

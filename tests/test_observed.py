@@ -272,15 +272,18 @@ def asked(*at: float, apart: float = 0.02, worker: int = WORKER) -> Events:
 
 def test_a_queue_behind_other_objects_that_grows_with_each_request() -> None:
     def of(*sizes: int, at: tuple[float, ...] = (1.2, 1.4, 1.6), master: Events = IN_MASTER, **rest: Any) -> Finding:
-        worker = [e for t, size in zip(LOOKS, sizes, strict=True) for e in look(WORKER, t, unit(far=[9, size], **DEAD))]
+        far = [[9, size] if size >= 0 else [9] for size in sizes]
+        worker = [e for t, found in zip(LOOKS, far, strict=True) for e in look(WORKER, t, unit(far=found, **DEAD))]
         return found(observed(master, worker, asked(*at, **rest)), "no_dead_listener")
 
     alone = of(0, 2, 4, 6, 6)
     assert (alone.verdict, alone.how) == (Verdict.BROKEN, "dead in worker")
     assert "a queue of it has grown from 0 to 6" in alone.explanation
+    assert of(-1, 2, 4, 6, 6).verdict is Verdict.BROKEN  # found when the first thing came
     for control in (
         of(0, 1, 1, 1, 1),  # a store that had nothing that it could use again
         of(0, 2, 4, 6, 0),
+        of(-1, -1, 4, 6, 6),
         of(0, 2, 4, 6, 6, apart=0.01),  # each of them meets another
         of(0, 2, 4, 6, 6, worker=OTHER),
         of(0, 2, 4, 6, 6, at=(1.2,)),

@@ -241,3 +241,93 @@ def test_what_a_loop_is_given_to_call_and_what_it_counts_by_key(tmp_path: Path) 
     """A dictionary that it empties counts with all that it holds, so long as that is little; one to remember by not."""
     fills = "[('by_second', 0)] [('by_second', 3)] []"
     assert watched(GIVEN, tmp_path) == [fills, fills, fills, "[('by_second', 1)]", "['heard']"]
+
+
+ENCLOSED = """
+import concurrent.futures, json, os, threading
+
+def batch(sink):
+    waiting, seen = [], []
+
+    def add(one):
+        waiting.append(one)
+        seen.append(one)
+
+    def flush():
+        nonlocal waiting
+        sink(waiting, len(seen))
+        waiting = []
+
+    return add, flush
+
+class Stream:
+    def __init__(self):
+        self.observers = {}
+
+    def on_next(self, one):
+        if one not in self.observers:  # made when something comes
+            self.observers[one] = batch(print)
+        self.observers[one][0](one)
+
+class Schedule:
+    def __init__(self, action):
+        self.items, self.ended, self.begun = [(1, action)], threading.Event(), threading.Event()
+
+    def run(self):
+        self.begun.set()
+        while not self.ended.wait(100):
+            self.items[0][1]()
+
+def closed(stream):
+    return Schedule(lambda: [flush() for _, flush in stream.observers.values()])
+
+stream = Stream()
+first, second = closed(stream), closed(stream)
+
+def run_first():
+    first.run()
+"""
+GO_ON = """
+%s
+first.begun.wait()
+
+def told():
+    watch._tell(sys._getframe())
+    name = "{}-{}.jsonl".format(os.getpid(), watch.probe.here().start)
+    lines = open(os.path.join(watch.probe._folder, "history", name)).read().splitlines()
+    failed = [line for line in lines if "watch.failed" in line]
+    return [unit["far"] for unit in json.loads(lines[-1])["units"]] or failed
+
+def child():
+    before = told()
+    for _ in range(3):
+        stream.on_next("orders")
+        print(before, told())
+    sys.stdout.flush()
+
+child()
+pid = os.fork()
+if pid == 0:
+    child()
+    os._exit(0)
+os.waitpid(pid, 0)
+first.ended.set()
+second.ended.set()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "threading.Thread(target=run_first, daemon=True).start()",
+        # The thread has been started for another job than the one that it is in at the fork.
+        "pool = concurrent.futures.ThreadPoolExecutor(1)\nsecond.ended.set()\n"
+        "pool.submit(second.run).result()\npool.submit(first.run)",
+    ],
+    ids=["thread", "job"],
+)
+def test_what_comes_to_a_lost_thread_in_closures(start: str, tmp_path: Path) -> None:
+    """The list that a function puts another in the place of, in the child alone; not the one that only remembers."""
+    told = watched(ENCLOSED + GO_ON % start, tmp_path)
+    assert told == ["[[]] [[]]"] * 3 + [f"[[3]] [[{size}]]" for size in (4, 5, 6)]

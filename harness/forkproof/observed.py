@@ -370,11 +370,12 @@ class Observed:
         if any(unit["running"] for unit in rows[-1][1]) or not self._runs_at_home(loop.births[birth], process):
             return ""
         told = [(look, unit.get("far", [])) for look, units in rows for unit in units if unit["birth"] == birth]
-        steps = [(one, other) for one, other in itertools.pairwise(told) if self._alone(process, one[0], other[0])]
-        for place, sizes in enumerate(zip(*(far for _, far in told), strict=False)):
-            grown = sum(other[1][place] > one[1][place] for one, other in steps)
-            if grown >= _AGAIN and sizes[-1] > sizes[0]:
-                return f"a queue of it has grown from {sizes[0]} to {sizes[-1]}, and nobody is there who takes"
+        for place in range(len(told[-1][1])):  # some are found later than others
+            known = [(look, far[place]) for look, far in told if place < len(far)]
+            steps = [(one, other) for one, other in itertools.pairwise(known) if self._alone(process, one[0], other[0])]
+            first, last = known[0][1], known[-1][1]
+            if sum(other[1] > one[1] for one, other in steps) >= _AGAIN and last > first:
+                return f"a queue of it has grown from {first} to {last}, and nobody is there who takes"
         return ""
 
     def _runs_at_home(self, born: Event, process: Process) -> bool:

@@ -44,11 +44,18 @@ _FAR = 4
 """Steps from what a loop is given to a queue."""
 _MOST_REACHED = 60
 """Objects that are looked through for one loop, at each of these steps."""
+_MOST_HELD = 50
+"""Things that are looked at in a list or a dictionary that one goes through."""
 _MOST_WITHIN = 300
 """Objects that are counted in a dictionary."""
 _HOLDERS = (list, dict, set, tuple, collections.deque)
+_BUFFERS = (list, dict, collections.deque)
+_SIMPLE = (str, bytes, int, float, type, type(sys), type(None))
 _MOST_WALKS = 4
-"""Threads of one body for which that is done: one may be started with each request."""
+"""Threads of one body for which that is done: one may be started with each request. And looks of a process at which one
+goes through what the closures have that a lost thread leads to."""
+_MOST_ENCLOSED = 2000
+"""Objects that are gone through for that."""
 _NUMBERED = re.compile(r"(?<=^ThreadPoolExecutor)-[0-9]+$")
 _HOOKS = (
     "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int",
@@ -73,7 +80,9 @@ class _Unit(object):
         self.body = (name, kind, defined_at)
         self.pid = _getpid()
         self.queues = queues
-        self.far = ()
+        self.far = []
+        self.cells = set()
+        self.lost = []  # what it was at when a fork has left it behind
         self.pool = None  # a weak reference to the executor whose thread it is
         told = _last["births"].setdefault(self.body, [0, None])
         told[0] += 1
@@ -95,7 +104,7 @@ _units = {}
 _slots = {}
 _last = {
     "reload": None, "next": ("child", None), "server": None, "births": {}, "patched": None, "forked": None,
-    "greenlets": None,
+    "greenlets": None, "jobs": {}, "looks": 0,
 }  # fmt: skip
 _trees = {}
 """By id what gevent shares among the greenlets that spawned each other, of those that were there at the fork that made
@@ -444,15 +453,18 @@ def _tree(greenlet):
 def _starting(thread):
     if thread._started.is_set():
         return None  # it will be refused
-    function = getattr(thread, "_target", None)
-    kind = "thread"
-    if isinstance(thread, _Timer):
-        function, kind = thread.function, "timer"
-    elif function is None:
+    function, values = _body_of(thread)
+    return _add(thread, function, "timer" if isinstance(thread, _Timer) else "thread", sys._getframe(), values)
+
+
+def _body_of(thread):
+    """What a thread runs, and what it has for that."""
+    function = thread.function if isinstance(thread, _Timer) else getattr(thread, "_target", None)
+    if function is None:
         function = types.MethodType(type(thread).run, thread)
     values = list(getattr(thread, "_args", None) or ()) + list((getattr(thread, "_kwargs", None) or {}).values())
     values += [value for name, value in vars(thread).items() if not name.startswith(("_target", "_args", "_kwargs"))]
-    return _add(thread, function, kind, sys._getframe(), values)
+    return function, values
 
 
 class _Bare(object):
@@ -525,10 +537,9 @@ def _queues(body, owner, values):
 class _Reach(object):
     """The code that a loop's body leads to: functions that it names, of the objects and modules that are known."""
 
-    def __init__(self, code):
+    def __init__(self):
         self.codes, self.names = {}, set()
         self._functions, self._modules = {}, set()
-        self.follow(code)
 
     def know(self, thing):
         """Take in the functions of an object's class, and of the modules in which its classes are."""
@@ -569,7 +580,8 @@ def _far_queues(body, owner, values, near):
     code = getattr(body, "__code__", None)
     if code is None:
         return []
-    reach = _Reach(code)
+    reach = _Reach()
+    reach.follow(code)
     reach.know_module(getattr(body, "__module__", None))
     cells = [_cell(cell) for cell in getattr(body, "__closure__", None) or ()]
     level = [one() if type(one) is weakref.ref else one for one in [owner] + list(values) + cells]
@@ -617,6 +629,59 @@ def _opened(thing, reach):
         reach.know_module(thing.__module__)
         given += [_cell(cell) for cell in thing.__closure__ or ()]
     return given
+
+
+def _enclosed(roots):
+    """What tells the lists, deques and dictionaries in closures that a loop leads to on any way: those that a function
+    with that closure takes from, or puts others in the place of. {id of the cell: what tells}"""
+    reach, todo = _Reach(), collections.deque(roots)
+    known, unnamed, found = set(), {}, {}
+    while todo and len(known) < _MOST_ENCLOSED:
+        one = todo.popleft()
+        if id(one) in known or issubclass(type(one), _SIMPLE):
+            continue
+        known.add(id(one))
+        if type(one) in (_Function, types.MethodType, functools.partial):
+            function = _function(one)
+            for number, cell in enumerate(getattr(function, "__closure__", None) or ()):
+                name, thing = function.__code__.co_freevars[number], _cell(cell)
+                if issubclass(type(thing), _BUFFERS) and _takes(function.__code__, name, thing):
+                    found[id(cell)] = _Enclosed(function, number)
+            todo.extend(_opened(one, reach))
+        elif issubclass(type(one), _HOLDERS):
+            todo.extend(_first(one))
+        elif _has_attributes(one):
+            reach.know(one)
+            for name, value in list(vars(one).items()):
+                unnamed.setdefault(name, []).append(value)
+        for name in reach.names & unnamed.keys():
+            todo.extend(unnamed.pop(name))
+    return found
+
+
+def _first(holder):
+    """Some of what is in a list, dictionary, set, tuple or deque."""
+    kind = next(kind for kind in _HOLDERS if issubclass(type(holder), kind))
+    values = dict.values(holder) if kind is dict else kind.__iter__(holder)
+    return list(itertools.islice(values, _MOST_HELD))
+
+
+class _Enclosed(object):
+    """What a function's closure has in one place now."""
+
+    def __init__(self, function, number):
+        self._function, self._number = weakref.ref(function), number
+
+    def __call__(self):
+        function = self._function()
+        return _cell(function.__closure__[self._number]) if function is not None else None
+
+
+def _function(thing):
+    """The function that is called, of one, a method or a partial."""
+    while type(thing) is functools.partial:
+        thing = thing.func
+    return getattr(thing, "__func__", thing)
 
 
 def _has_attributes(thing):
@@ -681,7 +746,7 @@ def _reached(code, functions):
 
 def _takes(code, name, thing):
     """Whether a function empties the buffer of this name, or takes from it, or puts another in its place."""
-    if name not in code.co_names:
+    if name not in code.co_names and name not in code.co_freevars:
         return False
     if issubclass(type(thing), collections.deque):
         return not _TAKES.isdisjoint(code.co_names)
@@ -698,7 +763,7 @@ list or a dictionary."""
 def _takes_by_name(code, name):
     known, heap = None, False
     for step in dis.get_instructions(code):
-        if step.opname in ("STORE_ATTR", "STORE_GLOBAL") and step.argval == name:
+        if step.opname in ("STORE_ATTR", "STORE_GLOBAL", "STORE_DEREF") and step.argval == name:
             return True
         if step.opname == "DELETE_SUBSCR" or (known == name and step.argval in _TAKES):
             return True
@@ -777,6 +842,7 @@ def _prepare_fork():
         if tree is not None:
             trees.setdefault(id(tree), [tree, {}])[1][unit.body] = unit.birth
     _last["trees"] = trees
+    _last["jobs"] = _jobs()
     frame = sys._getframe()
     frames = _walk(frame)
     _last["next"], _last["forked"] = ("child", None), None
@@ -837,8 +903,10 @@ def _become_child():
     _last["births"] = {}
     if _last["greenlets"] is not None:
         _last["greenlets"].forked()
+    _last["looks"] = 0
     _trees.update(_last.get("trees") or {})
     probe.event("role", role=role, slot=slot)
+    _quietly(_find_lost_jobs)
     _let_dump()
     if role == "worker":
         return
@@ -850,6 +918,31 @@ def _become_child():
         name, at, origin = _last["forked"]
         unit = _Unit(_Forked(), name, "fork", at, origin)
         probe.event("child", birth=unit.birth, child=_getpid())
+
+
+def _jobs():
+    """The job that each native thread of an executor is in, (file, function) by birth."""
+    threads = [(unit, unit.thing()) for unit in list(_units.values()) if unit.kind == "executor"]
+    idents = {getattr(thread, "ident", None): unit.birth for unit, thread in threads if unit.pid == _getpid()}
+    natives = _stacks() if idents else {}
+    jobs = {birth: _job_in(natives[ident]) for ident, birth in idents.items() if ident in natives}
+    return {birth: (job[0], job[2]) for birth, job in jobs.items() if job is not None}
+
+
+def _find_lost_jobs():
+    """In a child: what the threads of executors that a fork has left behind were at. Nobody lets go of it here."""
+    jobs = _last["jobs"]
+    items = _all_of({id(sys.modules["concurrent.futures.thread"]._WorkItem)}) if jobs else []
+    for unit in [unit for unit in list(_units.values()) if unit.birth in jobs]:
+        for item in items:
+            called = [value for name, value in vars(item).items() if name != "future"]
+            codes = [getattr(_function(one), "__code__", None) for each in called for one in _flat(each)]
+            if jobs[unit.birth] in [(code.co_filename, code.co_name) for code in codes if code is not None]:
+                unit.lost += called
+
+
+def _flat(thing):
+    return list(thing) if type(thing) is tuple else [thing]
 
 
 def _forget_who_forked():
@@ -922,6 +1015,11 @@ def _search_greenlets():
         kind = todo.pop()
         kinds.add(id(kind))  # a class of the app's may have no hash
         todo += type.__subclasses__(kind)
+    return _all_of(kinds)
+
+
+def _all_of(kinds):
+    """All objects of these classes, which their ids tell."""
     # Nothing is asked for before list() asks.
     objects = itertools.chain.from_iterable(itertools.starmap(gc.get_objects, ((),)))
     objects, others = itertools.tee(objects)
@@ -1033,7 +1131,8 @@ def _tell(frame):
             told.append(row)
         else:
             backed[unit.birth] = row
-    idents = set()
+    idents, walked = set(), collections.Counter()
+    _last["looks"] += 1
     for unit in list(_units.values()):
         thread = unit.thing()
         if not isinstance(thread, (_Thread, _Bare)):
@@ -1045,6 +1144,9 @@ def _tell(frame):
             # The ident of one that has ended may be another's by now.
             running = alive and unit.pid == _getpid() and thread.ident in natives
             tid = getattr(thread, "native_id", None) if running else None
+            walked[unit.body] += 1
+            if unit.pid != _getpid() and max(walked[unit.body], _last["looks"]) <= _MOST_WALKS:
+                _quietly(_look_into_closures, unit, thread)
             row = _row(unit, False, running, tid, natives[thread.ident] if running else [], None)
             if running:
                 idents.add(thread.ident)
@@ -1058,6 +1160,17 @@ def _tell(frame):
         inside=hub["inside"], iteration=hub["iteration"], units=told,
         others=_others(natives, idents),
     )  # fmt: skip
+
+
+def _look_into_closures(unit, thread):
+    """Find what comes to a thread that a fork has left behind in closures: some are made when it comes."""
+    function, values = _body_of(thread)
+    body = _function(function)
+    named = [body.__globals__.get(name) for name in body.__code__.co_names] if type(body) is _Function else []
+    for cell, tells in _enclosed([function] + values + named + unit.lost).items():
+        if cell not in unit.cells:
+            unit.cells.add(cell)
+            unit.far.append(tells)
 
 
 def _stacks():
@@ -1101,17 +1214,23 @@ def _hubs(hub_class):
 def _row(unit, alive, running, tid, stack, print_):
     queues = [queue for queue in (one() for one in unit.queues) if _size(queue) is not None]
     far = [_far_size(one()) or 0 for one in unit.far]
-    job = None
-    for inner, outer in zip(stack, stack[1:]):  # noqa: B905
-        if outer[2] == "run" and outer[0].endswith("concurrent/futures/thread.py"):
-            job = "{}:{} in {}".format(*inner)
+    job = _job_in(stack)
     return {
         "birth": unit.birth, "alive": bool(alive), "running": bool(running), "tid": tid, "print": print_,
-        "at": ["{}:{} in {}".format(*one) for one in stack[:_TOLD_FRAMES]], "job": job,
+        "at": ["{}:{} in {}".format(*one) for one in stack[:_TOLD_FRAMES]],
+        "job": "{}:{} in {}".format(*job) if job is not None else None,
         "sizes": [_size(queue) for queue in queues], "far": far,
         "waiting": [_size(queue) for queue in queues if not _is_plain(queue)], "inherited": unit.pid != _getpid(),
         "open": unit.pool is not None and getattr(unit.pool(), "_shutdown", True) is False,
     }  # fmt: skip
+
+
+def _job_in(stack):
+    """The outermost call of the job that a thread of an executor is in."""
+    for inner, outer in zip(stack, stack[1:]):  # noqa: B905
+        if outer[2] == "run" and outer[0].endswith("concurrent/futures/thread.py"):
+            return inner
+    return None
 
 
 def _others(natives, idents):
