@@ -1376,8 +1376,8 @@ CHECKING_AN_APP = (
         "a-store-is-a-queue",
         "a check takes a store of things that are used again for a queue",
         f"{MAIN}observed.py",
-        "grown >= _AGAIN",
-        "grown >= 1",
+        "for one, other in steps) >= _AGAIN",
+        "for one, other in steps) >= 1",
     ),
     Defect(
         "requests-are-always-alone",
@@ -1413,6 +1413,20 @@ CHECKING_AN_APP = (
         f"{PAYLOAD}watch.py",
         "        reach.follow(thing.__code__)\n",
         "        pass\n",
+    ),
+    Defect(
+        "a-boot-that-fails-has-started-nothing",
+        "a check names no loop of an app that does not boot",
+        f"{MAIN}observed.py",
+        "if self.history.windows else self._may_run(event)",
+        "if self.history.windows else False",
+    ),
+    Defect(
+        "what-had-ended-before-a-boot-failed-runs",
+        "a check names a loop that had ended before a boot failed",
+        f"{MAIN}observed.py",
+        "or not last or any(",
+        "or bool(last) or not last or any(",
     ),
     Defect(
         "closures-hold-nothing",

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from histories import ARBITER, WORKER, event, seen, server
 from histories import history as made
-from histories import seen
 from jsonschema import ValidationError
+from rich.console import Console
 from schema import validate
 from test_cli import Run, run, tmp_path
 
@@ -238,13 +239,13 @@ def test_what_is_refused(run: Run, words: list[str], said: str) -> None:
 
 def test_answers_that_show_little_of_an_app_are_told() -> None:
     def told(*statuses: int, address: Sequence[object] = ("127.0.0.1", 80)) -> list[str]:
-        server = seen(0.4, "server", workers=1, worker_class="sync", preload=False, timeout=30, graceful_timeout=30,
+        settings = seen(0.4, "server", workers=1, worker_class="sync", preload=False, timeout=30, graceful_timeout=30,
                       address=list(address))  # fmt: skip
         answers = [
             one for number, status in enumerate(statuses)
             for one in seen(1.0, "request.ok", request=number, worker="3-3", slot=0, loops=[], status=status, path="/")
         ]  # fmt: skip
-        return checked.unasked(Observed(made(server, answers), {}, {}))
+        return checked.unasked(Observed(made(settings, answers), {}, {}))
 
     assert told(404, 500) == [
         "every request to / came to 404, 500: that shows little of the app. Give a path that it has with --health, or "
@@ -254,6 +255,19 @@ def test_answers_that_show_little_of_an_app_are_told() -> None:
     assert told(address=["['/run/app.sock']"]) == [
         "no request was sent: /run/app.sock is no TCP address. Leave --keep-bind out"
     ]
+
+
+def test_a_boot_that_failed_has_the_loops_that_were_started() -> None:
+    begun = {"site": "import of app.py", "defined_at": "/srv/app.py:5", "kind": "thread", "loop": "listen"}
+    events = [event(0.3, pid, "loop.created", birth=str(pid), **begun) for pid in (ARBITER, WORKER)]
+    one = Observed(made(server(1), events), {}, {})
+    console = Console(width=120, no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(checked.check(replace(report(DIED), observed=one)))
+    told = capture.get()
+    assert "loop    kind    started in, before the boot failed" in told
+    assert f"listen  thread  arbiter (pid {ARBITER}) and worker 0 (pid {WORKER})" in told
+    assert "app.py:5, started by import of app.py" in told
 
 
 def test_a_failure_has_the_files_of_the_run_and_no_command_to_replay_it(tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ def test_an_app_that_takes_its_time_to_boot(run: Run, tmp_path: Path) -> None:
     assert places(report["loops"][0]) == [("worker", 0, False)]
 
 
+def test_an_app_that_hangs_at_its_boot_names_its_loops(run: Run, tmp_path: Path) -> None:
+    hangs = "threading.Thread(target=int).start()\nimport time\ntime.sleep(1000)\n"
+    place = write(tmp_path, APP + hangs, CONF + "timeout = 100\n")
+    code, report, told = checked(run, place, "--boot", "3")
+    assert (code, [loop["name"] for loop in report["loops"]]) == (1, ["listen"]), told
+    assert "listen  thread  worker 0 (pid " in told
+    assert "Until then it had started `listen`, app.py:" in told
+
+
 LEAVES = """
 import socket
 try:

@@ -471,6 +471,19 @@ def test_an_app_that_never_booted() -> None:
     assert cure(alone.findings()[0], alone, Path("/srv")) == told
 
 
+def test_the_loops_that_an_app_had_started_that_never_booted() -> None:
+    """Those that had ended by then are none, where somebody could look."""
+    begun = birth(WORKER) + birth(WORKER, "bb", loop="once") + birth(WORKER, "cc", kind="process")
+
+    def loops(*more: Events) -> list[tuple[str, str]]:
+        return [(one.name, one.kind) for one in Observed(history(server(0), begun, *more), {}, {}).loops]
+
+    assert loops() == [("listen@app.py:5", "thread"), ("once", "thread"), ("listen@app.py:5", "process")]
+    seen_by_one = look(WORKER, 2.0, unit("bb")) + look(WORKER, 3.0, unit(running=False))
+    assert loops(seen_by_one) == [("listen@app.py:5", "thread"), ("listen@app.py:5", "process")]
+    assert loops(look(WORKER, 3.0)) == [("listen", "process")]
+
+
 def outlived(*more: Events) -> Finding | None:
     """What is said of a worker that goes on 7 s after a reload."""
     late = seen(9.0, "outlived", fault="hup", processes=[key(WORKER)], seconds=7.0)

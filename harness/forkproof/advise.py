@@ -271,7 +271,8 @@ def unfit(
     for name, site in sites.items():
         if name in loops and loops[name].first["site"] != site:
             found.append(f"not run as meant: {name} is started by {loops[name].started}, and not by {site}")
-    missing = {_bare(loop) for loop in base.observed.loops} - loops.keys()
+    booted = base.observed.loops if base.observed.history.windows else []
+    missing = {_bare(loop) for loop in booted} - loops.keys()
     found += [f"{name} is not started at all" for name in sorted(missing)]
     found += [f"no loop is called {name}" for name in report.observed.unmatched]
     for judgement in report.judgements:

@@ -118,8 +118,7 @@ def _of_server(finding: Finding, observed: Observed) -> str:
         )
     if finding.claim == "workers_boot" and finding.how == "never":
         return _what_was_started(observed)
-    left = [loop for loop in observed.loops if _before_fork(loop, observed) and _is_in_master_alone(loop, observed)]
-    if finding.claim == "server_answers" and left:
+    if finding.claim == "server_answers" and (left := _left_in_master(observed)):
         names = listing(f"`{loop.name}` ({loop.defined_at})" for loop in left)
         return (
             f"Started before the workers are forked{_because(observed)}, and left in the master alone: {names}. A "
@@ -135,20 +134,23 @@ def _left_children(observed: Observed) -> list[Loop]:
     return [loop for loop in observed.loops if births & loop.births.keys()]
 
 
+def _left_in_master(observed: Observed) -> list[Loop]:
+    return [loop for loop in observed.loops if _before_fork(loop, observed) and _is_in_master_alone(loop, observed)]
+
+
 def _is_in_master_alone(loop: Loop, observed: Observed) -> bool:
     return {state.process.place.role for state in observed.states(loop, 0) if state.units} == {"arbiter"}
 
 
 def _what_was_started(observed: Observed) -> str:
     """Of an app that has not booted: the loops that it had started by then."""
-    bodies = dict.fromkeys(
-        f"`{event['loop']}`, {event.get('defined_at') or '?'}, by {event['site'] or 'unknown'}"
-        for event in observed.history.of("loop.created")
-    )
-    if not bodies:
+    if not observed.loops:
         return ""
+    names = listing(
+        [f"`{loop.name}`, {loop.defined_at}, by {loop.first['site'] or 'unknown'}" for loop in observed.loops], 3
+    )
     return (
-        f"Until then it had started {listing(bodies, 3)}. Where threads are greenlets, one that waits in a way that "
+        f"Until then it had started {names}. Where threads are greenlets, one that waits in a way that "
         "gevent does not patch (a pipe of multiprocessing, a lock or queue of C code) keeps its whole process. Where "
         "it stands in such a loop, have it wait otherwise, or have workers that leave threads native."
     )

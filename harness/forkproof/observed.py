@@ -142,7 +142,7 @@ class Observed:
                 at, _, name = jobs[event["birth"]].rpartition(" in ")
                 kind = "job"
                 at = next((one.defined_at for key, one in found.items() if _same_job(key, name, at)), at)
-            elif not self._lasts(event):
+            elif not (self._lasts(event) if self.history.windows else self._may_run(event)):
                 continue
             loop = found.setdefault((name, kind, at), Loop(name, kind, at))
             loop.births[event["birth"]] = event
@@ -198,6 +198,12 @@ class Observed:
             for look in inside[-1:]
             for unit in look["units"]
         )
+
+    def _may_run(self, event: Event) -> bool:
+        """Of a server that has not booted: whether it was not seen to have ended by then."""
+        last = [look for look in self.history.of("look") if look.process == event.process][-1:]
+        units = [unit for look in last for unit in look["units"] if unit["birth"] == event["birth"]]
+        return event["kind"] in _IN_CHILD or not last or any(unit["running"] or unit["alive"] for unit in units)
 
     @cached_property
     def _chains(self) -> set[tuple[str, str, str]]:

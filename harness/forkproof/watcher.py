@@ -222,6 +222,7 @@ class Watcher(Supervisor):
         self._spawn()
         try:
             if not await self._boot():
+                await self.look()
                 await self.collect_stacks(list(self.processes.values()))
                 return
             await self._window(0, "boot")

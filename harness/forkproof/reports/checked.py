@@ -9,6 +9,7 @@ from rich.table import Table
 
 from forkproof import subscribers
 from forkproof.check import CheckReport, identity, still_possible
+from forkproof.claims.base import listing, who
 from forkproof.observed import Loop, Observed
 from forkproof.reports.terminal import escape, last_words, verdict_text
 from forkproof.subscribers import Holder, Told
@@ -79,20 +80,32 @@ def loops_table(observed: Observed) -> Table:
     """One row for each loop, one column for each process after the boot, and what each fault changed."""
     table = Table(box=None, pad_edge=False)
     windows = observed.history.windows
+    if not windows:
+        return _begun_table(observed, table)
     states = {id(loop): [_cells(observed, loop, index) for index in range(len(windows))] for loop in observed.loops}
-    places = ["arbiter", *(f"worker {slot}" for slot in (windows[0].slots or () if windows else ()))]
+    places = ["arbiter", *(f"worker {slot}" for slot in windows[0].slots or ())]
     for found in states.values():
         for cells in found[:1]:
             places += [place for place in cells if place not in places]
     for title in ("loop", "kind", *places, *(f"after {one.after}" for one in windows[1:])):
         table.add_column(title, overflow="fold")
     for loop in observed.loops:
-        first, *later = states[id(loop)] or [{}]
+        first, *later = states[id(loop)]
         table.add_row(
             escape(loop.name), loop.kind,
             *(first.get(place, "-") for place in places),
             *(_difference(first, cells) for cells in later),
         )  # fmt: skip
+    return table
+
+
+def _begun_table(observed: Observed, table: Table) -> Table:
+    """The same for a server that has not booted: in which processes each was started."""
+    for title in ("loop", "kind", "started in, before the boot failed"):
+        table.add_column(title, overflow="fold")
+    for loop in observed.loops:
+        begun = dict.fromkeys(who(observed.history, event.process) for event in loop.births.values())
+        table.add_row(escape(loop.name), loop.kind, escape(listing(begun)))
     return table
 
 
