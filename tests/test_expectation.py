@@ -242,6 +242,15 @@ def test_flags_that_contradict_each_other_cannot_be_kept() -> None:
         assert expected(what, ASKED) is answer, what
 
 
+def test_before_1_3_gevent_patched_event_only_where_it_was_asked_to() -> None:
+    never = {"site": "in_thread", "flags": {"Event": False}}
+    what = deployment(INIT, never, worker_class="gevent")
+    assert expected(what, ASKED) is BREAK
+    assert expect(what, ASKED, None, {**VERSIONS, "gevent": "1.2.2"})[0] is HOLD
+    asked = deployment(INIT, {"site": "app_first_line", "flags": {"Event": True}}, never, worker_class="gevent")
+    assert expect(asked, ASKED, None, {**VERSIONS, "gevent": "1.2.2"})[0] is BREAK
+
+
 KILL_0 = {"fault": "kill_worker", "slot": 0}
 EXIT_3 = {"fault": "foreign_child_exit", "options": {"code": 3}}
 SERVICE_IN_WORKER = {"start": "post_worker_init", "policy": SERVICE}

@@ -56,7 +56,7 @@ def test_each_entry_says_what_it_is(entry: KnownIssue) -> None:
 @pytest.mark.parametrize("entry", ISSUES, ids=lambda entry: entry.id)
 def test_each_condition_is_about_something_that_a_scenario_has(entry: KnownIssue) -> None:
     rich = scenario(
-        patches=[{"site": "post_fork", "flags": {"thread": False}}],
+        patches=[{"site": "post_fork", "flags": {"thread": False}}, {"site": "app_first_line"}],
         server={"workers": 2},
         faults=[{"fault": "kill_worker", "slot": 1}],
     ).to_dict()
@@ -101,6 +101,9 @@ PATCHES = [{"site": "post_fork"}, {"site": "app_first_line", "flags": {"dns": Fa
         ({"patches.site": ["app_first_line"]}, {}, False),
         ({"patches.site": ["app_first_line"]}, {"patches": PATCHES}, True),
         ({"patches.site": ["in_thread"]}, {"patches": PATCHES}, False),
+        ({"patches.1.site": ["app_first_line"]}, {"patches": PATCHES}, True),
+        ({"patches.1.site": ["post_fork"]}, {"patches": PATCHES}, False),
+        ({"patches.2.site": ["post_fork"]}, {"patches": PATCHES}, False),
         ({"patches.flags.dns": [False]}, {"patches": PATCHES}, True),
         ({"patches.flags.dns": [True]}, {"patches": PATCHES}, False),
         ({"loops.kind": ["greenlet"]}, {}, True),

@@ -43,7 +43,7 @@ from packaging.version import Version
 from forkproof import servers
 from forkproof.faults import REGISTRY, Life
 from forkproof.history import Place
-from forkproof.patching import KEYWORDS, asked, calls
+from forkproof.patching import KEYWORDS, OFF, asked, calls
 from forkproof.scenario import (
     EarlyPlace,
     EarlyThing,
@@ -199,6 +199,7 @@ class _Model:
             self.green.add(LoopKind.SOCKETIO_TASK)  # it takes gevent where that is installed [I]
         # Before that, gevent left `queue.Queue` as it was.
         self.queues_are_patched = Version(versions.get("gevent") or "0") >= Version("25.4.1")
+        self.off = OFF if Version(versions.get("gevent") or "0") >= Version("1.3") else OFF | {"Event"}
         self.births = itertools.count()
         self.arbiter = _Process(Place("arbiter"))
         self.children: list[_Process] = []
@@ -1187,7 +1188,7 @@ def _patched(model: _Model, loop: Loop) -> Answer:
     for role in ("arbiter", "worker"):
         sequence = calls(model.scenario, role)
         for keyword in KEYWORDS:
-            if asked(sequence, keyword).contradicted:
+            if asked(sequence, keyword, model.off).contradicted:
                 return Expectation.MUST_BREAK, f"a call that patches {keyword} is not undone by one that does not [G]"
     return Expectation.MUST_HOLD, "every call patches what its keywords say [G]"
 

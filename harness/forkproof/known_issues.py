@@ -26,8 +26,8 @@ class KnownIssue:
     `link` is a page on the web, or the README of a folder in `findings/` whose scenario.json shows it; where it is a
     page, `example` is a scenario that does. `rate` is how often that one broke of how many runs, as measured. `when`
     holds what a scenario must have, as {"server.preload": [true], "patches.site": [...], ...}: a path, and the values
-    that will do; a path into a list is met by any of its members. `how` are the ways of breaking that are its doing;
-    empty where any is.
+    that will do; a path into a list is met by any of its members, or by the one whose number it has. `how` are the ways
+    of breaking that are its doing; empty where any is.
     """
 
     id: str
@@ -142,6 +142,9 @@ def find(scenario: Scenario, finding: Finding, versions: Mapping[str, str | None
 def _at(data: Any, path: str) -> list[Any]:
     found = [data]
     for part in path.split("."):
+        if part.isdecimal():
+            found = [value[int(part)] for value in found if isinstance(value, list) and len(value) > int(part)]
+            continue
         found = [member for value in found for member in (value if isinstance(value, list) else [value])]
         found = [value[part] for value in found if isinstance(value, dict) and part in value]
     return found
