@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import itertools
 import json
 import random
@@ -12,21 +13,25 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from rich.console import Console
 from schema import validate
 
 from forkproof import aim, documented
 from forkproof.aim import changed_words, scenarios
-from forkproof.compare import BASE, BATCH, HEAD, LAST, Comparer, Comparison, Noticed, has
+from forkproof.compare import BASE, BATCH, HEAD, LAST, SIDES, Comparer, Comparison, Noticed, has
 from forkproof.coverage import pairs_of
 from forkproof.errors import NothingBoots, UsageError
 from forkproof.expectation import Expectation
+from forkproof.explore import size
 from forkproof.faults import REGISTRY
 from forkproof.history import Event
 from forkproof.judge import Judgement, RunReport
 from forkproof.rates import Spending, enough, fisher
+from forkproof.reports import terminal
 from forkproof.scenario import LoopBody, Scenario, WorkerClass, from_dict
 from forkproof.session import Session
 from forkproof.target import PACKAGES, Target
@@ -208,6 +213,79 @@ def test_two_causes_are_two_differences(tmp_path: Path) -> None:
         assert one.scenario.server.control_socket is (one.key[1] == "no answer")
 
 
+def test_what_comes_with_the_same_symptoms_is_told_together(tmp_path: Path) -> None:
+    def base(what: Scenario) -> Verdict | str:
+        return "hangs" if what.server.preload else HELD
+
+    def head(what: Scenario) -> Verdict | str:
+        if what.server.preload:
+            return "falls"
+        return "trips" if what.server.worker_class is WorkerClass.TORNADO else HELD
+
+    found = compared(tmp_path, base, head)
+    groups = [sorted((SIDES[one.side], one.key[1]) for one in group) for group in found.groups()]
+    assert sorted(groups) == [[("base", "hangs"), ("head", "falls")], [("head", "trips")]]
+    told = [(one["group"], one["how"]) for one in found.to_dict()["failures"]]
+    assert len({group for group, how in told if how in ("hangs", "falls")}) == 1
+    assert len({group for group, _ in told}) == 2
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(terminal.comparison(found, seed=1))
+    text = shown.getvalue()
+    assert "2 differences that come with the same symptoms" in text
+    assert "3 differences" in text
+    assert "of 2 kinds" in text
+
+
+def test_another_cause_is_looked_into_before_what_came_with_a_known_one(tmp_path: Path) -> None:
+    """The symptom of the other cause is seen once, late; those of the first one in every scenario that preloads."""
+    comparer = Comparer(*(cast(Session, Pretended(tmp_path, holds)) for _ in range(2)))
+    what = plan()[0]
+    known, beside, new = (("server_answers", how, None) for how in ("no answer", "late", "other"))
+    for key, with_, times in ((beside, known, 3), (new, new, 1)):
+        noticed = comparer._noticed.setdefault((key, HEAD), Noticed(key, HEAD))
+        for _ in range(times):
+            noticed.add(what, [(HEAD, "workers_boot" if with_ is known else "x", with_[1])])
+    assert comparer._next()[0] is comparer._noticed[beside, HEAD], "it was seen most often"
+    found = compared(tmp_path, holds, preloaded).differences[0]
+    comparer.found.differences.append(
+        dataclasses.replace(
+            found, key=("clean_shutdown", "x", None), apart=frozenset({(HEAD, "workers_boot", "no answer")})
+        )
+    )
+    assert comparer._next() == (comparer._noticed[new, HEAD], True)
+
+
+def test_what_is_run_soon_is_looked_into_first(tmp_path: Path) -> None:
+    comparer = Comparer(*(cast(Session, Pretended(tmp_path, holds)) for _ in range(2)))
+    smallest, *_, largest = sorted(plan(), key=size)
+    for what, seconds in ((smallest, 30.0), (largest, 2.0)):
+        key = ("server_answers", what.digest, None)
+        comparer._noticed[key, HEAD] = Noticed(key, HEAD)
+        comparer._noticed[key, HEAD].add(what, ())
+        comparer._took[what.digest] = seconds
+    assert comparer._next()[0] is comparer._noticed[("server_answers", largest.digest, None), HEAD]
+
+
+def test_a_scenario_that_uses_nothing_of_what_differs_is_not_run(tmp_path: Path) -> None:
+    def side(**versions: str) -> Session:
+        one = Pretended(tmp_path, holds)
+        target = dataclasses.replace(one.target, versions={**one.target.versions, **versions})
+        return cast(Session, SimpleNamespace(target=target, can_run=one.can_run))
+
+    plain = from_dict({"loops": [{"name": "a"}]})
+    patched = from_dict({"loops": [{"name": "a"}], "patches": [{"site": "app_first_line"}]})
+    tasks = from_dict({"loops": [{"name": "a", "kind": "socketio_task"}]})
+
+    def run(**versions: str) -> list[bool]:
+        comparer = Comparer(side(), side(**versions))
+        return [comparer.can_run(what) for what in (plain, patched, tasks)]
+
+    assert run(gevent="2") == run(greenlet="2") == [False, True, True]
+    assert run(gunicorn="2") == run(gunicorn="2", gevent="2") == [True, True, True]
+    assert run(redis="2") == [False, False, True], "Socket.IO's queue is in Redis"
+    assert run() == [True, True, True], "a target beside itself runs everything"
+
+
 def test_a_documented_change_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change = documented.Change(
         "an-id", "as announced", "https://example.org", "head", ("server_answers", "workers_boot"),
@@ -306,14 +384,14 @@ def test_in_the_last_part_of_the_time_what_is_open_is_looked_into(
 def test_what_is_not_confirmed_is_looked_into_once_more_where_it_is_seen_again() -> None:
     what = plan()[0]
     one = Noticed(("server_answers", "no answer", None), HEAD)
-    one.add(what)
+    one.add(what, ())
     assert one.is_open
     one.looked.append(one.seen)
     assert not one.is_open
-    one.add(what)
+    one.add(what, ())
     assert one.is_open
     one.looked.append(one.seen)
-    one.add(what)
+    one.add(what, ())
     assert not one.is_open
 
 
@@ -456,6 +534,19 @@ def test_every_fault_meets_every_usual_deployment_that_can_have_it() -> None:
         assert met == set(REGISTRY)
         reloads = [fault.options for what in more for fault in what.faults if fault.fault == "hup"]
         assert reloads == [{"times": 5}], "a leak shows after several"
+
+
+def test_a_fault_meets_the_plainest_usual_deployment_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is patched least else is broken, that hides what a fault breaks."""
+    plain, _, patched, *_ = aim.USUAL
+    monkeypatch.setattr(aim, "USUAL", (plain, patched))
+    near_the_patched: dict[str, bool] = {}
+    for what in itertools.islice(aim._near_first(lambda what: True, functools.partial(aim._weight, changed={})), 64):
+        for fault in what.faults:
+            # One setting more than the plain one has is a patch or preload, never both.
+            near_the_patched.setdefault(fault.fault, what.server.preload and bool(what.patches))
+    assert len(near_the_patched) >= len(REGISTRY) - 2
+    assert not any(near_the_patched.values()), near_the_patched
 
 
 def test_near_usual_deployments_much_is_met_soon() -> None:

@@ -60,11 +60,11 @@ USUAL: Sequence[Mapping[str, Any]] = (
     {
         "patches": [{"site": "config_first_line", "flags": {"thread": False}}],
         "loops": [{"name": "a", "start": "app_import"}],
-        "server": {"workers": 2, "preload": True},
+        "server": {"workers": 2, "worker_class": "gthread", "preload": True},
     },
 )
 """Deployments that people have: nothing patched, the arbiter patched, a preloaded app that patches, a gevent worker,
-threads left native. Two workers each: the second one is forked beside what the first fork left running."""
+threads left native in a gthread worker. Two each: the second one is forked beside what the first fork left running."""
 
 AGAIN = 0.5
 """What a value is still worth once it was met, each time."""
@@ -146,11 +146,20 @@ def _near_first(can_run: Callable[[Scenario], bool], weight: Callable[[Value], f
             if more.what.digest not in left and can_run(more.what):
                 left[more.what.digest] = more, number
     new = {digest: sorted(_said(more.what) - said[number]) for digest, (more, number) in left.items()}
+    # What is new anywhere is met first where there is least beside it that hides it.
+    plainest: dict[Value, int] = {}
+    for digest, (_, number) in left.items():
+        for value in new[digest]:
+            plainest[value] = min(number, plainest.get(value, number))
 
     def gain(digest: str) -> float:
         more, number = left[digest]
-        worth = (weight(value) * (AGAIN ** met[value] + THERE * AGAIN ** met[number, value]) for value in new[digest])
-        return sum(worth) / math.sqrt(_cost(more.what))
+
+        def worth(value: Value) -> float:
+            anywhere = AGAIN ** met[value] if met[value] or plainest[value] == number else 0.0
+            return weight(value) * (anywhere + THERE * AGAIN ** met[number, value])
+
+        return sum(map(worth, new[digest])) / math.sqrt(_cost(more.what))
 
     while left:
         order = sorted(left, key=gain, reverse=True)  # of those that are equal the first, in the order of the schema

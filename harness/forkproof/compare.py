@@ -2,7 +2,7 @@
 
 What differs in a first run is only noticed. It is run again, and then put to a test on runs of its own
 (`forkproof.rates`), so that a race that broke on one side by chance is not reported. What passed is brought down to the
-smallest scenario that still differs and passes such a test, too. What a difference explains is grouped with it.
+smallest scenario that still differs and passes such a test, too. What comes with the same symptoms is told together.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from forkproof.rates import Rate, Spending, enough, fisher
 from forkproof.scenario import Scenario
 from forkproof.session import Session
 from forkproof.simplify import descend
+from forkproof.target import Target, uses
 from forkproof.verdict import Verdict
 
 LEVEL = 0.05
@@ -49,6 +51,9 @@ SIDES = ("base", "head")
 Key = tuple[str, str, str | None]
 """What may differ: a claim, the way in which it broke, and the loop for which, where it is judged for each."""
 
+Symptom = tuple[int, str, str]
+"""A side, a claim that breaks there, and the way in which it does."""
+
 
 @dataclass(frozen=True)
 class Sight:
@@ -63,7 +68,7 @@ class Sight:
 class Noticed:
     """Something that broke on one side and not on the other, in so many scenarios; the smallest of them.
 
-    `looked` has how many scenarios had shown it, each time that it was looked into.
+    `looked` has how many scenarios had shown it, each time that it was looked into; `beside` what came with it.
     """
 
     key: Key
@@ -71,15 +76,17 @@ class Noticed:
     scenarios: list[Scenario] = field(default_factory=list)
     seen: int = 0
     looked: list[int] = field(default_factory=list)
+    beside: set[Symptom] = field(default_factory=set)
 
     @property
     def is_open(self) -> bool:
         """Whether it is to be looked into: never so far, or once, and it was seen again."""
         return not self.looked or (len(self.looked) == 1 and self.seen > self.looked[0])
 
-    def add(self, what: Scenario) -> None:
+    def add(self, what: Scenario, beside: Iterable[Symptom]) -> None:
         """Count one more."""
         self.seen += 1
+        self.beside.update(beside)
         self.scenarios = sorted([*self.scenarios, what], key=size)[:3]
 
 
@@ -87,8 +94,8 @@ class Noticed:
 class Difference:
     """A difference that passed its test: the smallest scenario, how often it breaks on either side, and the test.
 
-    `after` has the seconds and the servers after which it had passed; `is_small` tells whether simpler scenarios were
-    tried.
+    `apart` is what every run of one side showed, and none of the other, this difference among it. `after` has the
+    seconds and the servers after which it had passed; `is_small` tells whether simpler scenarios were tried.
     """
 
     key: Key
@@ -101,10 +108,15 @@ class Difference:
     chance: float
     level: float
     seen: int
-    also: tuple[str, ...] = ()
+    apart: frozenset[Symptom] = frozenset()
     change: documented.Change | None = None
     after: tuple[float, int] = (0.0, 0)
     is_small: bool = False
+
+    @property
+    def also(self) -> tuple[str, ...]:
+        """The other claims that break with it."""
+        return tuple(sorted({claim for side, claim, _ in self.apart if side == self.side} - {self.key[0]}))
 
     @property
     def name(self) -> str:
@@ -139,6 +151,7 @@ class Difference:
             "level": self.level,
             "seen": self.seen,
             "after": {"seconds": round(self.after[0], 1), "launched": self.after[1]},
+            "is_small": self.is_small,
             "also": list(self.also),
             "run": str(self.report.folder),
         }
@@ -167,6 +180,14 @@ class Comparison:
         """What both targets could have run; worked out when it is asked for."""
         return universe(self.can_run) if self.can_run is not None else Universe()
 
+    def groups(self) -> list[list[Difference]]:
+        """The differences by cause, as far as it can be told: what came with the same symptom is put together."""
+        found: list[list[Difference]] = []
+        for one in self.differences:
+            together = [group for group in found if any(one.apart & other.apart for other in group)]
+            found = [group for group in found if group not in together] + [[*itertools.chain(*together), one]]
+        return sorted(found, key=lambda group: group[0].after)
+
     @property
     def exit_code(self) -> int:
         """1 for a difference that is not documented; 3 where nothing was decided."""
@@ -187,7 +208,11 @@ class Comparison:
             "interrupted": self.interrupted,
             "level": LEVEL,
             "tests": self.tests,
-            "failures": [difference.to_dict() for difference in self.differences],
+            "failures": [
+                {**difference.to_dict(), "group": number}
+                for number, group in enumerate(self.groups(), start=1)
+                for difference in group
+            ],
             "unconfirmed": self.unconfirmed,
             "left": self.left,
             "problems": self.problems,
@@ -214,9 +239,11 @@ class Comparer:
         self.progress = progress or Progress()
         self.budget_launches = budget_launches
         self.found = Comparison(versions=(base.target.to_dict(), head.target.to_dict()))
+        self._differ = differing(base.target, head.target)
         self._pool = concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="run")
         self._spending = Spending(LEVEL)
         self._noticed: dict[tuple[Key, int], Noticed] = {}
+        self._took: dict[str, float] = {}
         self._nothing_boots = 0
         self._taken = 0
         self._more = True
@@ -224,8 +251,8 @@ class Comparer:
         self._until: float | None = None
 
     def can_run(self, what: Scenario) -> bool:
-        """Whether both sides have what a scenario needs."""
-        return all(side.can_run(what) for side in self.sides)
+        """Whether both sides have what a scenario needs, and it uses anything of what differs between them."""
+        return all(side.can_run(what) for side in self.sides) and (not self._differ or bool(self._differ & uses(what)))
 
     def compare(self, n: int | None = None, seconds: float | None = None) -> Comparison:
         """Run `n` scenarios on both sides, or go on for so many seconds, and look into what differs.
@@ -294,18 +321,21 @@ class Comparer:
 
     def _notice(self, what: Scenario, base: RunReport, head: RunReport) -> None:
         reports = (base, head)
-        for side in (BASE, HEAD):
-            for judgement in reports[side].broken:
-                key = (judgement.finding.claim, judgement.finding.how, judgement.finding.loop)
-                if sight(reports[1 - side], key).shows is False:
-                    noticed = self._noticed.setdefault((key, side), Noticed(key, side))
-                    if what not in noticed.scenarios:
-                        noticed.add(what)
+        keys = [
+            (key, side)
+            for side in (BASE, HEAD)
+            for key in _keys(reports[side])
+            if sight(reports[1 - side], key).shows is False
+        ]
+        for key, side in keys:
+            noticed = self._noticed.setdefault((key, side), Noticed(key, side))
+            if what not in noticed.scenarios:
+                noticed.add(what, (_symptom(*one) for one in keys))
 
     def _run(
         self, tasks: Iterable[tuple[Scenario, int]], until: float | None = None
     ) -> Iterator[tuple[Scenario, int, RunReport]]:
-        todo = ((task, functools.partial(self.sides[task[1]].run, task[0])) for task in tasks)
+        todo = ((task, functools.partial(self._timed, *task)) for task in tasks)
         for (what, side), report in run_tasks(self._pool, self.jobs, todo, self._until if until is None else until):
             if isinstance(report, RunReport):
                 self._nothing_boots = 0
@@ -313,6 +343,12 @@ class Comparer:
                 yield what, side, report
             else:
                 self._problem(report)
+
+    def _timed(self, what: Scenario, side: int) -> RunReport:
+        begun = time.monotonic()
+        report = self.sides[side].run(what)
+        self._took[what.digest] = time.monotonic() - begun
+        return report
 
     def _problem(self, error: CouldNotDecide | ScenarioError) -> None:
         self._nothing_boots += 1
@@ -327,8 +363,8 @@ class Comparer:
     def _step(self) -> Callable[[], None] | None:
         """What to look into next, if there is anything.
 
-        First what is new, so that much is confirmed soon; then the smallest scenario of what is confirmed, which may
-        explain the rest; then what breaks a claim that a difference breaks, too.
+        First what is of a new kind, so that much is confirmed soon; then the smallest scenario of what is confirmed,
+        which may explain the rest; then what breaks a claim that a difference breaks too, or came with one.
         """
         noticed, is_new = self._next()
         if noticed is not None and is_new:
@@ -339,16 +375,19 @@ class Comparer:
         return functools.partial(self._look_into, noticed) if noticed is not None else None
 
     def _next(self) -> tuple[Noticed | None, bool]:
-        """What no difference explains, what was seen most often and the smallest first; whether its claim is new."""
+        """What no difference explains, and whether it is of a new kind: what was seen most, and runs fastest, first."""
         open_ = []
         for noticed in self._noticed.values():
             if noticed.is_open and (left := self._left(noticed)):
                 open_.append((noticed, left))
-        known = {(found.side, claim) for found in self.found.differences for claim in (found.key[0], *found.also)}
+        symptoms = {symptom for found in self.found.differences for symptom in found.apart}
+        claims = {(side, claim) for side, claim, _ in symptoms}
 
-        def order(one: tuple[Noticed, list[Scenario]]) -> tuple[bool, int, int]:
+        def order(one: tuple[Noticed, list[Scenario]]) -> tuple[bool, int, int, int]:
             noticed, left = one
-            return (noticed.side, noticed.key[0]) in known, -noticed.seen, size(left[0])
+            took = self._took.get(left[0].digest, 0.0)
+            known = (noticed.side, noticed.key[0]) in claims or bool(noticed.beside & symptoms)
+            return known, -noticed.seen, round(math.log2(1 + took)), size(left[0])
 
         best = min(open_, key=order, default=None)
         return (None, False) if best is None else (best[0], not order(best)[0])
@@ -375,7 +414,7 @@ class Comparer:
             return
         else:
             why = "not seen again" if what is None else "seen again, but not often enough"
-            self.found.unconfirmed.append(f"{key[0]} ({key[1]}) on {SIDES[side]}: {why}")
+            self.found.unconfirmed.append(f"{_told(key, side)}: {why}")
         noticed.looked.append(noticed.seen)
 
     def _left(self, noticed: Noticed) -> list[Scenario]:
@@ -470,26 +509,32 @@ class Comparer:
         shown = next(one for one in both[side] if one.shows and one.judgement is not None)
         assert shown.judgement is not None
         verdicts = tuple(_verdict([one.report for one in several], key) for several in both)
-        others = {j.finding.claim for one in both[side] for j in one.report.broken}
-        also = []
-        for claim in others - {key[0]}:
-            counts = [sum(_broke(one.report, claim) for one in several) for several in both]
-            if counts[side] == len(both[side]) and counts[1 - side] == 0:
-                also.append(claim)
         _forget(both, but=shown)
         change = documented.find(what, shown.judgement.finding, *self.found.versions, SIDES[side])
         after = time.monotonic() - self._begun, sum(one.launched for one in self.sides)
         return Difference(
             key, side, what, shown.judgement, shown.report, (rate(both[BASE]), rate(both[HEAD])),
-            (verdicts[0], verdicts[1]), chance, level, seen, tuple(sorted(also)), change, after,
+            (verdicts[0], verdicts[1]), chance, level, seen, apart(both) | {_symptom(key, side)}, change, after,
         )  # fmt: skip
 
     def _report_left(self) -> None:
         """What was noticed and not looked into, since the time was over."""
         for noticed in self._noticed.values():
             if not noticed.looked and self._left(noticed):
-                told = f"{noticed.key[0]} ({noticed.key[1]}) on {SIDES[noticed.side]}"
-                self.found.left.append(f"{told}, in {noticed.seen} scenarios")
+                self.found.left.append(f"{_told(noticed.key, noticed.side)}, in {noticed.seen} scenarios")
+
+
+def differing(base: Target, head: Target) -> set[str]:
+    """The packages of which the targets have different versions; empty where every scenario may tell them apart."""
+    if base.python != head.python:
+        return set()
+    names = base.versions.keys() | head.versions.keys()
+    return {name for name in names if base.versions.get(name) != head.versions.get(name)}
+
+
+def _told(key: Key, side: int) -> str:
+    claim, how, loop = key
+    return f"{claim} ({how}){f' of {loop}' if loop else ''} on {SIDES[side]}"
 
 
 def _forget(both: Sequence[Sequence[Sight]], *, but: Sight | None = None) -> None:
@@ -518,8 +563,22 @@ def rate(sights: Sequence[Sight]) -> Rate:
     return sum(told), len(told)
 
 
-def _broke(report: RunReport, claim: str) -> bool:
-    return any(found.finding.claim == claim for found in report.broken)
+def apart(both: Sequence[Sequence[Sight]]) -> frozenset[Symptom]:
+    """What every run of one side showed, and no run of the other."""
+    shown = [[{(claim, how) for claim, how, _ in _keys(one.report)} for one in several] for several in both]
+    return frozenset(
+        (side, claim, how)
+        for side in (BASE, HEAD)
+        for claim, how in set.intersection(*shown[side]).difference(*shown[1 - side])
+    )
+
+
+def _keys(report: RunReport) -> list[Key]:
+    return [(found.finding.claim, found.finding.how, found.finding.loop) for found in report.broken]
+
+
+def _symptom(key: Key, side: int) -> Symptom:
+    return side, key[0], key[1]
 
 
 def _verdict(reports: Sequence[RunReport], key: Key) -> Verdict:

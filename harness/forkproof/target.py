@@ -84,6 +84,9 @@ _BEHIND = {
 }
 """The packages that a worker class needs beside gunicorn."""
 
+_IMPORTS = {"flask-socketio": ("gevent", "gevent-websocket", "greenlet"), "gevent": ("greenlet",)}
+"""What packages import of the others; Flask-SocketIO takes gevent where it finds it."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -187,6 +190,20 @@ def needs(scenario: Scenario) -> dict[str, str]:
             found["redis"] = f"loop {loop.name!r}"
         if loop.body in bodies.REGISTRY:
             found |= dict.fromkeys(bodies.REGISTRY[loop.body].needs, f"body {loop.body.value!r}")
+    return found
+
+
+def uses(scenario: Scenario) -> set[str]:
+    """The packages that run in a scenario's processes, as far as forkproof knows: those it needs, and what they import.
+
+    >>> from forkproof.scenario import from_dict
+    >>> sorted(uses(from_dict({"loops": [{"name": "a", "kind": "greenlet"}]})))
+    ['flask', 'gevent', 'greenlet', 'gunicorn']
+    """
+    found = {*needs(scenario)}
+    for name, imports in _IMPORTS.items():
+        if name in found:
+            found.update(imports)
     return found
 
 

@@ -275,18 +275,23 @@ def comparison(found: Comparison, *, seed: int, verbosity: int = 0, quiet: bool 
         parts += [f"base: {describe(found.versions[BASE])}", f"head: {describe(found.versions[HEAD])}"]
         for problem in found.problems[:5]:
             parts += ["", f"[yellow]could not decide[/]: {escape(problem)}"]
-        for one in found.differences:
-            parts += ["", difference(one)]
+        for number, group in enumerate(found.groups(), start=1):
+            if len(group) > 1:
+                parts += ["", f"{len(group)} differences that come with the same symptoms ({number}):"]
+            for one in group:
+                parts += ["", difference(one)]
         if found.left:
             parts += ["", "noticed, and not looked into, since the time was over:", *(f"  {one}" for one in found.left)]
         if verbosity > 0 and found.unconfirmed:
             parts += ["", "noticed, and no difference:", *(escape(f"  {one}") for one in found.unconfirmed)]
     names = [one.name for one in found.differences]
+    groups = len(found.groups())
     counted = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
     parts += [
         "",
         f"{found.drawn} scenarios on both (seed {seed}), {found.launched} servers in {found.seconds:.0f} s: "
         f"{len(names)} difference{'' if len(names) == 1 else 's'}{f' ({counted})' if names else ''}"
+        + (f" of {groups} kind{'' if groups == 1 else 's'}" if groups < len(names) else "")
         + (" - interrupted" if found.interrupted else ""),
         f"The chance that this tells of a difference where there is none is below {LEVEL:.0%} ({found.tests} tests).",
     ]
@@ -294,7 +299,7 @@ def comparison(found: Comparison, *, seed: int, verbosity: int = 0, quiet: bool 
 
 
 def difference(one: Difference) -> RenderableType:
-    """One difference, with its rates and the smallest scenario that shows it."""
+    """One difference, with its rates and the smallest scenario that is known to show it."""
     finding = one.judgement.finding
     where = f" ({finding.loop})" if finding.loop else ""
     colour = {"regression": "bold red", "fixed": "bold green"}.get(one.name, "bold yellow")
@@ -309,7 +314,8 @@ def difference(one: Difference) -> RenderableType:
         lines.append(f"  known issue: {one.judgement.known_issue}")
     if one.also:
         lines.append(f"  the same scenario also differs in {', '.join(one.also)}")
-    lines.append(f"  by chance alone: {one.chance:.1g}; seen in {one.seen} scenarios; smallest scenario:")
+    size = "smallest scenario" if one.is_small else "a scenario, simpler ones were not tried"
+    lines.append(f"  by chance alone: {one.chance:.1g}; seen in {one.seen} scenarios; {size}:")
     return Group("\n".join(lines), smallest(one.scenario), again("forkproof", "replay", str(one.report.folder)))
 
 
