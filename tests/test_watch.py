@@ -283,6 +283,7 @@ def closed(stream):
 
 stream = Stream()
 first, second = closed(stream), closed(stream)
+watch._units[id(stream)] = watch._Own(stream)  # as a greenlet of the server's
 
 def run_first():
     first.run()

@@ -836,6 +836,7 @@ def _before_fork():
 
 
 def _prepare_fork():
+    _last["next"], _last["forked"] = ("child", None), None
     trees = {}
     for one, unit in _find_greenlets():
         tree = _tree(one)
@@ -845,7 +846,6 @@ def _prepare_fork():
     _last["jobs"] = _jobs()
     frame = sys._getframe()
     frames = _walk(frame)
-    _last["next"], _last["forked"] = ("child", None), None
     for number, one in enumerate(frames):
         if one.f_code.co_name == "spawn_worker" and _in_package(one.f_code.co_filename, "gunicorn"):
             # Only gevent's own stands between gunicorn and the system's fork: not a hook that forks.
@@ -920,9 +920,14 @@ def _become_child():
         probe.event("child", birth=unit.birth, child=_getpid())
 
 
+def _loops():
+    """What was created, but for the server's own greenlets."""
+    return [unit for unit in list(_units.values()) if isinstance(unit, _Unit)]
+
+
 def _jobs():
     """The job that each native thread of an executor is in, (file, function) by birth."""
-    threads = [(unit, unit.thing()) for unit in list(_units.values()) if unit.kind == "executor"]
+    threads = [(unit, unit.thing()) for unit in _loops() if unit.kind == "executor"]
     idents = {getattr(thread, "ident", None): unit.birth for unit, thread in threads if unit.pid == _getpid()}
     natives = _stacks() if idents else {}
     jobs = {birth: _job_in(natives[ident]) for ident, birth in idents.items() if ident in natives}
@@ -933,7 +938,7 @@ def _find_lost_jobs():
     """In a child: what the threads of executors that a fork has left behind were at. Nobody lets go of it here."""
     jobs = _last["jobs"]
     items = _all_of({id(sys.modules["concurrent.futures.thread"]._WorkItem)}) if jobs else []
-    for unit in [unit for unit in list(_units.values()) if unit.birth in jobs]:
+    for unit in [unit for unit in _loops() if unit.birth in jobs]:
         for item in items:
             called = [value for name, value in vars(item).items() if name != "future"]
             codes = [getattr(_function(one), "__code__", None) for each in called for one in _flat(each)]
