@@ -168,6 +168,41 @@ def test_workers_that_a_reload_leaves_behind(run: Run, tmp_path: Path) -> None:
     assert "in them: listen" in " ".join(out.split())
 
 
+PRINTS = (
+    """\
+import atexit, os, threading
+
+class Thing:
+    def __del__(self):
+        raise KeyError
+
+Thing()
+atexit.register(lambda: int("none"))
+if os.path.exists(os.environ["MARK"]):
+    threading.Thread(target=int, args=("none",)).start()
+"""
+    + APP
+)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_is_printed_at_a_reload_by_workers_that_end_and_by_new_ones(again: bool, run: Run, tmp_path: Path) -> None:
+    config = "workers = 2\nworker_class = 'gthread'\n"
+    config += "import os\ndef on_reload(server):\n    open(os.environ['MARK'], 'w').close()\n" * again
+    place = write(tmp_path, PRINTS, config)
+    words = ["--faults", "hup,term", "--env", f"MARK={tmp_path / 'mark'}", "--json", "report.json"]
+    code, out, _ = run("check", "app:app", "--chdir", place, *words)
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    said = (Path(report["run"]) / "server.log").read_text(encoding="utf-8")
+    assert said.count("Exception ignored in atexit") >= 2, said
+    broken = {claim["id"] for claim in report["claims"] if claim["verdict"] == "broken"}
+    assert broken == (
+        {"quiet_runtime:Exception in thread: ValueError", "no_dead_listener:int:died"} if again else set()
+    )
+    assert code == int(again)
+    assert "printed, and no failure: Exception ignored in: <function Thing.__del__" in " ".join(out.split())
+
+
 COLLECTS = """\
 import collections, threading
 

@@ -411,19 +411,56 @@ def test_a_stop_that_is_waited_for_no_longer_than_graceful_timeout_is_open() -> 
     assert [one.verdict for one in told] == [Verdict.UNKNOWN]
 
 
-def test_what_a_worker_prints_that_a_reload_has_told_to_end() -> None:
-    hup = [*seen(2.1, "fault.ok", fault="hup", index=0, target=ARBITER), *opened(1, "hup")]
-    exiting = seen(2.3, "log", line="[2026-11-30 16:40:36 +0000] [110] [INFO] Worker exiting (pid: 110)")
+def printed(*lines: str, t: float = 1.2, by: str = key(WORKER)) -> Events:
+    return [one for line in lines for one in seen(t, "log", line=line, by=by)]
 
-    def of(t: float, *more: Events) -> Verdict:
-        bad = seen(
-            t, "log", line="Exception ignored in thread started by: <bound method Thread._bootstrap of <Thread>>"
-        )
-        return found(observed(IN_BOTH, *more, bad), "quiet_runtime").verdict
 
-    assert of(2.4, hup, exiting) is Verdict.HELD
-    for broken in (of(2.4, hup), of(2.2, hup, exiting), of(3.5, hup, exiting), of(2.4, exiting)):
-        assert broken is Verdict.BROKEN
+DIED = "Exception ignored in thread started by: <bound method Thread._bootstrap of <Thread>>"
+
+
+def test_what_a_worker_prints_that_ends() -> None:
+    exiting = printed("[2026-11-30 16:40:36 +0000] [110] [INFO] Worker exiting (pid: 110)", t=2.3)
+
+    def of(*more: Events) -> Verdict:
+        return found(observed(IN_BOTH, TERM, *more), "quiet_runtime").verdict
+
+    assert of(exiting, printed(DIED, t=2.4)) is Verdict.HELD
+    assert of(printed(DIED, t=99.0)) is Verdict.HELD  # after TERM
+    masters = seen(2.4, "log", line=DIED)
+    for others in (printed(DIED, t=2.2), printed(DIED, t=2.4, by=key(120)), masters):
+        assert of(exiting, others) is Verdict.BROKEN
+    assert of(printed(DIED, t=2.4)) is Verdict.BROKEN
+
+
+IGNORED = (
+    "Exception ignored in: <module 'threading' from '/usr/lib/python3.11/threading.py'>",
+    "Traceback (most recent call last):",
+    '  File "/usr/lib/python3.11/threading.py", line 1560, in _shutdown',
+    "    atexit_call()",
+    "KeyError: 139",
+    "",
+    "During handling of the above exception, another exception occurred:",
+    "",
+    "Traceback (most recent call last):",
+    '  File "src/gevent/hub.py", line 647, in run',
+    "gevent.exceptions.LoopExit: This operation would block forever",
+    "\tHub: <Hub '' at 0x7f>",
+)
+
+
+def test_an_exception_that_python_ignores_ends_nothing() -> None:
+    one = observed(IN_BOTH, printed(*IGNORED, "[110] [INFO] Handling"))
+    finding = found(one, "quiet_runtime")
+    assert finding.verdict is Verdict.HELD
+    assert finding.explanation.endswith("; 1 exception that Python has ignored")
+    assert [event["line"] for event in one.ignored[0]] == list(IGNORED)
+    for more in ((DIED,), ("gevent.exceptions.LoopExit: This operation would block forever",)):
+        for lines in ((*IGNORED, "[110] [INFO] Handling", *more), (*more, *IGNORED)):
+            assert found(observed(IN_BOTH, printed(*lines)), "quiet_runtime").verdict is Verdict.BROKEN
+    died = (DIED, *IGNORED[1:4], "ValueError: 139", *IGNORED[5:])
+    mixed = zip(printed(*IGNORED), printed(*died, by=key(OTHER)), strict=True)
+    finding = found(observed(IN_BOTH, [line for both in mixed for line in both]), "quiet_runtime")
+    assert finding.how == "Exception ignored: ValueError"  # of the lines of one process
 
 
 def test_what_keeps_a_server_is_told() -> None:

@@ -86,7 +86,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     (tmp_path / "launch.json").write_text(json.dumps(launch))
     found = Rig(tmp_path)
     yield found
-    for descriptor in (found._history, found._log._descriptor):
+    for descriptor in (found._history, *(tail._descriptor for tail in found._logs.values())):
         if descriptor is not None:
             os.close(descriptor)
     vars(found).clear()  # what it maps is closed with that

@@ -55,6 +55,18 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     vars(made).clear()  # what it maps is closed with that
 
 
+@pytest.mark.parametrize(("silent", "age", "failed"), [(True, 3.0, False), (True, 0.1, True), (False, 3.0, True)])
+def test_a_connection_that_is_closed_since_we_were_late(rig: Rig, silent: bool, age: float, failed: bool) -> None:
+    async def ask(path: str) -> int:
+        raise ConnectionResetError
+
+    one: Any = SimpleNamespace(closed=False, ask=ask, silent=silent, age=age, close=lambda: None)
+    rig.plan = {"requests": []}
+    assert asyncio.run(rig._exchange(one, "/")) is False
+    said = (rig.folder / "history" / "supervisor.jsonl").read_text(encoding="utf-8")
+    assert ("request.fail" in said) is failed
+
+
 def settle(rig: Rig) -> None:
     asyncio.run(rig._settled())
 

@@ -38,7 +38,7 @@ from forkproof.session import LocalSession
 from forkproof.storage import Pruner
 from forkproof.target import Target
 from forkproof.verdict import Finding, Verdict, merge
-from forkproof.watcher import PLAN
+from forkproof.watcher import OUTPUT, PLAN
 
 LOOK_SIGNAL = launch.STACK_SIGNAL - 1
 FAULTS = ("kill_worker", "hup", "term")
@@ -338,7 +338,7 @@ class Checker:
         launch.require_short(folder)
         try:
             folder.mkdir(parents=True, mode=0o700)
-            for name in ("history", "ticks", "stacks", "work", "home", "tmp"):
+            for name in ("history", "ticks", "stacks", "work", "home", "tmp", OUTPUT):
                 (folder / name).mkdir(mode=0o700)
         except OSError as error:
             raise RunFolderError(f"{folder}: cannot be made: {error.strerror}. {_ROOM}") from None

@@ -222,7 +222,9 @@ EVENTS: Mapping[str, _Fields] = {
     "deaf": _has(
         target=_TEXT, waits=_TEXTS
     ),  # one that hung and could not tell: Python has ended in it, or never begun
-    "log": _has({"stream": _TEXT}, line=_TEXT),  # what the server printed
+    "log": _has(
+        {"stream": _TEXT, "by": _TEXT}, line=_TEXT
+    ),  # what the server printed; by which worker, where that is known
     "exit": _has(child=_WHOLE, status=_SIGNED),  # as os.waitstatus_to_exitcode; the supervisor reaped it
     "left": _has(processes=_PROCESSES),  # alive when the bound of a stop had passed
     "killed": _has(processes=_PROCESSES),  # what the supervisor ended

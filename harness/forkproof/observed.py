@@ -18,7 +18,7 @@ from typing import Any
 
 from forkproof.claims.base import clock, listing, number, pids_in, quoted, who
 from forkproof.claims.connections import no_socket_shared_across_fork
-from forkproof.claims.logs import RAISED, quiet_runtime
+from forkproof.claims.logs import RAISED, ignored, quiet_runtime
 from forkproof.claims.server import ENOUGH, clean_shutdown
 from forkproof.history import Event, History, Place, Process, Window
 from forkproof.scenario import Loop as ScenarioLoop
@@ -767,22 +767,34 @@ class Observed:
         return no_socket_shared_across_fork(_PLAIN, self.history)[0]
 
     def _quiet(self) -> Finding:
-        """What a worker prints that a reload has told to end is as what is printed after TERM."""
-        ending = [*self._ending(), (self._term, float("inf"))]
+        """Exceptions by which something has ended; those that Python has ignored are told, and no failure."""
+        passed = {id(event) for block in self.ignored for event in block}
+        printed = {id(event) for lines in self._printed.values() for event in lines} - passed
         before = [
             event for event in self.history.events
-            if event.t < self._term and (event.event != "log" or not any(a <= event.t < b for a, b in ending))
+            if event.t < self._term and (event.event != "log" or id(event) in printed)
         ]  # fmt: skip
-        return quiet_runtime(_PLAIN, History(before, self.history.damage))[0]
+        found = quiet_runtime(_PLAIN, History(before, self.history.damage))[0]
+        told = f"; {number(len(self.ignored), 'exception')} that Python has ignored" if self.ignored else ""
+        return replace(found, explanation=found.explanation + told)
 
-    def _ending(self) -> Iterable[tuple[float, float]]:
-        """From when to when workers end that a reload has told to: one says so, and a window opens without them."""
-        for told in self.history.of("fault.ok"):
-            opened = min((one.opened for one in self.history.windows if one.opened > told.t), default=self._term)
-            lines = self.history.between("log", told.t, opened) if told["fault"] == "hup" else []
-            exiting = [line.t for line in lines if "Worker exiting" in line["line"]]
-            if exiting:
-                yield exiting[0], opened
+    @cached_property
+    def ignored(self) -> list[list[Event]]:
+        """What was printed of exceptions that Python has ignored."""
+        return [block for lines in self._printed.values() for block in ignored(lines)]
+
+    @cached_property
+    def _printed(self) -> dict[str | None, list[Event]]:
+        """The lines of the master, None, and of each worker; none of one that has said that it ends, or after TERM."""
+        found: dict[str | None, list[Event]] = {}
+        ended = set()
+        for line in self.history.of("log"):
+            by = line.get("by")
+            if line.t < self._term and by not in ended:
+                found.setdefault(by, []).append(line)
+            if by is not None and "Worker exiting" in line["line"]:
+                ended.add(by)
+        return found
 
 
 def _body(event: Event) -> tuple[str, str, str]:

@@ -114,7 +114,7 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._readers: dict[str, _Tail] = {}
         self._log_path = str(folder / "server.log")
-        self._log = _Tail(self._log_path)
+        self._logs = {self._log_path: _Tail(self._log_path)}
         self._log_lines = 0
         self._log_cut = False
         self.over_limit = False
@@ -157,7 +157,7 @@ class Supervisor:
     def close(self) -> None:
         """Close what is open; the supervisor's own process ends instead."""
         os.close(self._history)
-        for tail in (self._log, *self._readers.values()):
+        for tail in (*self._logs.values(), *self._readers.values()):
             tail.close()
         for process in self.processes.values():
             if process.ticks is not None:
@@ -180,21 +180,27 @@ class Supervisor:
                     ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError
                 ):
                     self._note(name.removesuffix(".jsonl"), json.loads(line))
-        while self._log_lines < MAX_LOG_LINES and (lines := self._log.lines()):
-            for line in lines[: MAX_LOG_LINES - self._log_lines]:
-                self.record("log", line=line.decode(errors="replace")[:2000], stream="stderr")
-                self._heard += b"Handling signal: winch" in line
-            self._log_lines += len(lines)
+        for path, tail in self._logs.items():
+            while self._log_lines < MAX_LOG_LINES and (lines := tail.lines()):
+                for line in lines[: MAX_LOG_LINES - self._log_lines]:
+                    self._hear(path, line)
+                self._log_lines += len(lines)
         self._changed.set()
+
+    def _hear(self, path: str, line: bytes, **fields: Any) -> None:
+        """Record a line that the server has printed into a file."""
+        self.record("log", line=line.decode(errors="replace")[:2000], stream="stderr", **fields)
+        self._heard += b"Handling signal: winch" in line
 
     def _within_limits(self, *, at_last: bool = False) -> bool:
         """Whether the run takes no more than it may; output alone is cut, and goes on."""
-        if _length(self._log_path) > LIMITS["log"]:  # of a link, its own
-            # Opened for appending, so the server goes on writing at the new end.
-            os.truncate(self._log_path, LIMITS["log"] // 2)
-            if not self._log_cut:
-                self._log_cut = True
-                self.record("limit", what="log", limit=LIMITS["log"], found=None)
+        for path in self._logs:
+            if _length(path) > LIMITS["log"]:  # of a link, its own
+                # Opened for appending, so the server goes on writing at the new end.
+                os.truncate(path, LIMITS["log"] // 2)
+                if not self._log_cut:
+                    self._log_cut = True
+                    self.record("limit", what="log", limit=LIMITS["log"], found=None)
         if self.turn % _LIMITS_EVERY and not at_last:
             return True
         for what, found in (("folder", _size_of(self.folder)), ("processes", len(self._living()))):
@@ -1035,7 +1041,7 @@ class Supervisor:
 
     def _spawn(self) -> None:
         command: list[str] = self.launch["command"]
-        log = os.open(self.folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         null = os.open(os.devnull, os.O_RDONLY)
         environment: dict[str, str] = self.launch["environment"]
         children = [word for words in self.launch.get("children", ()) for word in words]

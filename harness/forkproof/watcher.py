@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from forkproof import proc, resp, subscriptions
-from forkproof.supervisor import Supervisor, _catches, _Process
+from forkproof.supervisor import Supervisor, _catches, _Process, _Tail
 
 PLAN = "check.json"
 """In the folder of a run whose app is the user's own: what is to be done."""
+OUTPUT = "output"
+"""In that folder: what the master prints, and in files of their own what each worker does."""
 ALONE = 3
 """Looks of a window after which requests are sent that no other meets."""
 AT_ONCE = 16
@@ -51,8 +53,30 @@ class Watcher(Supervisor):
         self._silent = False  # whether a request of this window had no answer: each that hangs costs the whole bound
         self._booted: set[str] = set()
         self._tls = False
+        # Each worker has a file of its own there; `server.log` is what all of them print, for people.
+        self._log_path = str(folder / OUTPUT / "server")
+        self._logs = {self._log_path: _Tail(self._log_path)}
+        self._merged = os.open(folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     # Watching
+
+    def observe(self) -> None:
+        """The same of workers' own output."""
+        for name in os.listdir(self.folder / OUTPUT):
+            path = str(self.folder / OUTPUT / name)
+            if path not in self._logs:
+                self._logs[path] = _Tail(path)
+        super().observe()
+
+    def _hear(self, path: str, line: bytes, **fields: Any) -> None:
+        name = os.path.basename(path)
+        super()._hear(path, line, **({} if path == self._log_path else {"by": name}), **fields)
+        os.write(self._merged, line + b"\n")
+
+    def close(self) -> None:
+        """The same."""
+        super().close()
+        os.close(self._merged)
 
     def _note(self, key: str, event: dict[str, Any]) -> None:
         super()._note(key, event)
@@ -185,6 +209,8 @@ class Watcher(Supervisor):
                 return False
             status = exchange.result()
         except (OSError, EOFError, ValueError) as error:
+            if one.silent and one.age > _HELD:  # closed since we, on a crowded machine, took so long to say a word
+                return False
             self.record("request.fail", request=number, error=f"{type(error).__name__}: {error}")
             return False
         finally:
@@ -437,6 +463,8 @@ class _Connection:
         self.client = proc.address_of(made.getsockname())
         self.slot: int | None = None
         self.worker = ""
+        self.silent = True
+        """Whether nothing was asked; with TLS one has to agree on much before."""
 
     @property
     def age(self) -> float:
@@ -457,6 +485,7 @@ class _Connection:
         """Send a GET, read all of the answer; its status."""
         given: dict[str, Any] = {"ssl": _any_certificate(), "server_hostname": "localhost"} if self._tls else {}
         reader, self._writer = await asyncio.open_connection(sock=self._socket, **given)
+        self.silent = False
         self._writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._server}\r\nConnection: close\r\n\r\n".encode())
         await self._writer.drain()
         head = await reader.readline()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from forkproof.claims.base import Claim, Say, clock, edges, no_window, number, quoted
 from forkproof.history import Event, History
@@ -38,12 +39,37 @@ def quiet_runtime(scenario: Scenario, history: History) -> list[Finding]:
     printed = [event for event in history.of("log") if event.t <= end]
     noise = [event for event in printed if _NOISE.search(event["line"]) and not _is_the_faults_doing(history, event)]
     if noise:
+        printed = [event for event in printed if event.get("by") == noise[0].get("by")]
         how, around, where = _cause(printed, printed.index(noise[0]))
         return [say.broken(_told(history, noise) + where, noise, around, how=how)]
     if not history.windows:
         return [say.unknown(f"nothing bad was printed, but {no_window(history)}")]
     told = f"none of {number(len(printed), 'line')} of output tells of an exception that nobody handles"
     return [say.held(told, edges(history, history.windows[-1]))]
+
+
+def ignored(printed: Sequence[Event]) -> list[list[Event]]:
+    """What Python says of each exception that it has ignored, with its traceback: nothing has ended by such a one.
+
+    A thread has, of which Python says much the same.
+    """
+    found: list[list[Event]] = []
+    inside = raised = False
+    for event in printed:
+        line = event["line"]
+        if line.startswith("Exception ignored ") and not line.startswith("Exception ignored in thread"):
+            found.append([])
+            inside, raised = True, False
+        elif inside and not _OF_TRACEBACK.match(line):
+            inside, raised = not raised, True  # the first is that of the exception itself
+        elif line == _TRACEBACK:
+            raised = False  # of another, that was raised while this one was handled
+        if inside:
+            found[-1].append(event)
+    return found
+
+
+_OF_TRACEBACK = re.compile(r"$|\s|Traceback |During handling of |The above exception ")
 
 
 def _is_the_faults_doing(history: History, line: Event) -> bool:

@@ -10,6 +10,8 @@ from rich.table import Table
 from forkproof import subscribers
 from forkproof.check import CheckReport, identity, still_possible
 from forkproof.claims.base import listing, who
+from forkproof.claims.logs import RAISED
+from forkproof.history import Event
 from forkproof.observed import Loop, Observed
 from forkproof.reports.terminal import escape, last_words, verdict_text
 from forkproof.subscribers import Holder, Told
@@ -45,7 +47,7 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
         parts += ["", *(escape(str(one)) for one in report.stands)]
     if verbosity > 0 or any(found.finding.claim == "workers_boot" for found in report.broken):
         parts += ["", "the server's last words:", last_words(report.folder)]
-    parts += [f"[yellow]{escape(one)}[/]" for one in unasked(observed)]
+    parts += [f"[yellow]{escape(one)}[/]" for one in (*unasked(observed), *_ignored(observed))]
     parts += [escape(f"in the baseline, and not seen: {name}") for name in report.no_longer]
     if report.left_loopback:
         parts += ["", escape(f"connections that leave this machine: {', '.join(report.left_loopback)}")]
@@ -126,6 +128,16 @@ def unasked(observed: Observed) -> list[str]:
 
 
 _REFUSED = 400
+
+
+def _ignored(observed: Observed) -> list[str]:
+    """What was printed of exceptions by which nothing has ended."""
+    told = dict.fromkeys(f"{block[0]['line']} {_raised(block)}" for block in observed.ignored)
+    return [f"printed, and no failure: {one}" for one in told]
+
+
+def _raised(block: list[Event]) -> str:
+    return next((event["line"] for event in reversed(block) if RAISED.match(event["line"])), "")
 
 
 def redis_table(answers: Sequence[Told]) -> Table:

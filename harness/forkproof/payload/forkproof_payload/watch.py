@@ -909,6 +909,7 @@ def _become_child():
     _quietly(_find_lost_jobs)
     _let_dump()
     if role == "worker":
+        _quietly(_print_apart)
         return
     _forget_who_forked()
     unit, _last["starting"] = _last.get("starting"), None
@@ -918,6 +919,20 @@ def _become_child():
         name, at, origin = _last["forked"]
         unit = _Unit(_Forked(), name, "fork", at, origin)
         probe.event("child", birth=unit.birth, child=_getpid())
+
+
+def _print_apart():
+    """Have what a worker prints go to a file of its own, where it goes to the master's: whose it is, that tells."""
+    folder = os.path.join(probe._folder, "output")
+    masters = os.stat(os.path.join(folder, "server"))
+    descriptor = probe._open(os.path.join(folder, probe.key()), os.O_WRONLY | os.O_APPEND)
+    for number in (1, 2):
+        try:
+            if os.path.samestat(os.fstat(number), masters):
+                os.dup2(descriptor, number)
+        except OSError:  # it is closed
+            pass
+    os.close(descriptor)
 
 
 def _loops():
