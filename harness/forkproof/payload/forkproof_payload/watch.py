@@ -54,8 +54,8 @@ _SIMPLE = (str, bytes, int, float, type, type(sys), type(None))
 _MOST_WALKS = 4
 """Threads of one body for which that is done: one may be started with each request. And looks of a process at which one
 goes through what the closures have that a lost thread leads to."""
-_MOST_ENCLOSED = 2000
-"""Objects that are gone through for that."""
+_MOST_ENCLOSED = 1500
+"""Objects that are gone through for that in one look, which others wait for."""
 _NUMBERED = re.compile(r"(?<=^ThreadPoolExecutor)-[0-9]+$")
 _HOOKS = (
     "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int",
@@ -631,12 +631,13 @@ def _opened(thing, reach):
     return given
 
 
-def _enclosed(roots):
+def _enclosed(roots, most):
     """What tells the lists, deques and dictionaries in closures that a loop leads to on any way: those that a function
-    with that closure takes from, or puts others in the place of. {id of the cell: what tells}"""
+    with that closure takes from, or puts others in the place of. {id of the cell: what tells}, and how many objects
+    were gone through, `most` at most."""
     reach, todo = _Reach(), collections.deque(roots)
     known, unnamed, found = set(), {}, {}
-    while todo and len(known) < _MOST_ENCLOSED:
+    while todo and len(known) < most:
         one = todo.popleft()
         if id(one) in known or issubclass(type(one), _SIMPLE):
             continue
@@ -656,7 +657,7 @@ def _enclosed(roots):
                 unnamed.setdefault(name, []).append(value)
         for name in reach.names & unnamed.keys():
             todo.extend(unnamed.pop(name))
-    return found
+    return found, len(known)
 
 
 def _first(holder):
@@ -1151,7 +1152,7 @@ def _tell(frame):
             told.append(row)
         else:
             backed[unit.birth] = row
-    idents, walked = set(), collections.Counter()
+    idents, walked, left = set(), collections.Counter(), _MOST_ENCLOSED
     _last["looks"] += 1
     for unit in list(_units.values()):
         thread = unit.thing()
@@ -1166,7 +1167,7 @@ def _tell(frame):
             tid = getattr(thread, "native_id", None) if running else None
             walked[unit.body] += 1
             if unit.pid != _getpid() and max(walked[unit.body], _last["looks"]) <= _MOST_WALKS:
-                _quietly(_look_into_closures, unit, thread)
+                left -= _quietly(_look_into_closures, unit, thread, left) or 0
             row = _row(unit, False, running, tid, natives[thread.ident] if running else [], None)
             if running:
                 idents.add(thread.ident)
@@ -1182,15 +1183,17 @@ def _tell(frame):
     )  # fmt: skip
 
 
-def _look_into_closures(unit, thread):
+def _look_into_closures(unit, thread, most):
     """Find what comes to a thread that a fork has left behind in closures: some are made when it comes."""
     function, values = _body_of(thread)
     body = _function(function)
     named = [body.__globals__.get(name) for name in body.__code__.co_names] if type(body) is _Function else []
-    for cell, tells in _enclosed([function] + values + named + unit.lost).items():
+    found, gone_through = _enclosed([function] + values + named + unit.lost, most)
+    for cell, tells in found.items():
         if cell not in unit.cells:
             unit.cells.add(cell)
             unit.far.append(tells)
+    return gone_through
 
 
 def _stacks():
