@@ -1555,6 +1555,20 @@ CHECKING_AN_APP = (
         "return found[1:1]",
     ),
     Defect(
+        "who-stays-after-a-reload-crashes",
+        "a check takes a worker that a reload has told to end, and that is killed, for one that crashed",
+        f"{MAIN}observed.py",
+        " or process.key in told_to",
+        "",
+    ),
+    Defect(
+        "who-had-no-time-has-crashed",
+        "a check takes a worker for hung that the machine gave no time to tell that it lives",
+        f"{MAIN}observed.py",
+        "granted >= ENOUGH * timeout",
+        "granted >= 0",
+    ),
+    Defect(
         "a-users-request-may-fail",
         "a check passes over a request that got no answer",
         f"{MAIN}observed.py",
@@ -1626,6 +1640,20 @@ CHECKING_AN_APP = (
         f"{MAIN}check.py",
         "if identity(judgement.finding) not in accepted), bad[0])",
         "if True), bad[0])",
+    ),
+    Defect(
+        "what-a-thread-makes-later-is-nothing",
+        "what a thread has made since it began is not known when it is forked",
+        f"{PAYLOAD}watch.py",
+        "        unit.far += _far_queues(body, owner, values, unit.queues + unit.far)\n",
+        "        pass\n",
+    ),
+    Defect(
+        "event-loops-not-seen",
+        "an event loop that its thread alone knows is not seen",
+        f"{PAYLOAD}watch.py",
+        '        unit.far.append(_Held(loop, "_ready"))\n',
+        "        pass\n",
     ),
     Defect(
         "greenlets-not-seen",

@@ -140,7 +140,7 @@ def test_work_that_requests_and_commands_cause(run: Run, tmp_path: Path) -> None
 
 
 BUFFERS = """
-import _thread, collections, heapq, threading, time
+import _thread, asyncio, collections, heapq, threading, time
 
 class Buffer:
     def __init__(self, taken):
@@ -208,16 +208,39 @@ class Totals:
     def send(self):
         self.by_name.clear()
 
+class Late:
+    def consume(self):
+        self.store = Store()
+        while True:
+            self.store.take()
+            time.sleep(0.02)
+
+loops = []
+
+async def stay():
+    loops.append(asyncio.get_running_loop())
+    await asyncio.sleep(600)
+
+def serve():
+    asyncio.run(stay())
+
 def beat():
     while True:
         time.sleep(0.02)
 
 _thread.start_new_thread(beat, ())
+late = Late()
+threading.Thread(target=late.consume, daemon=True).start()
+threading.Thread(target=serve, daemon=True).start()
+while not loops or not hasattr(late, "store"):
+    time.sleep(0.01)
 lost, remembered = Buffer(Buffer.exchange), Buffer(Buffer.remember)
 seller, tidier, totals = Clerk(Clerk.sell), Clerk(Clerk.tidy), Totals()
 
 def app(environ, start_response):
     heapq.heappush(seller.shop.store.waiting, 1)
+    heapq.heappush(late.store.waiting, 1)
+    loops[0].call_soon_threadsafe(str)
     tidier.shop.store.use()
     totals.by_name.setdefault("order", []).append(1)
     lost.things.append("x")
@@ -229,16 +252,22 @@ def app(environ, start_response):
 
 
 def test_buffers_that_are_no_queues(run: Run, tmp_path: Path) -> None:
-    """One is exchanged, one another object's, one counts by name, one is to remember by, one has what is used again."""
+    """One is exchanged, one another object's, one counts by name, one is to remember by, one has what is used again.
+
+    One was made by the thread itself, and one is an event loop's, which its thread alone knows.
+    """
     place = write(tmp_path, BUFFERS, CONF + "preload_app = True\nthreads = 4\n")
     code, report, told = checked(run, place, "--request", "/")
     assert code == 1, told
     broken = [claim["id"] for claim in report["claims"] if claim["verdict"] == "broken"]
     assert broken == [
-        f"no_dead_listener:{name}:dead in worker" for name in ("Buffer.exchange", "Clerk.sell", "Every.run")
+        f"no_dead_listener:{name}:dead in worker"
+        for name in ("Late.consume", "serve", "Buffer.exchange", "Clerk.sell", "Every.run")
     ]
     found = {loop["name"]: places(loop)[0] for loop in report["loops"]}
-    names = ("Buffer.exchange", "Buffer.remember", "Clerk.sell", "Clerk.tidy", "Every.run", "beat")
+    names = (
+        "Late.consume", "serve", "Buffer.exchange", "Buffer.remember", "Clerk.sell", "Clerk.tidy", "Every.run", "beat",
+    )  # fmt: skip
     assert found == dict.fromkeys(names, ("arbiter", None, False))
 
 

@@ -360,7 +360,12 @@ def test_a_worker_that_ends_by_itself() -> None:
     silent = seen(1.1, "log", line=f"[2026-11-30 16:17:18 +0000] [100] [CRITICAL] WORKER TIMEOUT (pid:{WORKER})")
     other = seen(1.5, "log", line="[2026-11-30 16:17:23 +0000] [130] [INFO] Booting worker with pid: 130")
     finding = found(observed(IN_BOTH, gone(WORKER, 1.5), silent, other), "workers_boot")
-    assert "WORKER TIMEOUT" in finding.explanation
+    assert (finding.verdict, "WORKER TIMEOUT" in finding.explanation) == (Verdict.BROKEN, True)
+    timeout = [event(0.4, ARBITER, "server", **{**SET[0].fields, "timeout": 1})]
+    for granted, verdict in ((0.2, Verdict.UNKNOWN), (0.9, Verdict.BROKEN)):
+        given = seen(0.6, "sample", ticks={}, granted=0.0) + seen(1.4, "sample", ticks={}, granted=granted)
+        finding = found(observed(IN_BOTH, timeout, gone(WORKER, 1.5), silent, given), "workers_boot")
+        assert (finding.verdict, finding.how) == (verdict, "crash")
 
 
 TERM = seen(2.5, "fault.ok", fault="term", index=0, target=ARBITER)
@@ -538,6 +543,12 @@ def test_workers_of_before_that_go_on_beside_the_new_ones() -> None:
     assert not [one for one in observed(IN_BOTH).findings() if one.claim == "handover_is_safe" and one.loop is None]
 
 
+def test_a_worker_that_a_reload_has_told_to_end_is_no_crash_however_it_ends() -> None:
+    late = seen(1.05, "outlived", fault="hup", processes=[key(WORKER)], seconds=7.0)
+    assert found(observed(IN_BOTH, late, gone(WORKER, 1.5)), "workers_boot").verdict is Verdict.HELD
+    assert found(observed(IN_BOTH, late, gone(OTHER, 1.5)), "workers_boot").how == "crash"
+
+
 def test_workers_that_the_machine_gave_no_time_to_go() -> None:
     crowded = seen(2.1, "sample", ticks={}, granted=1.0) + seen(8.9, "sample", ticks={}, granted=1.5)
     finding = outlived(crowded)
@@ -639,6 +650,8 @@ def test_a_cure_is_for_what_is_meant() -> None:
     assert "`work` (app.py:5): a process that is forked takes over" in cured(kept, "clean_shutdown")
     others = seen(9.0, "left", processes=[{"pid": WORKER, "start": WORKER, "command": "gunicorn"}])
     assert "Make its threads daemons" in cured(observed(made, lives, SET, TERM, others), "clean_shutdown")
+    hangs = observed(made, lives, silent, SET, TERM, others)
+    assert "A request that never ends keeps its worker" in cured(hangs, "clean_shutdown")
     library = birth(WORKER, defined_at="/srv/lib/python3/site-packages/watcher.py:9")
     died = event(0.5, WORKER, "loop.end", loop="Thread-1", birth="aa", error="TypeError: None", at=[])
     assert "its code is a library's" in cured(observed(library, looks(WORKER), [died]), "no_dead_listener")

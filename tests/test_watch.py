@@ -332,3 +332,47 @@ def test_what_comes_to_a_lost_thread_in_closures(start: str, tmp_path: Path) -> 
     """The list that a function puts another in the place of, in the child alone; not the one that only remembers."""
     told = watched(ENCLOSED + GO_ON % start, tmp_path)
     assert told == ["[[]] [[]]"] * 3 + [f"[[3]] [[{size}]]" for size in (4, 5, 6)]
+
+
+MADE_LATER = """
+import asyncio, threading
+
+class Box:
+    def __init__(self):
+        self.things = []
+
+    def take(self):
+        self.things.pop()
+
+class Late:
+    def consume(self, there):
+        self.box = Box()
+        there.wait()
+        while True:
+            threading.Event().wait()
+            self.box.take()
+
+async def stay(there):
+    there.wait()
+    await asyncio.sleep(600)
+
+def serve(there):
+    asyncio.run(stay(there))
+
+there = threading.Barrier(3)
+late = Late()
+for body in (late.consume, serve):
+    threading.Thread(target=body, args=(there,), daemon=True).start()
+there.wait()
+if os.fork() == 0:
+    os._exit(0)
+print([(unit.body[0], [queue._name for queue in unit.far]) for unit in watch._units.values()])
+os._exit(sys.stdout.flush() or 0)
+"""
+
+
+@pytest.mark.parametrize("early", ["", "import asyncio\n"])
+def test_what_a_thread_has_made_since_it_began_is_known_before_a_fork(early: str, tmp_path: Path) -> None:
+    """What it works on, and the event loop that it alone knows."""
+    found = "[('Late.consume', ['things']), ('serve', ['_ready'])]"
+    assert watched(MADE_LATER, tmp_path, early=early) == [found]

@@ -100,6 +100,8 @@ def _of_server(finding: Finding, observed: Observed) -> str:
             "`multiprocessing.get_context('spawn')`; and let it be a daemon."
         )
     if finding.claim == "clean_shutdown" or finding.how == "old workers stay":
+        if observed.history.of("request.info"):
+            return "A request that never ends keeps its worker: see server_answers."
         return (
             "Make its threads daemons, or end them in the hook `worker_exit` (a worker's) or `on_exit` (the master's)."
         )

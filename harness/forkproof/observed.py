@@ -51,6 +51,7 @@ _ERROR = 500
 """The least status of an answer that tells of an error of the server's."""
 _LATE = 0.5
 """Seconds by which what is printed is read later than the answer that it belongs to, or earlier."""
+_TIMEOUT = "WORKER TIMEOUT"
 _TROUBLE = re.compile(r"\[(?:ERROR|CRITICAL)\]")
 """What gunicorn logs as more than news."""
 _IN_CHILD = ("process", "fork")
@@ -458,17 +459,29 @@ class Observed:
         return [Finding(claim, Verdict.HELD, None, told, tuple(self.history.of("booted")))]
 
     def _crashes(self) -> list[Finding]:
-        """Workers that ended where nobody had them end."""
+        """Workers that ended where nobody had them end. One that stays after a reload was told to, however it ends."""
+        told_to = {key for event in self.history.of("outlived") for key in event["processes"]}
         found = []
         for _, window in self._windows():
             for process in self.history.processes.values():
                 gone = process.gone
-                if process.place.role == "worker" and gone is not None and window.opened < gone < window.closed:
+                if process.place.role != "worker" or process.key in told_to or gone is None:
+                    continue
+                if window.opened < gone < window.closed:
                     lines = self._last_lines(process, gone)
                     told = f"{who(self.history, process.key)} ended by itself at {clock(self.history, gone)}"
-                    last = f", after {quoted(lines[-1])}" if lines else ""
-                    found.append(Finding("workers_boot", Verdict.BROKEN, None, told + last, tuple(lines[-5:]), "crash"))
+                    told += f", after {quoted(lines[-1])}" if lines else ""
+                    granted = self._granted_of_timeout(gone) if any(_TIMEOUT in line["line"] for line in lines) else ""
+                    verdict = Verdict.UNKNOWN if granted else Verdict.BROKEN
+                    found.append(Finding("workers_boot", verdict, None, told + granted, tuple(lines[-5:]), "crash"))
         return found[:1]
+
+    def _granted_of_timeout(self, gone: float) -> str:
+        """Of a worker that gunicorn has given up: that the machine gave it too little time to tell that it lives."""
+        timeout = self.server["timeout"] if self.server is not None else 0
+        granted = self.history.granted(gone - timeout, gone)
+        enough = granted is None or granted >= ENOUGH * timeout
+        return "" if enough else f"; but the machine gave it only {granted:.2f} s of {timeout} s"
 
     def _last_lines(self, process: Process, gone: float) -> list[Event]:
         """What was printed when a worker ended; if that is told, the trouble that gunicorn had with it."""

@@ -81,6 +81,7 @@ class _Unit(object):
         self.pid = _getpid()
         self.queues = queues
         self.far = []
+        self.at_fork = False  # whether it was looked through again before a fork
         self.cells = set()
         self.lost = []  # what it was at when a fork has left it behind
         self.pool = None  # a weak reference to the executor whose thread it is
@@ -121,6 +122,8 @@ def begin(look, stacks):
         _chain_excepthook()
     if "gevent.greenlet" in sys.modules:  # a sitecustomize of the app's own has imported it
         _see_greenlets(sys.modules["gevent.greenlet"])
+    if "asyncio.base_events" in sys.modules:
+        _see_event_loops(sys.modules["asyncio.base_events"])
     sys.meta_path.insert(0, _Finder())
     os.register_at_fork(before=_before_fork, after_in_child=_in_child)
     signal.signal(look, _look)
@@ -192,7 +195,10 @@ class _Finder(object):
     """Has each of these seen to once the app imports it."""
 
     def __init__(self):
-        self._todo = {"multiprocessing.process": _see_processes, "gevent.greenlet": _see_greenlets}
+        self._todo = {
+            "multiprocessing.process": _see_processes, "gevent.greenlet": _see_greenlets,
+            "asyncio.base_events": _see_event_loops,
+        }  # fmt: skip
 
     def find_spec(self, name, path=None, target=None):
         see = self._todo.pop(name, None)
@@ -217,6 +223,17 @@ class _Finder(object):
 
 def _see_processes(module):
     _wrap(module.BaseProcess, "start", _process_starting, _process_started)
+
+
+def _see_event_loops(module):
+    _wrap(module.BaseEventLoop, "run_forever", _loop_starting)
+
+
+def _loop_starting(loop):
+    """Note whose loop it is: it may be known to its thread's own variables alone."""
+    unit = _units.get(id(threading._active.get(_get_ident())))
+    if unit is not None:
+        unit.far.append(_Held(loop, "_ready"))
 
 
 # --- where a loop comes from
@@ -845,6 +862,8 @@ def _prepare_fork():
             trees.setdefault(id(tree), [tree, {}])[1][unit.body] = unit.birth
     _last["trees"] = trees
     _last["jobs"] = _jobs()
+    for unit in _loops():
+        _quietly(_walk_again, unit)
     frame = sys._getframe()
     frames = _walk(frame)
     for number, one in enumerate(frames):
@@ -861,6 +880,18 @@ def _prepare_fork():
     if inner is not None and not through and not _in_package(inner.co_filename, "gunicorn"):
         at = "{}:{}".format(inner.co_filename, inner.co_firstlineno)
         _last["forked"] = _code_name(inner), at, _origin(frame)
+
+
+def _walk_again(unit):
+    """Before the first fork that may leave a thread behind: since it began it has made what it works on."""
+    thread = unit.thing()
+    if not isinstance(thread, _Thread) or unit.at_fork or unit.pid != _getpid():
+        return
+    unit.at_fork = True
+    if _last["births"][unit.body][0] <= _MOST_WALKS and unit.kind != "executor" and _is_alive(thread):
+        function, values = _body_of(thread)
+        body, owner = _unwrapped(function)
+        unit.far += _far_queues(body, owner, values, unit.queues + unit.far)
 
 
 def _tell_server(arbiter):
