@@ -1569,6 +1569,13 @@ CHECKING_AN_APP = (
         "granted >= 0",
     ),
     Defect(
+        "the-look-is-where-it-stands",
+        "a process that is looked at is said to stand in what looks",
+        f"{MAIN}judge.py",
+        'if not calls and call["file"]',
+        'if calls and call["file"]',
+    ),
+    Defect(
         "a-users-request-may-fail",
         "a check passes over a request that got no answer",
         f"{MAIN}observed.py",

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from histories import SUPERVISOR as SUPERVISOR_PID
-from histories import WORKER, Events, created, history, ran, request, scenario, server, window
+from histories import WORKER, Events, created, history, ran, request, scenario, seen, server, window
 
 from forkproof.claims import REGISTRY
 from forkproof.errors import ForkproofError, HistoryError, ScenarioError, UsageError
 from forkproof.history import SUPERVISOR
-from forkproof.judge import judge
+from forkproof.judge import judge, stands
 from forkproof.scenario import Scenario
 
 VERSIONS = {
@@ -221,3 +221,16 @@ def test_a_verdict_that_cannot_be_written(folder: Path) -> None:
     (folder / "verdict.json").mkdir()
     with pytest.raises(ForkproofError, match=r"verdict\.json: cannot be written: Is a directory"):
         judge(folder)
+
+
+def test_a_process_that_is_looked_at_stands_in_what_that_interrupts(tmp_path: Path) -> None:
+    frames = [
+        ("/x/forkproof_payload/probe.py", 82, "event"), ("/x/forkproof_payload/watch.py", 10, "_look"),
+        ("/lib/multiprocessing/pool.py", 675, "_help_stuff_finish"), ("/x/forkproof_payload/bodies.py", 3, "body"),
+    ]  # fmt: skip
+    text = "Current thread 0x1 (most recent call first):\n"
+    text += "".join(f'  File "{file}", line {line} in {name}\n' for file, line, name in frames)
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "110-110.txt").write_text(text)
+    (one,) = stands(tmp_path, history(seen(1.5, "stack", target="110-110", file="stacks/110-110.txt")))
+    assert list(one.calls) == ["multiprocessing/pool.py:675 _help_stuff_finish", "forkproof_payload/bodies.py:3 body"]

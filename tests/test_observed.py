@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from histories import ARBITER, WORKER, Events, event, gone, history, key, seen, server
+from histories import ARBITER, WORKER, Events, event, gone, history, key, process, seen, server
 
 from forkproof.cures import cure
 from forkproof.observed import Observed
@@ -646,12 +646,16 @@ def test_a_cure_is_for_what_is_meant() -> None:
     made = [*birth(WORKER, kind="process", loop="work"), event(0.4, WORKER, "child", birth="aa", child=150)]
     lives = [one for t in LOOKS for one in seen(t, "tasks", tasks={"150-150": {"150": 3}})]
     stays = seen(9.0, "left", processes=[{"pid": 150, "start": 150, "command": "gunicorn"}])
-    kept = observed(made, lives, SET, TERM, stays)
+    kept = observed(made, lives, SET, TERM, stays, process(150, "child", 0, ppid=WORKER))
     assert "`work` (app.py:5): a process that is forked takes over" in cured(kept, "clean_shutdown")
+    kept = observed(made, lives, SET, TERM, stays)
+    assert "`work` (app.py:5): a program of its own, which nobody ends" in cured(kept, "clean_shutdown")
     others = seen(9.0, "left", processes=[{"pid": WORKER, "start": WORKER, "command": "gunicorn"}])
     assert "Make its threads daemons" in cured(observed(made, lives, SET, TERM, others), "clean_shutdown")
     hangs = observed(made, lives, silent, SET, TERM, others)
     assert "A request that never ends keeps its worker" in cured(hangs, "clean_shutdown")
+    master = seen(9.0, "left", processes=[{"pid": ARBITER, "start": ARBITER, "command": "gunicorn"}])
+    assert "Make its threads daemons" in cured(observed(made, lives, silent, SET, TERM, master), "clean_shutdown")
     library = birth(WORKER, defined_at="/srv/lib/python3/site-packages/watcher.py:9")
     died = event(0.5, WORKER, "loop.end", loop="Thread-1", birth="aa", error="TypeError: None", at=[])
     assert "its code is a library's" in cured(observed(library, looks(WORKER), [died]), "no_dead_listener")

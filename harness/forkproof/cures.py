@@ -91,16 +91,23 @@ def _of_loop(finding: Finding, loop: Loop, observed: Observed) -> str:
 
 
 def _of_server(finding: Finding, observed: Observed) -> str:
-    children = _left_children(observed) if finding.claim == "clean_shutdown" else []
-    if children:
-        names = listing(f"`{loop.name}` ({loop.defined_at})" for loop in children)
+    left = _left(observed) if finding.claim == "clean_shutdown" else set()
+    children = _loops_of(left, observed)
+    names = listing(f"`{loop.name}` ({loop.defined_at})" for loop in children)
+    known = {process.pid: process.place.role for process in observed.history.processes.values()}
+    if children and any(known.get(pid) == "child" for pid in left):
         return (
             f"{names}: a process that is forked takes over what gunicorn does at SIGTERM, and is not ended by it. "
             "Begin its body with `signal.signal(signal.SIGTERM, signal.SIG_DFL)`, or start it with "
             "`multiprocessing.get_context('spawn')`; and let it be a daemon."
         )
+    if children:
+        return (
+            f"{names}: a program of its own, which nobody ends at TERM. End it, or shut down the pool that it is of, "
+            "in the hook `worker_exit` (a worker's) or `on_exit` (the master's)."
+        )
     if finding.claim == "clean_shutdown" or finding.how == "old workers stay":
-        if observed.history.of("request.info"):
+        if observed.history.of("request.info") and {known.get(pid) for pid in left} <= {"worker"}:
             return "A request that never ends keeps its worker: see server_answers."
         return (
             "Make its threads daemons, or end them in the hook `worker_exit` (a worker's) or `on_exit` (the master's)."
@@ -120,8 +127,8 @@ def _of_server(finding: Finding, observed: Observed) -> str:
         )
     if finding.claim == "workers_boot" and finding.how == "never":
         return _what_was_started(observed)
-    if finding.claim == "server_answers" and (left := _left_in_master(observed)):
-        names = listing(f"`{loop.name}` ({loop.defined_at})" for loop in left)
+    if finding.claim == "server_answers" and (alone := _left_in_master(observed)):
+        names = listing(f"`{loop.name}` ({loop.defined_at})" for loop in alone)
         return (
             f"Started before the workers are forked{_because(observed)}, and left in the master alone: {names}. A "
             f"request that needs them fails, or waits for them. {_POST}."
@@ -129,10 +136,14 @@ def _of_server(finding: Finding, observed: Observed) -> str:
     return ""
 
 
-def _left_children(observed: Observed) -> list[Loop]:
-    """The loops whose processes were there when all should have ended."""
-    left = {process["pid"] for event in observed.history.of("left") for process in event["processes"]}
-    births = {event["birth"] for event in observed.history.of("child") if event["child"] in left}
+def _left(observed: Observed) -> set[int]:
+    """The processes that were there when all should have ended."""
+    return {process["pid"] for event in observed.history.of("left") for process in event["processes"]}
+
+
+def _loops_of(pids: set[int], observed: Observed) -> list[Loop]:
+    """The loops that these processes are."""
+    births = {event["birth"] for event in observed.history.of("child") if event["child"] in pids}
     return [loop for loop in observed.loops if births & loop.births.keys()]
 
 

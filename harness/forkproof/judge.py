@@ -248,12 +248,17 @@ def _innermost(path: Path) -> list[str]:
         call = _CALL.fullmatch(line)
         if call is None or len(calls) == CALLS:
             break
+        if not calls and call["file"].endswith(_LOOKING):
+            continue
         calls.append(f"{'/'.join(call['file'].split('/')[-2:])}:{call['line']} {call['name']}")
     return calls
 
 
 CALLS = 3
 """How many calls of a stack a report shows; the file has all."""
+
+_LOOKING = ("/forkproof_payload/watch.py", "/forkproof_payload/probe.py")
+"""What runs when a process is looked at: it stands in what that has interrupted."""
 
 _CALL = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
 
