@@ -1576,6 +1576,13 @@ CHECKING_AN_APP = (
         'if calls and call["file"]',
     ),
     Defect(
+        "what-an-import-starts-is-left",
+        "what an app has started that is imported without gunicorn is left",
+        f"{MAIN}check.py",
+        "os.killpg(process.pid, signal.SIGKILL)",
+        "process.kill()",
+    ),
+    Defect(
         "a-users-request-may-fail",
         "a check passes over a request that got no answer",
         f"{MAIN}observed.py",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from rich.console import Console
 from schema import validate
 from test_cli import Run, run, tmp_path
 
-from forkproof import baseline, check
+from forkproof import baseline, check, containment
 from forkproof.errors import UsageError
 from forkproof.history import History
 from forkproof.observed import Observed
@@ -51,6 +53,31 @@ def test_the_environment_is_the_users_without_ours(monkeypatch: pytest.MonkeyPat
     environment = check.environ(check.Deployment("app:app", environment={"EXTRA": "1"}))
     assert (environment["DATABASE"], environment["EXTRA"], environment["PYTHONDONTWRITEBYTECODE"]) == ("db", "1", "1")
     assert "FORKPROOF_RUN" not in environment
+
+
+STARTS = """
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+with open(os.environ["CHILD"], "w") as file:
+    file.write(str(child.pid))
+
+def app(environ, start_response):
+    return []
+"""
+
+
+def test_what_an_import_starts_is_neither_waited_for_nor_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gunicorn")
+    monkeypatch.setattr(check, "_IMPORT_SECONDS", 20.0)
+    (tmp_path / "app.py").write_text(STARTS)
+    what = check.Deployment("app:app", folder=tmp_path, environment={"CHILD": str(tmp_path / "child")})
+    ours = replace(found(), executable=sys.executable)
+    assert check._alone(what, ours, check._Settings("app:app", tmp_path, "")) == ""
+    child = int((tmp_path / "child").read_text())
+    deadline = time.monotonic() + 20
+    while (left := containment.read_stat(child)) and left.state != "Z" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert left is None or left.state == "Z"
 
 
 def test_the_active_environment_is_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,10 @@ import json
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -565,14 +567,27 @@ def _alone(what: Deployment, found: Target, settled: _Settings) -> str:
 def _told_by(
     what: Deployment, found: Target, folder: Path, code: str, *words: str
 ) -> subprocess.CompletedProcess[str] | str:
-    """A program that has ended well in the app's environment, or what it says where it has not."""
-    try:
-        done = subprocess.run(
-            [found.executable, "-c", code, *words], cwd=folder, env=environ(what), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, errors="replace", timeout=_IMPORT_SECONDS, check=False,
+    """A program that has ended well in the app's environment, or what it says where it has not.
+
+    What it has started may go on without it, with its output: that is not waited for, and is ended.
+    """
+    command = [found.executable, "-c", code, *words]
+    with tempfile.TemporaryFile("w+", errors="replace") as out, tempfile.TemporaryFile("w+", errors="replace") as err:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environ(what), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+            start_new_session=True,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"it takes longer than {_IMPORT_SECONDS:.0f} s"
+        try:
+            process.wait(_IMPORT_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"it takes longer than {_IMPORT_SECONDS:.0f} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        out.seek(0)
+        err.seek(0)
+        done = subprocess.CompletedProcess(command, process.returncode, out.read(), err.read())
     return (done.stderr.strip() or f"it exits with {done.returncode}") if done.returncode else done
 
 
