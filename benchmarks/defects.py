@@ -1576,6 +1576,13 @@ CHECKING_AN_APP = (
         'if calls and call["file"]',
     ),
     Defect(
+        "a-long-traceback-is-none",
+        "a server that dies of an error with a long traceback is refused",
+        f"{MAIN}check.py",
+        "and not any(map(_AT.match, said.splitlines()))",
+        'and "Traceback" not in said',
+    ),
+    Defect(
         "what-an-import-starts-is-left",
         "what an app has started that is imported without gunicorn is left",
         f"{MAIN}check.py",

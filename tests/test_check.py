@@ -80,6 +80,21 @@ def test_what_an_import_starts_is_neither_waited_for_nor_left(tmp_path: Path, mo
     assert left is None or left.state == "Z"
 
 
+def test_a_server_that_died_of_an_error_is_judged_however_long_its_traceback_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "_settings", lambda *_: check._Settings("app:app", tmp_path, ""))
+    monkeypatch.setattr(check, "_alone", lambda *_: "")
+    report = check.CheckReport(tmp_path, {}, Observed(made(server(0)), {}, {}), [], {})
+    what = check.Deployment("app:app")
+    frames = "".join(f'  File "/srv/deep.py", line {line}, in step\n' for line in range(80))
+    (tmp_path / "server.log").write_text(f"Traceback (most recent call last):\n{frames}OSError: no room\n")
+    check._refuse(what, found(), report)
+    (tmp_path / "server.log").write_text("gunicorn: a word that it does not know\n")
+    with pytest.raises(UsageError, match="gunicorn did not start: gunicorn: a word"):
+        check._refuse(what, found(), report)
+
+
 def test_the_active_environment_is_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()

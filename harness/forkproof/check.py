@@ -508,7 +508,7 @@ def _refuse(what: Deployment, found: Target, report: CheckReport) -> None:
             raise UsageError(
                 f"{what.app}: an address that it needs is in use: {busy[-1]}. Stop what has it, or set another."
             )
-        if not history.of("server") and "Traceback" not in said:
+        if not history.of("server") and not any(map(_AT.match, said.splitlines())):
             last = said.strip().splitlines()[-1:] or ["it said nothing"]
             raise UsageError(f"gunicorn did not start: {told or last[0]}. See {report.folder}/server.log.")
 
