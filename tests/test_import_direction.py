@@ -84,6 +84,9 @@ ALLOWED = {
         "forkproof.proc", "forkproof.containment", "forkproof.resp", "forkproof.subscriptions", "forkproof.errors",
     },
     "forkproof.plugins": {"forkproof.errors"},
+    "forkproof.registries": {
+        "forkproof.bodies", "forkproof.claims", "forkproof.faults", "forkproof.plugins", "forkproof.servers",
+    },
     "forkproof.faults": {"forkproof.faults", "forkproof.plugins"},
     "forkproof.bodies": {"forkproof.files", "forkproof.plugins"},
     "forkproof.servers": {"forkproof.errors", "forkproof.plugins"},

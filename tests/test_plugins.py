@@ -243,11 +243,11 @@ def test_the_examples_body_and_server(python: Path, tmp_path: Path, server: dict
 @pytest.mark.fork
 def test_explore_draws_what_the_example_adds(python: Path) -> None:
     code = """
-from forkproof import session
+from forkproof import registries
 from forkproof.dimensions import dimensions
 from forkproof.explore import drawn
 from forkproof_strategies import scenarios
-session.require_plugins()
+registries.require()
 many = drawn(200, 1, scenarios())
 print(any(fault.fault == "quit_worker" for what in many for fault in what.faults))
 print(any(loop.body == "heartbeat" for what in many for loop in what.loops))

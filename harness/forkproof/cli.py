@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from forkproof import __version__, files, plugins
+from forkproof import __version__, files
 from forkproof.errors import ForkproofError, LaneError, RunFolderError, UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments = _parser().parse_args(words)
         arguments.options = for_gunicorn
         _require_linux()
-        _require_plugins()
+        from forkproof import registries
+
+        registries.require()
         code = arguments.run(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -86,12 +88,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _require_linux() -> None:
     if sys.platform != "linux":
         raise UsageError(f"forkproof works on Linux alone: it reads /proc and judges fork; this is {sys.platform}")
-
-
-def _require_plugins() -> None:
-    from forkproof import bodies, claims, faults, servers
-
-    plugins.require(faults.extend, claims.extend, bodies.extend, servers.extend)
 
 
 def _parser() -> argparse.ArgumentParser:

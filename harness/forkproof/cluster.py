@@ -23,7 +23,7 @@ from typing import Any
 from distributed import Client, KilledWorker, Worker, WorkerPlugin, get_worker
 from distributed import TimeoutError as LateError  # asyncio's, which Python 3.10 does not take for its own
 
-from forkproof import broker, lanes, launch, scenario, session
+from forkproof import broker, lanes, launch, registries, scenario, session
 from forkproof.errors import ClusterError, CouldNotDecide, ForkproofError, UsageError
 from forkproof.lanes import Lane
 from forkproof.matrix import judging
@@ -289,7 +289,7 @@ def open_session(
     client: Client, asked: Asked, *, out: Path, claims: Collection[str] | None = None
 ) -> Iterator[ClusterSession]:
     """A session on a cluster; all workers have to have the same versions, and this machine's forkproof."""
-    session.require_plugins()
+    registries.require()
     plugin = f"forkproof-{secrets.token_hex(4)}"
     try:
         _register(client, plugin, asked)

@@ -9,8 +9,7 @@ import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from forkproof import bodies, broker, faults, launch, plugins, scenario, servers, target
-from forkproof import claims as claim_registry
+from forkproof import broker, launch, registries, scenario, target
 from forkproof.broker import Broker
 from forkproof.control import Control
 from forkproof.errors import BrokerError, CouldNotDecide, ForkproofError, HistoryError, NothingBoots, UsageError
@@ -112,11 +111,6 @@ PLAINEST = Scenario(
 """The control boot: what fails in it is the target's fault, not the deployment's."""
 
 
-def require_plugins() -> None:
-    """Take in what other packages add; UsageError names one that is bad."""
-    plugins.require(faults.extend, claim_registry.extend, bodies.extend, servers.extend)
-
-
 @contextlib.contextmanager
 def open_session(
     *,
@@ -130,7 +124,7 @@ def open_session(
 
     `warm` has servers forked from nests, where the machine and the target allow it; else each is started anew.
     """
-    require_plugins()
+    registries.require()
     chosen = target.find(target_name)
     spec = broker.parse(broker_name)
     folder = launch.campaign_folder(out)
