@@ -38,6 +38,7 @@ from histories import (
 from test_cli import Run, run, tmp_path
 from test_judge import CASE_ZERO, COPIED, VERSIONS, run_folder
 
+from forkproof.claims import REGISTRY
 from forkproof.judge import Judgement, RunReport
 from forkproof.reports import timeline
 from forkproof.reports.timeline.picture import BINS, MARKS, Lane, Picture, of_run
@@ -183,6 +184,23 @@ def test_a_long_history_is_a_small_page() -> None:
     assert len(timeline.svg(shown, alone=True)) < 5_000_000
 
 
+def crowded() -> Picture:
+    """A run in which every claim broke at one moment."""
+    broken = [Finding(claim, Verdict.BROKEN, None, "so", tuple(COPIED[-1:]), "so") for claim in REGISTRY]
+    report = RunReport(CASE_ZERO, Path("run"), VERSIONS, [Judgement(one, None, "") for one in broken])
+    return of_run(report, history(server(1), window(), COPIED), {})
+
+
+def test_no_number_hides_another_and_no_line_crosses_out_a_name() -> None:
+    text = timeline.svg(crowded(), alone=True)
+    places = re.findall(r'class="flag" transform="translate\((-?[\d.]+) ([\d.]+)\)', text)
+    assert len(set(places)) == len(REGISTRY)
+    for one, other in itertools.combinations([(float(x), float(y)) for x, y in places], 2):
+        assert max(abs(one[0] - other[0]), abs(one[1] - other[1])) >= 18
+    assert text.rindex('class="line"') < text.index('class="flag" transform')
+    assert text.rindex('class="line"') < text.index('<text class="process"')
+
+
 def test_the_command(run: Run, tmp_path: Path) -> None:
     folder = copied(tmp_path)
     assert run("timeline", folder) == (0, f"{folder}/timeline.html\n", "")
@@ -296,6 +314,18 @@ class TestInABrowser:
                                ".map((text) => text.getBoundingClientRect().height))") >= 9  # fmt: skip
         for button in chromium.js("[...document.querySelectorAll('button')].map((one) => one.offsetHeight)"):
             assert button >= 24
+        quiet(chromium, tmp_path)
+
+    def test_numbers_of_claims_that_broke_at_once_stand_apart(self, chromium: browsers.Browser, tmp_path: Path) -> None:
+        opened(chromium, tmp_path, crowded())
+        for width in (375, 1200):
+            chromium.size(width, 800)
+            boxes = json.loads(chromium.js("JSON.stringify([...document.querySelectorAll('#plot circle.flag')]"
+                                           ".map((one) => one.getBoundingClientRect()))"))  # fmt: skip
+            assert len(boxes) == len(REGISTRY)
+            for one, other in itertools.combinations(boxes, 2):
+                assert max(abs(one["x"] - other["x"]), abs(one["y"] - other["y"])) > 16, width
+            assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes), width
         quiet(chromium, tmp_path)
 
     def test_a_screen_reader_is_told(self, chromium: browsers.Browser, tmp_path: Path) -> None:

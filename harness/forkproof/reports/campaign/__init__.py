@@ -94,16 +94,16 @@ def _number(count: int, noun: str) -> str:
 
 def _counts(found: Found) -> Iterator[str]:
     yield '<ul class="counts" aria-label="What it came to">'
-    for count, words, bad in (
-        (len(found.surprises), "surprises", bool(found.surprises)),
-        (len(found.known), "known issues", False),
-        (len(found.stale_issues), "known issues that do not show", bool(found.stale_issues)),
-        (len(found.expected_breaks), "expected ways to break", False),
-        (found.drawn, "scenarios", False),
-        (found.launched, "servers", False),
-        (round(found.seconds), "seconds", False),
+    for count, one, many, bad in (
+        (len(found.surprises), "surprise", "surprises", bool(found.surprises)),
+        (len(found.known), "known issue", "known issues", False),
+        (len(found.stale_issues), "known issue that does not show", "known issues that do not show", True),
+        (len(found.expected_breaks), "expected way to break", "expected ways to break", False),
+        (found.drawn, "scenario", "scenarios", False),
+        (found.launched, "server", "servers", False),
+        (round(found.seconds), "second", "seconds", False),
     ):
-        yield f"<li><b{' class=bad' if bad else ''}>{count}</b> {words}</li>"
+        yield f"<li><b{' class=bad' if bad and count else ''}>{count}</b> {one if count == 1 else many}</li>"
     yield "</ul>"
     if found.interrupted:
         yield '<p><span class="bad">Interrupted</span>: what was found was not confirmed or shrunk.</p>'

@@ -18,7 +18,8 @@ LEFT = 8
 TOP = 50
 """Above the lanes: times, windows, faults; then the rows of the numbers of broken claims."""
 FLAG, FLAGS = 18, 6
-"""The height of such a row, and how many there are at most; numbers that would touch stand in different ones."""
+"""The height of such a row, and how many there are at most; numbers that would touch stand in different ones, and
+where there are more of them, beside each other."""
 HEAD, ROW, GAP = 20, 30, 8
 
 SHAPES = {
@@ -44,6 +45,18 @@ KINDS = {
 def svg(picture: Picture, *, alone: bool) -> str:
     """The drawing; `alone` brings its own style, and says on hovering what a mark is without a script."""
     return "\n".join(_Drawing(picture, alone=alone).lines())
+
+
+def _free(x: float, rows: list[list[float]]) -> tuple[int, int]:
+    """The row of a number at x, and how far beside x it stands where all rows are taken there."""
+    for step in range(2 * WIDTH // FLAG):
+        aside = (step + 1) // 2 * FLAG * (1 if step % 2 else -1)
+        if aside and not LEFT + FLAG / 2 <= x + aside <= WIDTH - LEFT - FLAG / 2:
+            continue
+        for row, taken in enumerate(rows):
+            if all(abs(x + aside - other) >= FLAG for other in taken):
+                return row, aside
+    return 0, 0
 
 
 class _Drawing:
@@ -96,12 +109,16 @@ class _Drawing:
         for lane in picture.lanes:
             if lane.parent in self.tops:
                 yield self.branch(lane, self.tops[lane.parent])
-        last = [-float(FLAG)] * FLAGS
-        for broken in sorted(picture.breaks, key=lambda broken: broken.t):
-            x = self.x(broken.t)
-            row = next((n for n in range(FLAGS) if x - last[n] >= FLAG), last.index(min(last)))
-            last[row] = x
-            yield self.broken(broken, row)
+        breaks = sorted(picture.breaks, key=lambda broken: broken.t)
+        for broken in breaks:
+            yield self.line(broken)
+        rows: list[list[float]] = [[] for _ in range(FLAGS)]
+        for broken in breaks:
+            row, aside = _free(self.x(broken.t), rows)
+            rows[row].append(self.x(broken.t) + aside)
+            yield self.flag(broken, row, aside)
+        for lane in picture.lanes:  # last, so that no line crosses out a name
+            yield from self.names(lane)
         yield "</svg>"
 
     def axis(self) -> Iterator[str]:
@@ -126,14 +143,19 @@ class _Drawing:
     def lane(self, lane: Lane) -> Iterator[str]:
         y = self.tops[lane.key]
         height = HEAD + ROW * len(lane.rows)
-        text = f"{lane.label}, from {lane.begin:+.2f} s {'on' if lane.lives else f'to {lane.end:+.2f} s'}"
         yield (
             f'<rect class="life" data-t="{lane.begin:.6f}" data-e="{lane.end:.6f}" x="{self.x(lane.begin):g}" '
             f'y="{y:g}" width="{max(self.x(lane.end) - self.x(lane.begin), 2):g}" height="{height}"/>'
         )
-        yield f'<text class="process" x="{LEFT + 4}" y="{y + 14:g}">{escape(text)}</text>'
         for index, row in enumerate(lane.rows):
             yield from self.row(row, y + HEAD + index * ROW)
+
+    def names(self, lane: Lane) -> Iterator[str]:
+        y = self.tops[lane.key]
+        text = f"{lane.label}, from {lane.begin:+.2f} s {'on' if lane.lives else f'to {lane.end:+.2f} s'}"
+        yield f'<text class="process" x="{LEFT + 4}" y="{y + 14:g}">{escape(text)}</text>'
+        for index, row in enumerate(lane.rows):
+            yield f'<text class="row" x="{LEFT + 4}" y="{y + HEAD + index * ROW + 9:g}">{escape(row.label)}</text>'
 
     def branch(self, lane: Lane, parent: float) -> str:
         """A fork: from the parent's lane to this one, at the time of its birth."""
@@ -142,7 +164,6 @@ class _Drawing:
         return f'<path class="branch" {place} d="M0 {parent + HEAD / 2:g}V{y - 4:g}m-3.5 0l3.5 7l3.5-7z"/>'
 
     def row(self, row: Row, y: float) -> Iterator[str]:
-        yield f'<text class="row" x="{LEFT + 4}" y="{y + 9:g}">{escape(row.label)}</text>'
         base = y + ROW - 4
         if row.bins:
             most = max(row.bins.values()) or 1
@@ -173,15 +194,21 @@ class _Drawing:
             f'transform="translate({self.x(mark.t):g} {y:g})" d="{SHAPES[mark.kind]}"' + self.closing("path", mark.text)
         )
 
-    def broken(self, broken: Break, row: int) -> str:
-        """A dashed line through all lanes, and a number that leads to what is told of it."""
-        where = f" ({broken.loop})" if broken.loop else ""
-        text = f"{broken.number}: {broken.claim}{where} broken, first bad event at {broken.t:+.3f} s"
+    def line(self, broken: Break) -> str:
+        """A dashed line through all lanes, and a ring where its first bad event is."""
         inside = f'<path class="line" d="M0 16V{self.height:g}"/>'
         if broken.lane in self.tops:
             inside += f'<circle class="ring" cy="{self.ring(broken):g}" r="7"/>'
-        inside += (
-            f'<g class="flag" transform="translate(0 {TOP + FLAG * row + FLAG / 2:g})"><circle class="flag" r="8"/>'
+        place = f'data-t="{broken.t:.6f}" data-y="0" transform="translate({self.x(broken.t):g} 0)"'
+        return f"<g {place}>{inside}</g>"
+
+    def flag(self, broken: Break, row: int, aside: float) -> str:
+        """A number, in that row and so far from its line, that leads to what is told of it."""
+        where = f" ({broken.loop})" if broken.loop else ""
+        text = f"{broken.number}: {broken.claim}{where} broken, first bad event at {broken.t:+.3f} s"
+        down = TOP + FLAG * row + FLAG / 2
+        inside = (
+            f'<g class="flag" transform="translate({aside:g} {down:g})"><circle class="flag" r="8"/>'
             f'<text class="flag" y="4">{broken.number}</text></g>'
         )
         place = f'data-t="{broken.t:.6f}" data-y="0" transform="translate({self.x(broken.t):g} 0)"'

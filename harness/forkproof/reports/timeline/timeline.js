@@ -18,7 +18,7 @@
     waiting = false;
     width = Math.max(280, box.clientWidth);
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    const taken = {}, last = Array(flags).fill(-flag);
+    const taken = {}, rows = Array.from({ length: flags }, () => []);
     for (const { element, t, e, y, kind } of timed) {
       const hidden = t > until || (e === null ? t : e) < from;
       element.style.display = hidden ? "none" : "";
@@ -35,9 +35,9 @@
       }
       else element.setAttribute("transform", `translate(${x(t).toFixed(2)} ${y})`);
       if (kind === "a") {  // they stand in the order of their times
-        const free = last.findIndex((end) => x(t) - end >= flag), row = free < 0 ? last.indexOf(Math.min(...last)) : free;
-        last[row] = x(t);
-        element.querySelector("g.flag").setAttribute("transform", `translate(0 ${top + flag * row + flag / 2})`);
+        const [row, aside] = free(x(t), rows);
+        rows[row].push(x(t) + aside);
+        element.querySelector("g.flag").setAttribute("transform", `translate(${aside} ${top + flag * (row + .5)})`);
       }
     }
     const one = all / bins, wide = (width - 2 * left) * one / (until - from);
@@ -65,6 +65,15 @@
     document.getElementById("range").textContent = `${from.toFixed(3)} s to ${until.toFixed(3)} s`;
   }
 
+  function free(at, rows) {  // the row of a number, and how far beside its line it stands where all are taken there
+    for (let step = 0; step < 2 * width / flag; step++) {
+      const aside = Math.ceil(step / 2) * flag * (step % 2 ? 1 : -1), there = at + aside;
+      if (aside && (there < left + flag / 2 || there > width - left - flag / 2)) continue;
+      const row = rows.findIndex((taken) => taken.every((other) => Math.abs(there - other) >= flag));
+      if (row >= 0) return [row, aside];
+    }
+    return [0, 0];
+  }
   function make(name) { return document.createElementNS("http://www.w3.org/2000/svg", name); }
   function later() { if (!waiting) { waiting = true; requestAnimationFrame(draw); } }
 
