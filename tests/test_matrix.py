@@ -254,7 +254,7 @@ def test_every_cell_leads_to_a_scenario_and_a_command(tmp_path: Path) -> None:
     assert len(page.ids) == len(set(page.ids)) == 6
     assert not page.foreign
     assert "<b>" not in text
-    assert str(tmp_path) not in text + compatibility.markdown(done, "x") + compatibility.to_json(done)
+    assert str(tmp_path) not in text + compatibility.markdown(done, "x") + compatibility.laid_out(done.to_dict())
     command = matrix.replay("one", LIST[0].scenario)
     assert command in re.sub("&quot;", '"', re.sub("&#x27;", "'", re.sub("&lt;", "<", text)))
     *words, _, scenario = shlex.split(command)
@@ -283,7 +283,7 @@ def test_the_committed_map_is_made_from_the_committed_rows() -> None:
 
 def test_a_report_is_read_back(tmp_path: Path) -> None:
     done = run(tmp_path, bad)
-    assert Done.from_dict(json.loads(compatibility.to_json(done))).rows == done.rows
+    assert Done.from_dict(json.loads(compatibility.laid_out(done.to_dict()))).rows == done.rows
 
 
 # --- rows

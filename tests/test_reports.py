@@ -11,18 +11,18 @@ from xml.etree import ElementTree
 
 import pytest
 from hypothesis.internal.observability import TestCaseObservation
-from rich.console import Console
+from rich.console import Console, Group
 
 from forkproof import known_issues
 from forkproof.claims import REGISTRY
-from forkproof.errors import ForkproofError
+from forkproof.errors import ForkproofError, RunFolderError
 from forkproof.expectation import Expectation
 from forkproof.explore import Campaign, Failure, Stale
 from forkproof.history import Event
 from forkproof.judge import Judgement, RunReport, combine
 from forkproof.reports import github, junit, terminal
 from forkproof.reports.cases import Case, of_campaign, of_run
-from forkproof.reports.handlers import Observations, Outcome, Terminal
+from forkproof.reports.handlers import Json, Observations, Outcome, Stream, Terminal, Text
 from forkproof.reports.progress import CampaignProgress
 from forkproof.scenario import from_dict
 from forkproof.verdict import Finding, Verdict
@@ -231,6 +231,22 @@ def test_a_failure_is_plain_and_whole_at_any_width(width: int, monkeypatch: pyte
     for told in ("since: +1.50s, log", "failed in 3 of 5 runs", "a surprise: must hold"):
         assert told in " ".join(" ".join(lines).split())
     assert "exactly_one_listener" in shown.getvalue()
+
+
+def test_what_is_to_be_copied_is_printed_as_it_is() -> None:
+    shown = io.StringIO()
+    lines = ["-\tvalue = [1, 2]  ", "+" + "x" * 100]
+    outcome = Outcome("advise", "held", Group("a word", terminal.Verbatim(lines)), "", {})
+    Terminal(Console(file=shown, width=20)).done(outcome)
+    assert shown.getvalue() == "\n".join(["a word", *lines, ""])
+
+
+def test_a_file_that_cannot_be_written_keeps_no_other_from_it(tmp_path: Path) -> None:
+    gone, there = tmp_path / "gone" / "map.md", tmp_path / "map.json"
+    outcome = Outcome("matrix", "1 lane", "", "", {"rows": [1]}, laid_out=str)
+    with pytest.raises(RunFolderError, match="gone"):
+        Stream("matrix", [Text(gone, lambda: "text"), Json(there)]).done(outcome)
+    assert there.read_text(encoding="utf-8") == "{'rows': [1]}"
 
 
 @pytest.mark.parametrize("verbosity", [0, 1])

@@ -548,17 +548,20 @@ def _stream(command: str, arguments: argparse.Namespace, *more: Progress) -> Str
     """Who is told what a command does, by its options and by where it runs; `more` come first."""
     from forkproof.reports import handlers, terminal
 
-    aside = _to_stdout(arguments.json)
+    given = vars(arguments)
+    aside = any(_to_stdout(given.get(name)) for name in ("json", "diff", "markdown", "html"))
     console = terminal.console(stderr=aside)
-    found: list[Progress] = [*more, handlers.Terminal(console, quiet=arguments.quiet)]
-    if getattr(arguments, "html", None):
+    found: list[Progress] = [*more, handlers.Terminal(console, quiet=given.get("quiet", False))]
+    if given.get("html"):
         found.append(handlers.Page(arguments.html))
-    if arguments.json:
+    if given.get("json"):
         found.append(handlers.Json(arguments.json))
-    if arguments.junit:
+    if given.get("junit"):
         found.append(handlers.Junit(arguments.junit))
-    if getattr(arguments, "observations", None):
+    if given.get("observations"):
         found.append(handlers.Observations(arguments.observations, command))
+    if "github" not in given:  # it judges nothing
+        return handlers.Stream(command, found)
     if arguments.github or os.environ.get("GITHUB_ACTIONS") == "true":
         found.append(handlers.Annotations(Path(os.environ.get("GITHUB_WORKSPACE") or "."), stderr=aside))
     if os.environ.get("GITHUB_STEP_SUMMARY"):
@@ -641,7 +644,7 @@ def _say_contacts(checker: Checker, what: Deployment, *, quiet: bool) -> None:
 def _advise(arguments: argparse.Namespace) -> int:
     from forkproof.advise import Adviser
     from forkproof.check import open_checker
-    from forkproof.reports import advised, printable, terminal
+    from forkproof.reports import advised, handlers, printable, terminal
 
     def tell(text: str) -> None:
         if not arguments.quiet:
@@ -653,21 +656,11 @@ def _advise(arguments: argparse.Namespace) -> int:
         adviser = Adviser(checker, what, arguments.n, arguments.repeat, arguments.budget, tell)
         tell(advised.announcement(what, arguments.budget))
         advice = adviser.advise()
-    to_stdout = "-" in (str(arguments.json), str(arguments.diff))
-    console = terminal.console(stderr=to_stdout)
-    if arguments.quiet:
-        console.print(terminal.verdict_text(advice.verdict))
-    else:
-        console.print(advised.advice(advice))
-        for trial in advice.found:
-            print(trial.diff, end="", file=sys.stderr if to_stdout else sys.stdout)
-    _write_json(arguments.json, advice.to_dict())
-    if arguments.diff and advice.found:
-        diff = advice.found[0].diff
-        if str(arguments.diff) == "-":
-            print(diff, end="")
-        else:
-            _write_text(arguments.diff, diff)
+    verdict = terminal.verdict_text(advice.verdict)
+    diffs = [handlers.Text(arguments.diff, lambda: advice.found[0].diff)] if arguments.diff and advice.found else []
+    _stream("advise", arguments, *diffs).done(
+        handlers.Outcome("advise", advice.verdict.value, advised.advice(advice), verdict, advice.to_dict())
+    )
     return advice.exit_code
 
 
@@ -803,7 +796,7 @@ def _diff(arguments: argparse.Namespace) -> int:
 def _matrix(arguments: argparse.Namespace) -> int:
     from forkproof import matrix
     from forkproof.ledger import Ledger
-    from forkproof.reports import compatibility
+    from forkproof.reports import compatibility, handlers, terminal
 
     known, shelf = _shelf(arguments)
     lanes = [known.lane(name) for name in arguments.names or known.names]
@@ -812,7 +805,7 @@ def _matrix(arguments: argparse.Namespace) -> int:
     what = matrix.chosen(everything, arguments.only or ())
     if not what:
         raise UsageError("--only: nothing of that name is listed. Give such as recipe/*, planted/* or drawn/*.")
-    out = sys.stderr if _to_stdout(arguments.json) else sys.stdout
+    aside = any(_to_stdout(path) for path in (arguments.json, arguments.markdown, arguments.html))
     ledger = Ledger(arguments.rows or arguments.out / "matrix.jsonl")
     with _machines(arguments) as machines:
         runner = matrix.Matrix(
@@ -821,31 +814,25 @@ def _matrix(arguments: argparse.Namespace) -> int:
             out=arguments.out,
             jobs=machines.jobs,
             opened=machines.on_lane,
-            say=lambda text: None if arguments.quiet else print(text, file=out, flush=True),
+            say=lambda text: None if arguments.quiet else print(text, file=sys.stderr if aside else None, flush=True),
             remove=arguments.remove,
         )
         done = runner.run(lanes, what, until)
     page = arguments.html.name if arguments.html else "compatibility.html"
-    for path, text in (
-        (arguments.html, compatibility.page),
-        (arguments.markdown, lambda done: compatibility.markdown(done, page)),
-        (arguments.json, compatibility.to_json),
-    ):
-        if path is not None:
-            _write_text(path, text(done))
-    surprises = list(done.surprises())
-    for row, claim in [] if arguments.quiet else surprises:
-        told = f"{claim['verdict']}, expected {claim['expectation']}, {claim['rate'][0]} of {claim['rate'][1]}"
-        print(f"{row['lane']}, {row['name']}: {claim['name']}: {told}: {claim['explanation']}", file=out)
-    for row in [] if arguments.quiet else done.stale():
-        print(f"{row['lane']}: known issue {row['about']} did not show in {row['runs']} runs", file=out)
-    for problem in [] if arguments.quiet else done.problems:
-        print(f"not decided: {problem}", file=out)
-    lanes_told = f"{len(done.lanes)} lanes, {len(done.skipped)} skipped"
-    print(
-        f"{lanes_told}; {done.launched} servers in {done.seconds:.0f} s, {done.reused} cells as they were; "
-        f"{len(surprises)} surprises{'; not complete' if done.interrupted else ''}",
-        file=out,
+    more = []
+    if arguments.markdown:
+        more = [handlers.Text(arguments.markdown, lambda: compatibility.markdown(done, page))]
+    told = compatibility.told(done)
+    _stream("matrix", arguments, *more).done(
+        handlers.Outcome(
+            "matrix",
+            told[-1],
+            terminal.Verbatim(told),
+            terminal.Verbatim(told[-1:]),
+            done.to_dict(),
+            page=lambda html: _write_text(html, compatibility.page(done)),
+            laid_out=compatibility.laid_out,
+        )
     )
     return done.exit_code
 
@@ -928,14 +915,16 @@ def _claims(arguments: argparse.Namespace) -> int:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from forkproof import broker, doctor
+    from forkproof.reports import terminal
+    from forkproof.reports.handlers import Outcome
 
     broker.parse(arguments.broker)
     answers = doctor.examine(_target(arguments), arguments.broker)
-    for answer in answers:
-        sign = "ok " if answer.good else "NO "
-        print(f"{sign} {answer.subject}: {answer.text}", file=sys.stderr if _to_stdout(arguments.json) else sys.stdout)
-    _write_json(arguments.json, {"schema": 1, "answers": [answer.to_dict() for answer in answers]})
-    return 0 if all(answer.good or not answer.needed for answer in answers) else 3
+    shown = terminal.Verbatim(f"{'ok ' if one.good else 'NO '} {one.subject}: {one.text}" for one in answers)
+    can = all(answer.good or not answer.needed for answer in answers)
+    plain = {"schema": 1, "answers": [answer.to_dict() for answer in answers]}
+    _stream("doctor", arguments).done(Outcome("doctor", "ok" if can else "no", shown, shown, plain))
+    return 0 if can else 3
 
 
 def _target(arguments: argparse.Namespace, name: str | None = None) -> str | None:
@@ -955,6 +944,7 @@ def _shelf(arguments: argparse.Namespace) -> tuple[Lanes, Shelf]:
 
 def _lanes(arguments: argparse.Namespace) -> int:
     from forkproof import lanes
+    from forkproof.reports import handlers
 
     known, shelf = _shelf(arguments)
     chosen = [known.lane(name) for name in arguments.names or known.names]
@@ -974,7 +964,9 @@ def _lanes(arguments: argparse.Namespace) -> int:
             state, why = "skipped", str(error)
         print(f"{lane.name:<{max(len(one.name) for one in chosen)}}  {state}{': ' if why else ''}{why}", file=out)
         told.append({"lane": lane.name, "state": state, "told": why, "python": lane.python, "pins": list(lane.pins)})
-    _write_json(arguments.json, {"schema": 1, "lanes": told})
+    # What it takes minutes to build was told as it came.
+    written = [handlers.Json(arguments.json)] if arguments.json else []
+    handlers.Stream("lanes", written).done(handlers.Outcome("lanes", "", "", "", {"schema": 1, "lanes": told}))
     skipped = sum(one["state"] == "skipped" for one in told)
     # Who names a lane wants it; who names none takes what can be had.
     return 3 if arguments.action == "build" and skipped > (0 if arguments.names else len(told) - 1) else 0
@@ -982,21 +974,17 @@ def _lanes(arguments: argparse.Namespace) -> int:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from forkproof.inspection import inspect
-    from forkproof.reports import inspection, terminal
+    from forkproof.reports import inspection
+    from forkproof.reports.handlers import Outcome
 
     found = inspect(arguments.pid, seconds=arguments.seconds, redis=arguments.redis)
-    terminal.console(stderr=_to_stdout(arguments.json)).print(inspection.inspection(found))
-    _write_json(arguments.json, found.to_dict())
+    shown = inspection.inspection(found)
+    _stream("inspect", arguments).done(Outcome("inspect", str(found.exit_code), shown, shown, found.to_dict()))
     return found.exit_code
 
 
 def _to_stdout(path: Path | None) -> bool:
     return path is not None and str(path) == "-"
-
-
-def _write_json(path: Path | None, data: dict[str, Any]) -> None:
-    if path is not None:
-        _write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def _write_text(path: Path, text: str) -> None:

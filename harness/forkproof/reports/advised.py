@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from forkproof.advise import Advice, Trial
 from forkproof.check import Deployment, still_possible
 from forkproof.reports.checked import brief
-from forkproof.reports.terminal import escape, verdict_text
+from forkproof.reports.terminal import Verbatim, escape, verdict_text
 from forkproof.target import describe
 
 
@@ -23,7 +23,7 @@ def announcement(what: Deployment, budget_seconds: float) -> str:
 
 
 def advice(found: Advice) -> RenderableType:
-    """The whole answer, the diffs left out: they are printed as they are."""
+    """The whole answer, the diffs at its end."""
     parts: list[RenderableType] = [f"target: {describe(found.base.versions)}", ""]
     if found.holds:
         parts.append(escape(f"as it is: everything held in {_runs(found.base.runs)}. Nothing need be changed"))
@@ -43,7 +43,8 @@ def advice(found: Advice) -> RenderableType:
             "none of them holds" if not found.left else "none of those that were tried holds; --budget gives more time"
         )
         parts += ["", none]
-    return Group(*parts, "", verdict_text(found.verdict))
+    diffs = [Verbatim(trial.diff.splitlines()) for trial in found.found]
+    return Group(*parts, "", verdict_text(found.verdict), *diffs)
 
 
 def _answer(number: int, trial: Trial) -> list[RenderableType]:

@@ -215,12 +215,29 @@ def _lists(done: Done) -> Iterator[str]:
         yield f"      {replay(row['lane'], by_name[name].scenario)}\n"
 
 
+def told(done: Done) -> list[str]:
+    """What a person reads on the terminal; the last line sums it up."""
+    surprises = list(done.surprises())
+    lines = []
+    for row, claim in surprises:
+        how = f"{claim['verdict']}, expected {claim['expectation']}, {claim['rate'][0]} of {claim['rate'][1]}"
+        lines.append(f"{row['lane']}, {row['name']}: {claim['name']}: {how}: {claim['explanation']}")
+    for row in done.stale():
+        lines.append(f"{row['lane']}: known issue {row['about']} did not show in {row['runs']} runs")
+    lines += [f"not decided: {problem}" for problem in done.problems]
+    return [
+        *lines,
+        f"{len(done.lanes)} lanes, {len(done.skipped)} skipped; {done.launched} servers in {done.seconds:.0f} s, "
+        f"{done.reused} cells as they were; {len(surprises)} surprises{'; not complete' if done.interrupted else ''}",
+    ]
+
+
 def _in_cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
-def to_json(done: Done) -> str:
+def laid_out(plain: Mapping[str, Any]) -> str:
     """The rows beside the pages, one a line."""
-    data = done.to_dict()
-    rows = ",\n".join(json.dumps(row) for row in data.pop("rows"))
-    return json.dumps(data, indent=1)[:-2] + f',\n "rows": [\n{rows}\n ]\n}}\n'
+    rows = ",\n".join(json.dumps(row) for row in plain["rows"])
+    rest = {name: value for name, value in plain.items() if name != "rows"}
+    return json.dumps(rest, indent=1)[:-2] + f',\n "rows": [\n{rows}\n ]\n}}\n'

@@ -28,7 +28,7 @@ from forkproof.reports.observations import observation
 class Outcome:
     """What a command came to. `brief` is what `-q` leaves of `shown`; `plain` is the JSON report, schema 1.
 
-    `page` writes a page of it, and what that leads to.
+    `page` writes a page of it, and what that leads to; `laid_out` is how the JSON report is written.
     """
 
     command: str
@@ -36,8 +36,9 @@ class Outcome:
     shown: RenderableType
     brief: RenderableType
     plain: Mapping[str, Any]
-    cases: Sequence[Case]
+    cases: Sequence[Case] = ()
     page: Callable[[Path], None] | None = None
+    laid_out: Callable[[Mapping[str, Any]], str] = lambda plain: json.dumps(plain, indent=1) + "\n"
 
 
 class Handler(Progress):
@@ -120,7 +121,19 @@ class Json(Handler):
 
     def done(self, outcome: Outcome) -> None:
         """Write it."""
-        put(self._path, json.dumps(outcome.plain, indent=1) + "\n")
+        put(self._path, outcome.laid_out(outcome.plain))
+
+
+class Text(Handler):
+    """Another file that a command was asked for; `-` is standard output."""
+
+    def __init__(self, path: Path, text: Callable[[], str]) -> None:
+        self._path = path
+        self._text = text
+
+    def done(self, outcome: Outcome) -> None:
+        """Write it."""
+        put(self._path, self._text())
 
 
 class Junit(Handler):

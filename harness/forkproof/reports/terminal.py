@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich import markup
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -53,6 +54,17 @@ def typed(title: str, *words: str) -> Text:
 def again(*words: str) -> Text:
     """The command that shows it once more."""
     return typed("Reproduce with:", *words)
+
+
+class Verbatim:
+    """Lines of which none is folded and no tab is changed, whatever the width is: paths, and diffs to be copied."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.lines = list(lines)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in self.lines:
+            yield Segment(f"{line}\n")
 
 
 class Fitting:
