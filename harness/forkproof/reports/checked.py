@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from forkproof import subscribers
 from forkproof.check import CheckReport, identity, still_possible
@@ -13,7 +12,7 @@ from forkproof.claims.base import listing, who
 from forkproof.claims.logs import RAISED
 from forkproof.history import Event
 from forkproof.observed import Loop, Observed
-from forkproof.reports.terminal import escape, last_words, verdict_text
+from forkproof.reports.terminal import Fitting, escape, last_words, verdict_text
 from forkproof.subscribers import Holder, Told
 from forkproof.target import describe
 from forkproof.verdict import Finding, Verdict
@@ -78,37 +77,34 @@ def _deployment(observed: Observed) -> str:
     return f"server: {words}{', preload' if server['preload'] else ''}"
 
 
-def loops_table(observed: Observed) -> Table:
+def loops_table(observed: Observed) -> Fitting:
     """One row for each loop, one column for each process after the boot, and what each fault changed."""
-    table = Table(box=None, pad_edge=False)
     windows = observed.history.windows
     if not windows:
-        return _begun_table(observed, table)
+        return _begun_table(observed)
     states = {id(loop): [_cells(observed, loop, index) for index in range(len(windows))] for loop in observed.loops}
     places = ["arbiter", *(f"worker {slot}" for slot in windows[0].slots or ())]
     for found in states.values():
         for cells in found[:1]:
             places += [place for place in cells if place not in places]
-    for title in ("loop", "kind", *places, *(f"after {one.after}" for one in windows[1:])):
-        table.add_column(title, overflow="fold")
+    rows = []
     for loop in observed.loops:
         first, *later = states[id(loop)]
-        table.add_row(
+        rows.append([
             escape(loop.name), loop.kind,
             *(first.get(place, "-") for place in places),
             *(_difference(first, cells) for cells in later),
-        )  # fmt: skip
-    return table
+        ])  # fmt: skip
+    return Fitting(("loop", "kind", *places, *(f"after {one.after}" for one in windows[1:])), rows)
 
 
-def _begun_table(observed: Observed, table: Table) -> Table:
+def _begun_table(observed: Observed) -> Fitting:
     """The same for a server that has not booted: in which processes each was started."""
-    for title in ("loop", "kind", "started in, before the boot failed"):
-        table.add_column(title, overflow="fold")
+    rows = []
     for loop in observed.loops:
         begun = dict.fromkeys(who(observed.history, event.process) for event in loop.births.values())
-        table.add_row(escape(loop.name), loop.kind, escape(listing(begun)))
-    return table
+        rows.append((escape(loop.name), loop.kind, escape(listing(begun))))
+    return Fitting(("loop", "kind", "started in, before the boot failed"), rows)
 
 
 def unasked(observed: Observed) -> list[str]:
@@ -140,7 +136,7 @@ def _raised(block: list[Event]) -> str:
     return next((event["line"] for event in reversed(block) if RAISED.match(event["line"])), "")
 
 
-def redis_table(answers: Sequence[Told]) -> Table:
+def redis_table(answers: Sequence[Told]) -> Fitting:
     """For each Redis the app's connections by process, and the subscribers of each channel, window by window."""
     afters = list(dict.fromkeys(one.after for one in answers))
     rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -150,12 +146,11 @@ def redis_table(answers: Sequence[Told]) -> Table:
         cells = cells or {"": "no connection of the app's"}
         for what, cell in (cells if one.error is None else {"": f"no answer: {one.error}"}).items():
             rows.setdefault((one.address, what), {})[one.after] = cell
-    table = Table(box=None, pad_edge=False)
-    for title in ("redis", "", *(f"after {after}" for after in afters)):
-        table.add_column(title, overflow="fold")
-    for (address, what), cells in rows.items():
-        table.add_row(address, escape(what), *(escape(cells.get(after, "-")) for after in afters))
-    return table
+    told = [
+        (address, escape(what), *(escape(cells.get(after, "-")) for after in afters))
+        for (address, what), cells in rows.items()
+    ]
+    return Fitting(("redis", "", *(f"after {after}" for after in afters)), told)
 
 
 def _connections(holder: Holder) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from forkproof.inspection import Connection, Inspection, Process, Thread
-from forkproof.reports.terminal import escape
+from forkproof.reports.terminal import Fitting, escape
 
 _WORDS = {
     "futex": "a lock",
@@ -37,31 +36,24 @@ def inspection(found: Inspection) -> RenderableType:
     return Group(*parts)
 
 
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in titles:
-        table.add_column(title, no_wrap=title in ("process", "pid", "parent"))
-    return table
-
-
-def _processes(found: Inspection) -> Table:
-    table = _table("process", "pid", "parent", "threads", "connections")
+def _processes(found: Inspection) -> Fitting:
+    rows = []
     for one in found.processes:
         held = sum(one.pid in connection.held_by for connection in found.connections)
-        table.add_row(one.place, str(one.pid), str(one.parent), str(len(one.threads)), str(held))
-    return table
+        rows.append((one.place, str(one.pid), str(one.parent), str(len(one.threads)), str(held)))
+    return Fitting(("process", "pid", "parent", "threads", "connections"), rows)
 
 
-def _threads(found: Inspection) -> Table:
+def _threads(found: Inspection) -> Fitting:
     """One row for the threads of a process that have one name and wait on the same."""
-    table = _table("process", "pid", "thread", "number", "state", "waits on")
+    rows = []
     for process in found.processes:
         alike = Counter(
             (thread.name, thread.state, _waits_on(thread, process, found)) for thread in process.threads
         )  # fmt: skip
         for (name, state, what), number in alike.items():
-            table.add_row(process.place, str(process.pid), escape(name), str(number), state, escape(what))
-    return table
+            rows.append((process.place, str(process.pid), escape(name), str(number), state, escape(what)))
+    return Fitting(("process", "pid", "thread", "number", "state", "waits on"), rows)
 
 
 def _waits_on(thread: Thread, process: Process, found: Inspection) -> str:
@@ -86,15 +78,15 @@ def _spelt(one: Connection) -> str:
     return f"{one.local} -> {one.peer}"
 
 
-def _connections(found: Inspection) -> Table:
-    titles = ["connection", "open in", "waited on by"]
-    table = _table(*titles, *(["subscriptions"] if found.redis is not None else []))
+def _connections(found: Inspection) -> Fitting:
+    titles = ["connection", "open in", "waited on by", *(["subscriptions"] if found.redis is not None else [])]
+    rows = []
     for one in filter(_is_shown, found.connections):
         row = [escape(_spelt(one)), _places(found, one.held_by), _places(found, one.waited_on_by) or "nobody"]
         if found.redis is not None:
             row.append("" if one.subscriptions is None else str(one.subscriptions))
-        table.add_row(*row)
-    return table
+        rows.append(row)
+    return Fitting(titles, rows)
 
 
 def _places(found: Inspection, pids: tuple[int, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich import markup
@@ -70,25 +70,43 @@ class Verbatim:
 class Fitting:
     """A table that leaves out whole columns where the terminal is too narrow for it, and cuts no word of the others.
 
-    `least` are the titles of those that go, the first one first; what is left then may be folded.
+    `least` are the titles of those that go, the first one first; where there is no room for what is left either, the
+    cells of a row stand below its first one, each with its title. The columns of `right` hold numbers.
     """
 
-    def __init__(self, titles: Sequence[str], rows: Sequence[Sequence[str]], least: Sequence[str]) -> None:
-        self.titles, self.rows, self.least = titles, rows, least
+    def __init__(
+        self,
+        titles: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        least: Collection[str] = (),
+        right: Collection[str] = (),
+    ) -> None:
+        self.titles, self.rows, self.least, self.right = titles, rows, tuple(least), right
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for gone in range(len(self.least) + 1):
-            table = self.table([title for title in self.titles if title not in self.least[:gone]], fold=False)
+            table = self.table([title for title in self.titles if title not in self.least[:gone]])
             if Measurement.get(console, options.update(max_width=WIDEST), table).maximum <= options.max_width:
                 yield table
                 return
-        yield self.table([title for title in self.titles if title not in self.least], fold=True)
+        for row in self.rows:
+            cells = dict(zip(self.titles, row, strict=True))
+            yield Text.from_markup(cells.pop(self.titles[0]), overflow="fold")
+            line = Text("  ", overflow="fold")
+            for title, cell in cells.items():
+                told = Text.from_markup(f"{title}: {cell}" if title else cell)
+                if cell and title not in self.least:
+                    if len(line) > 2 and line.cell_len + told.cell_len + 2 > options.max_width:
+                        yield line
+                        line = Text("  ", overflow="fold")
+                    line.append_text(Text(", ") if len(line) > 2 else Text()).append_text(told)
+            yield line
 
-    def table(self, titles: Sequence[str], *, fold: bool) -> Table:
+    def table(self, titles: Sequence[str]) -> Table:
         """The table with these columns."""
         table = Table(box=None, pad_edge=False)
         for title in titles:
-            table.add_column(title, no_wrap=not fold, overflow="fold")
+            table.add_column(title, no_wrap=True, justify="right" if title in self.right else "left")
         kept = [number for number, title in enumerate(self.titles) if title in titles]
         for row in self.rows:
             table.add_row(*(row[number] for number in kept))
@@ -217,14 +235,14 @@ def told(found: Campaign, *, seed: int) -> str:
     )
 
 
-def counts_table(found: Campaign) -> Table:
+def counts_table(found: Campaign) -> Fitting:
     """One row for each claim: in how many judgements it came to what."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("claim", "held", "broken", "unknown", "not applicable"):
-        table.add_column(title, no_wrap=True, justify="left" if title == "claim" else "right")
-    for name, counts in found.coverage.claims.items():
-        table.add_row(name, *(str(counts[v]) for v in ("held", "broken", "unknown", "not_applicable")))
-    return table
+    counted = ("held", "broken", "unknown", "not applicable")
+    rows = [
+        (name, *(str(counts[verdict.replace(" ", "_")]) for verdict in counted))
+        for name, counts in found.coverage.claims.items()
+    ]
+    return Fitting(("claim", *counted), rows, right=counted)
 
 
 def coverage(found: Campaign, *, verbosity: int = 0) -> list[RenderableType]:
