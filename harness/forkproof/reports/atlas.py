@@ -32,6 +32,7 @@ select, input { font: inherit; min-height: 2.2rem; background: var(--paper); col
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; }
 th, td { text-align: left; padding: .2rem .7rem .2rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 summary { cursor: pointer; } .detail { max-width: 50rem; }
+@media (max-width: 60rem) { td:nth-last-child(-n+2) { min-width: 14rem; } }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; }
 """
 
