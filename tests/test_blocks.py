@@ -109,7 +109,7 @@ PARSED = (
     ("docs/campaign-page.md", "forkproof serve", "it goes on until it is interrupted; test_serve.py does that"),
     ("docs/check.md", "forkproof check", "it needs an app; the tutorial's test runs it"),
     ("docs/cli.md", "forkproof explore  [--target T]", "a synopsis; test_every_option_of_the_synopsis_is_one"),
-    ("docs/cluster.md", "pip install 'forkproof[dask]'", "it takes machines; test_cluster.py has some in processes"),
+    ("docs/cluster.md", "pip install '/path/to/forkproof[dask]'", "it takes machines; test_cluster.py has processes"),
     ("docs/cluster.md", "forkproof explore --database", "a Redis of several machines; test_corpus.py has one"),
     ("docs/contributing.md", "python3 -m venv .venv", "it makes the environment that the tests run in; .ci/run does"),
     ("docs/diff.md", "forkproof diff", "ten minutes on two lanes; test_compare.py compares two"),
