@@ -1754,6 +1754,125 @@ OF_OTHERS = (
     ),
 )
 
+SCRIPT = "tests/test_reproducer.py::test_the_script_tells_a_bug_from_a_late_look_and_leaves_no_server"
+SHOWN = "tests/test_reproducer.py::test_it_shows_the_planted_bug_and_not_the_control"
+
+REPRODUCING = (
+    Defect(
+        "reproducer-always-bug",
+        "a reproducer says BUG whatever it sees",
+        f"{MAIN}reproducer/checks.py",
+        'look = ["look", *again, \'[ -z "$found" ] || bug "$found"\']',
+        'look = ["look", *again, \'bug "$found"\']',
+        quick=(SCRIPT,),
+    ),
+    Defect(
+        "reproducer-always-fine",
+        "a reproducer that has found its bug exits 0",
+        f"{MAIN}reproducer/checks.py",
+        '    echo "BUG: $*"\n    exit 1\n',
+        '    echo "BUG: $*"\n    exit 0\n',
+        quick=(SCRIPT,),
+    ),
+    Defect(
+        "reproducer-looks-once",
+        "a reproducer takes what it saw once, on a machine that may be late, for its bug",
+        f"{MAIN}reproducer/checks.py",
+        "again = [] if plan.at_end else",
+        "again = [] if True else",
+        quick=(SCRIPT,),
+    ),
+    Defect(
+        "reproducer-without-a-server",
+        "a reproducer whose server does not boot goes on to look",
+        f"{MAIN}reproducer/checks.py",
+        'exit 2; }}"] if plan.must_boot else []),',
+        'exit 2; }}"] if False else []),',
+        quick=("tests/test_reproducer.py::test_a_server_that_does_not_boot_is_no_bug_and_no_pass",),
+    ),
+    Defect(
+        "reproducer-of-a-stopped-server",
+        "a reproducer looks for workers and loops in a server that it has stopped, and says BUG",
+        f"{MAIN}reproducer/checks.py",
+        "if broken.claim not in OF_THE_END:",
+        "if not broken.claim:",
+        quick=("tests/test_reproducer.py::test_nothing_is_looked_for_in_a_server_that_has_ended",),
+    ),
+    Defect(
+        "reproducer-leaves-its-server",
+        "a reproducer leaves its server running",
+        f"{MAIN}reproducer/checks.py",
+        "    trap \\'kill -9 \"-$master\"'",
+        "    trap \\'kill -0 \"-$master\"'",
+        quick=(SCRIPT,),
+    ),
+    Defect(
+        "a-try-leaves-processes",
+        "a try of a reproducer leaves what had a session of its own",
+        f"{MAIN}reproducer/trial.py",
+        "for stat in containment.carrying(str(folder)):",
+        "for stat in containment.carrying(str(folder))[:0]:",
+        quick=("tests/test_reproducer.py::test_nothing_of_a_try_lives_on_where_the_machine_has_no_namespaces",),
+    ),
+    Defect(
+        "reproducer-not-pinned",
+        "a reproducer takes whichever versions are newest",
+        f"{MAIN}reproducer/__init__.py",
+        'f"{name}{extra}=={pinned}" if pinned else name',
+        'f"{name}{extra}"',
+        quick=("tests/test_reproducer.py::test_a_program_names_what_it_imports",),
+    ),
+    Defect(
+        "reproducer-of-nothing",
+        "a program that does not do what the run did is written all the same",
+        f"{MAIN}reproducer/trial.py",
+        "if (found.shown > 0) == made.shows:",
+        "if True:",
+        quick=("tests/test_reproducer.py::test_a_program_that_cannot_tell_is_not_written",),
+    ),
+    Defect(
+        "reproducer-of-a-race-tries-once",
+        "a reproducer of a race tries once, however seldom it shows",
+        f"{MAIN}reproducer/__init__.py",
+        "tries = 1 if failed in (0, tried) else",
+        "tries = 1 if failed <= tried else",
+        quick=("tests/test_reproducer.py::test_the_rate_decides_how_often_it_is_tried",),
+    ),
+    Defect(
+        "reproducer-leaves-out-in-silence",
+        "a reproducer does not tell what it leaves out",
+        f"{MAIN}reproducer/__init__.py",
+        "left_out = tuple(_left_out(of.to_dict(), scenario.to_dict())) if of is not None else ()",
+        "left_out = ()",
+        quick=("tests/test_reproducer.py::test_what_is_left_out_is_told",),
+    ),
+    Defect(
+        "reproducer-is-not-short",
+        "a reproducer may have any number of lines",
+        f"{MAIN}reproducer/__init__.py",
+        "if made.lines_of_python > LONGEST:",
+        "if made.lines_of_python > 100 * LONGEST:",
+        quick=("tests/test_reproducer.py::test_as_little_is_left_out_as_need_be",),
+    ),
+    Defect(
+        "cures-that-do-not-cure",
+        "a cure with which a folder still shows its bug counts as one",
+        "benchmarks/exported.py",
+        'found.get("cured") == SOUND',
+        '"cured" in found',
+        quick=("tests/test_exported.py::test_what_tries_come_to",),
+    ),
+    Defect(
+        "exported-listener-not-counted",
+        "a reproducer does not see that a loop runs in two processes",
+        f"{MAIN}reproducer/checks.py",
+        'return f"len({there}) != 1"',
+        'return f"len({there}) == 0"',
+        quick=("tests/test_reproducer.py::test_every_claim_is_shown",),
+        servers=(f"{SHOWN}[exactly_one_listener]",),
+    ),
+)
+
 AREAS = {
     "what runs in the server": IN_THE_SERVER,
     "what runs beside it": AROUND_THE_SERVER,
@@ -1762,6 +1881,7 @@ AREAS = {
     "expectation, shrinking, coverage, reports": AROUND_THE_JUDGE,
     "check of an app, and its clock": CHECKING_AN_APP,
     "bodies and servers of other packages": OF_OTHERS,
+    "what is exported": REPRODUCING,
 }
 """All of them, by what they are planted in."""
 

@@ -8,16 +8,26 @@ from __future__ import annotations
 import ast
 import json
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from exportable import DEPLOYMENTS
 
 from forkproof.claims import REGISTRY
-from forkproof.reproducer import LONGEST, Broken, programs
+from forkproof.expectation import Expectation
+from forkproof.judge import Judgement
+from forkproof.reproducer import LONGEST, Broken, Reproducer, programs
+from forkproof.verdict import Finding, Verdict
 
-DATA = json.loads((Path(__file__).parents[1] / "docs" / "exported.json").read_text(encoding="utf-8"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks"))  # after ours: both have a planted.py
+
+import exported  # noqa: E402
+
+DATA = json.loads((ROOT / "docs" / "exported.json").read_text(encoding="utf-8"))
 BROKEN: list[dict[str, Any]] = [row for row in DATA["rows"] if "claim" in row]
 
 
@@ -42,3 +52,38 @@ def test_what_broke_has_a_program(row: dict[str, Any]) -> None:
             compile(text, name, "exec")
     assert subprocess.run(["sh", "-n"], input=made.files["reproduce.sh"], text=True).returncode == 0
     assert (what == made.scenario) == (not made.left_out)
+
+
+PLANTED = DEPLOYMENTS["planted/exactly_one_listener"]
+
+
+class Alone(exported.Bench):
+    """One in which folders exit with what is given, one after another."""
+
+    def __init__(self, codes: list[int], cured: int, root: Path) -> None:
+        super().__init__(SimpleNamespace(target=SimpleNamespace(to_dict=lambda: DATA["target"])), root, root, 1, 3)
+        self.codes = codes
+        self.cured = cured
+
+    def _alone(self, made: Reproducer) -> int:
+        return self.codes.pop(0) if made.scenario == PLANTED.scenario else self.cured
+
+
+@pytest.mark.parametrize(
+    ("codes", "cured", "came", "rate"),
+    [
+        ([1, 1, 1], 0, "exported", [3, 3]),
+        ([1, 1, 1], 1, "wrong", [3, 3]),  # what is called a cure is none
+        ([1, 0, 1, *[0] * 9, 1, 1], 0, "exported", [3, 13]),  # the last one is the script, which tries often enough
+        ([1, 0, 1, *[0] * 10, 0], 0, "wrong", [2, 13]),
+        ([0] * 13, 0, "did not show", [0, 13]),
+        ([1, 2, 1], 0, "wrong", None),
+    ],
+)
+def test_what_tries_come_to(codes: list[int], cured: int, came: str, rate: list[int] | None, tmp_path: Path) -> None:
+    found = Finding("exactly_one_listener", Verdict.BROKEN, "a", "told", (), "double")
+    choices = programs(PLANTED.scenario, Broken(found.claim, found.loop, found.how), DATA["target"])
+    bench = Alone(codes, cured, tmp_path)
+    row = bench._exported(choices, Judgement(found, Expectation.MUST_BREAK, ""), PLANTED)
+    assert (row["came"], row.get("rate")) == (came, rate)
+    assert not bench.codes or came == "wrong"

@@ -132,7 +132,8 @@ ALLOWED = {
     "forkproof.reproducer.around": {"forkproof.scenario"},
     "forkproof.reproducer.source": {"forkproof.reproducer.around", "forkproof.scenario"},
     "forkproof.reproducer.checks": {
-        "forkproof.patching", "forkproof.reproducer.around", "forkproof.reproducer.source", "forkproof.scenario",
+        "forkproof.faults", "forkproof.patching", "forkproof.reproducer.around", "forkproof.reproducer.source",
+        "forkproof.scenario",
     },
     "forkproof.watcher": {
         "forkproof.control", "forkproof.proc", "forkproof.resp", "forkproof.subscriptions", "forkproof.supervisor",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import builtins
+import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -258,6 +260,18 @@ def test_faults_after_the_first_bad_window_are_left_out() -> None:
         assert ("kill -HUP" in script) + ('kill -9 "$old"' in script) == faults
 
 
+@pytest.mark.parametrize("fault", [name for name, kind in FAULTS.items() if kind.ends_the_run])
+def test_nothing_is_looked_for_in_a_server_that_has_ended(fault: str) -> None:
+    killed = {"fault": "kill_worker", "slot": 0}
+    over = from_dict({**TWICE.to_dict(), "faults": [killed, {"fault": fault}]})
+    lasting = from_dict({**TWICE.to_dict(), "faults": [killed]})
+    for claim in ("workers_boot", "handover_is_safe", "server_answers", "exactly_one_listener"):
+        made = of(claim, over, "no holder")
+        assert made.files["reproduce.sh"] == of(claim, lasting, "no holder").files["reproduce.sh"]
+    ends = 'kill -9 "$master"' if fault == "kill_arbiter" else f'kill -{fault.upper()} "$master"'
+    assert ends in of("quiet_runtime", over, "").files["reproduce.sh"]
+
+
 def test_the_rate_decides_how_often_it_is_tried() -> None:
     made = of("exactly_one_listener", TWICE)
     assert '"${TRIES:-1}"' in made.files["reproduce.sh"]
@@ -293,6 +307,82 @@ def test_a_program_that_cannot_tell_is_not_written(tmp_path: Path) -> None:
     assert (made.files["reproduce.sh"], str(found)) == (always.files["reproduce.sh"], "in 1 of 1 tries")
     with pytest.raises(CouldNotDecide, match="no program did what the run did in 1 tries: server_answers"):
         trial.first_that_shows([never], python, 1)
+    held = Broken("server_answers")  # of a cure the program must show nothing
+    with pytest.raises(CouldNotDecide, match="no program did what the run did"):
+        trial.first_that_shows([replace(always, broken=held)], python, 1)
+    assert trial.first_that_shows([replace(never, broken=held)], python, 1)[1] == trial.Rate(0, 1)
+
+
+def test_nothing_of_a_try_lives_on_where_the_machine_has_no_namespaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("forkproof.containment.namespace_prefix", lambda: ())
+    script = '#!/bin/sh\nRUN="$PWD" setsid sleep 60 >/dev/null 2>&1 & echo $!\n'
+    write(replace(of("server_answers", TWICE), files={"reproduce.sh": script}), tmp_path / "it")
+    code, said = trial.run(tmp_path / "it", {"PATH": "/usr/bin:/bin"})
+    assert code == 0
+    assert ends(said.strip())
+
+
+FAKE = """#!/bin/sh
+# Stands in for a Python: a server that says it is ready, and a look that finds something so many times.
+case "$*" in
+*gunicorn*)
+    echo $$ >>servers
+    echo "Listening at: http://127.0.0.1:9" >&2
+    [ -e no-boot ] || echo "ready: $$" >&2
+    [ -e no-boot ] || exec sleep 60
+    ;;
+*)
+    echo x >>looks
+    [ "$(wc -l <looks)" -gt "$(cat bad)" ] || echo "a runs in nobody"
+    ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(("bad", "code", "looks"), [(0, 0, 1), (1, 0, 2), (9, 1, 2)], ids=["sound", "late once", "bug"])
+def test_the_script_tells_a_bug_from_a_late_look_and_leaves_no_server(
+    bad: int, code: int, looks: int, tmp_path: Path
+) -> None:
+    assert run_with_fake(tmp_path, bad=bad) == code
+    assert len((tmp_path / "it" / "looks").read_text().splitlines()) == looks
+
+
+def test_a_server_that_does_not_boot_is_no_bug_and_no_pass(tmp_path: Path) -> None:
+    assert run_with_fake(tmp_path, bad=9, boots=False) == 2
+    assert not (tmp_path / "it" / "looks").exists()
+
+
+def ends(pid: str) -> bool:
+    """Whether a process that was killed is gone, for which the kernel needs a moment."""
+    until = time.monotonic() + 5
+    while (there := Path("/proc", pid, "exe").exists()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return not there
+
+
+def run_with_fake(folder: Path, bad: int, boots: bool = True) -> int:
+    """The exit code of a script whose server and look are not real; none of its servers must live on."""
+    one = TWICE.model_copy(update={"server": TWICE.server.model_copy(update={"workers": 1})})
+    it = folder / "it"
+    write(of("exactly_one_listener", one), it)
+    (it / "fake").write_text(FAKE)
+    (it / "fake").chmod(0o755)
+    (it / "bad").write_text(str(bad))
+    if not boots:
+        (it / "no-boot").touch()
+        script = (it / "reproduce.sh").read_text()
+        assert script.count("wait_for 30 there 1") == 1
+        (it / "reproduce.sh").write_text(script.replace("wait_for 30 there 1", "wait_for 1 there 1"))
+    done = subprocess.run(
+        ["./reproduce.sh"], cwd=it, env={"PATH": "/usr/bin:/bin", "PYTHON": "./fake"}, stdout=subprocess.DEVNULL
+    )
+    servers = (it / "servers").read_text().split()
+    assert servers
+    left = [pid for pid in servers if not ends(pid)]
+    assert not left, f"servers live on: {left}"
+    return done.returncode
 
 
 def _with_time(scenario: Scenario) -> Scenario:
@@ -349,3 +439,24 @@ def test_export_of_a_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     code, _, err = run("export", folder, "held", "--claim", "no_lock_held_at_fork")
     assert code == 2
     assert "neither broke nor held" in err or "cannot be exported" in err
+
+
+@pytest.mark.fork
+def test_a_folder_makes_its_own_environment(run: Run, tmp_path: Path) -> None:
+    sound = TWICE.model_copy(update={"server": TWICE.server.model_copy(update={"workers": 1})})
+    for scenario, name, code, claim in (
+        (TWICE, "bug", 1, ()),
+        (sound, "sound", 0, ("--claim", "exactly_one_listener")),
+    ):
+        (tmp_path / "given.json").write_text(scenario.to_json(), encoding="utf-8")
+        assert run("run", "given.json", "-q", "--out", f"of-{name}")[0] == code
+        [made] = (tmp_path / f"of-{name}").iterdir()
+        assert run("export", made, name, "--no-try", *claim)[0] == 0
+        # What a stranger has: a Python on the path, and where pip finds packages.
+        environment = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
+        environment |= {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": os.environ.get("HOME", "/")}
+        alone = subprocess.run(["./reproduce.sh"], cwd=tmp_path / name, env=environment, capture_output=True, text=True)
+        assert alone.returncode == code, alone.stdout + alone.stderr
+        [packages] = (tmp_path / name / ".venv").glob("lib/python*/site-packages")
+        assert (packages / "gunicorn").is_dir()
+        assert not list(packages.glob("*forkproof*"))

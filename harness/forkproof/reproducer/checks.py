@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from forkproof.faults import REGISTRY as FAULTS
 from forkproof.patching import asked, calls
 from forkproof.reproducer.around import locks, point_of
 from forkproof.reproducer.source import Watched, interpreter_options, packages
@@ -69,6 +70,16 @@ class Plan:
     looks: int = 1
 
 
+OF_THE_END = ("clean_shutdown", "no_orphan_process", "quiet_runtime")
+"""Claims that are about a server that was told to end, or killed, too: of others nothing can be seen in it any more."""
+
+
+def _lasting(scenario: Scenario) -> Scenario:
+    """The scenario without a last fault that ends the server."""
+    lasting = tuple(fault for fault in scenario.faults if not FAULTS[fault.fault].ends_the_run)
+    return scenario.model_copy(update={"faults": lasting})
+
+
 @dataclass
 class Step:
     """One fault: the lines that do it, those that wait until the server has come through, and the workers then."""
@@ -80,6 +91,8 @@ class Step:
 
 def program(scenario: Scenario, broken: Broken) -> Program:
     """How a broken claim is shown; NoProgramError where it is not."""
+    if broken.claim not in OF_THE_END:
+        scenario = _lasting(scenario)
     plan = PLANS[broken.claim](scenario, broken)
     steps = _steps(scenario)
     course = [] if steps and plan.at_end else ["check"]
@@ -205,9 +218,10 @@ def _script(scenario: Scenario, plan: Plan, course: Sequence[str], has_check: bo
             "    trap 'exit 2' INT TERM",
             # What comes at the end needs a whole server; other bugs may be the reason that a worker is not there.
             f"    wait_for {BOOT} there {count}" + (" || exit 2" if plan.at_end else ""),
-            *(['    [ -e "/proc/$master/exe" ] || { tail -n 5 server.log; exit 2; }'] if plan.must_boot else []),
             "    URL=$(sed -n 's/.*Listening at: \\(http[^ ]*\\).*/\\1/p' server.log | head -n 1)",
             "    export URL",
+            # Where nothing listens in time the machine may be late, too: nothing can be told.
+            *([f"    {_BOOTED} || {{ tail -n 5 server.log; exit 2; }}"] if plan.must_boot else []),
             "    sleep 1",
             *_in(course),
             ")",
@@ -218,6 +232,9 @@ def _script(scenario: Scenario, plan: Plan, course: Sequence[str], has_check: bo
             "",
         ]
     )
+
+
+_BOOTED = '{ [ -e "/proc/$master/exe" ] && [ -n "$URL" ]; }'
 
 
 def _in(lines: Sequence[str]) -> list[str]:
@@ -491,6 +508,10 @@ def _no_starved_greenlet(scenario: Scenario, broken: Broken) -> Plan:
 
 
 def _server_answers(scenario: Scenario, broken: Broken) -> Plan:
+    told = '    print(f"of the workers {workers} and None for no answer there came {answered}")'
+    if max([scenario.server.workers, *(step.workers for step in _steps(scenario))]) == 1:
+        one_by_one = "answered = answers() | set(map(ask, range(2)))  # at once, and one by one"
+        return Plan([one_by_one, "if answered != set(workers):", told])
     code = [
         "answered = answers()",
         "if None not in answered:  # one by one is another thing",
@@ -499,7 +520,7 @@ def _server_answers(scenario: Scenario, broken: Broken) -> Plan:
         "    if None not in answered and not set(workers) <= answered:",
         "        answered |= answers()",
         "if None in answered or not set(workers) <= answered or not workers:",
-        '    print(f"of the workers {workers} and None for no answer there came {answered}")',
+        told,
     ]
     return Plan(code)
 
