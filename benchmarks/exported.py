@@ -298,7 +298,7 @@ def page(rows: Sequence[Row], versions: dict[str, str | None], command: str) -> 
         "with a cure, the planted bug's control or one change with which forkproof finds that the claim holds: it must",
         "exit 0. *showed* is in how many tries it showed: of those that `--tries` says, and of ten more where only",
         "some of them, or none, did; then `reproduce.sh` has as many tries as show it in 99 of 100 calls. A try that",
-        "could not tell (exit code 2: no server within 30 s, on a busy machine) is none, and was made again.",
+        "could not tell (exit code 2: no server within 30 s, on a busy machine) is none.",
         *_earlier(rows),
         "Other claims that broke in the same run have a row that says what a folder of them would be, or why there is",
         "none.",
