@@ -114,6 +114,11 @@ def key(locked: str, what: Scenario) -> str:
     return f"{locked}-{what.digest}-{judging()}"
 
 
+def concerns(one: Named, versions: Mapping[str, str | None]) -> bool:
+    """Whether a scenario is run on a lane: that of a known issue is where its versions are."""
+    return one.kind != "known" or _issue(one).affects(versions)
+
+
 # --- running
 
 
@@ -135,6 +140,11 @@ class Done:
     def lanes(self) -> list[str]:
         """The lanes that were run."""
         return list(dict.fromkeys(lane for lane, _ in self.rows))
+
+    def missing(self) -> list[tuple[str, str]]:
+        """The cells that were to be run and were not, as lane and scenario."""
+        due = [(lane, one.name) for lane in self.lanes for one in self.scenarios if concerns(one, self.targets[lane])]
+        return [cell for cell in due if cell not in self.rows]
 
     def surprises(self) -> Iterator[tuple[Row, dict[str, Any]]]:
         """What contradicts the documentation and is no known issue."""
@@ -237,7 +247,7 @@ class Matrix:
         locked = lock(lane, found)
         done.targets[lane.name] = found.to_dict()
         todo = []
-        what = [one for one in what if one.kind != "known" or _issue(one).affects(done.targets[lane.name])]
+        what = [one for one in what if concerns(one, done.targets[lane.name])]
         for one in what:
             row = self.ledger.get(key(locked, one.scenario))
             if row is None:

@@ -146,12 +146,11 @@ def _summary(done: Done) -> str:
     servers = sum(row.get("runs", 0) for row in done.rows.values())
     seconds = sum(row["seconds"] for row in done.rows.values())
     told = (
-        f"{len(done.lanes)} lanes, {len(done.scenarios)} scenarios each, {servers} servers, which took "
-        f"{seconds / 60:.0f} minutes one after the other, as they were timed"
+        f"{len(done.lanes)} lanes, {len(done.scenarios)} scenarios, {len(done.rows)} cells, {servers} servers, "
+        f"which took {seconds / 60:.0f} minutes one after the other, as they were timed"
     )
-    missing = len(done.lanes) * len(done.scenarios) - len(done.rows)
-    if missing:
-        told += f". Not complete: {missing} cells were not run"
+    if missing := done.missing():
+        told += f". Not complete: {len(missing)} cells were not run"
     return f"{told}. Judged by version {next((row['judging'] for row in done.rows.values()), '')}."
 
 
