@@ -34,10 +34,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [wheel] = folder.glob("forkproof-*.whl")
     venv.create(folder / "v", with_pip=False, symlinks=True)
     [packages] = (folder / "v").glob("lib/python*/site-packages")
-    seen = [path for path in sys.path if Path(path).name == "site-packages"]  # an editable forkproof is none of them
+    seen = [path for path in sys.path if Path(path).name == "site-packages"]
     (packages / "outer.pth").write_text("\n".join(seen), encoding="utf-8")
     python = folder / "v" / "bin" / "python"
-    subprocess.run([*pip, "--python", python, "install", "-q", "--no-deps", "--no-index", wheel], check=True)
+    subprocess.run(
+        [*pip, "--python", python, "install", "-q", "--no-deps", "--no-index", "--ignore-installed", wheel], check=True
+    )
     return python.parent
 
 
