@@ -301,11 +301,12 @@ def smallest(what: Scenario) -> Text:
 def comparison(found: Comparison, *, seed: int, verbosity: int = 0, quiet: bool = False) -> RenderableType:
     """What two targets came to: each difference with its rates, then what was left."""
     parts: list[RenderableType] = []
+    groups = found.groups()
     if not quiet:
         parts += [f"base: {describe(found.versions[BASE])}", f"head: {describe(found.versions[HEAD])}"]
         for problem in found.problems[:5]:
             parts += ["", f"[yellow]could not decide[/]: {escape(problem)}"]
-        for number, group in enumerate(found.groups(), start=1):
+        for number, group in enumerate(groups, start=1):
             if len(group) > 1:
                 parts += ["", f"{len(group)} differences that come with the same symptoms ({number}):"]
             for one in group:
@@ -315,13 +316,12 @@ def comparison(found: Comparison, *, seed: int, verbosity: int = 0, quiet: bool 
         if verbosity > 0 and found.unconfirmed:
             parts += ["", "noticed, and no difference:", *(escape(f"  {one}") for one in found.unconfirmed)]
     names = [one.name for one in found.differences]
-    groups = len(found.groups())
     counted = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
     parts += [
         "",
         f"{found.drawn} scenarios on both (seed {seed}), {found.launched} servers in {found.seconds:.0f} s: "
         f"{len(names)} difference{'' if len(names) == 1 else 's'}{f' ({counted})' if names else ''}"
-        + (f" of {groups} kind{'' if groups == 1 else 's'}" if groups < len(names) else "")
+        + (f" of {len(groups)} kind{'' if len(groups) == 1 else 's'}" if len(groups) < len(names) else "")
         + (" - interrupted" if found.interrupted else ""),
         f"The chance that this tells of a difference where there is none is below {LEVEL:.0%} ({found.tests} tests).",
     ]
