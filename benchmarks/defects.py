@@ -1551,7 +1551,7 @@ CHECKING_AN_APP = (
         "a-users-worker-may-crash",
         "a check passes over a worker that ended by itself",
         f"{MAIN}observed.py",
-        "return found[:1]",
+        "return sorted(found, key=lambda one: one.verdict is not Verdict.BROKEN)[:1]",
         "return found[1:1]",
     ),
     Defect(
@@ -1567,6 +1567,20 @@ CHECKING_AN_APP = (
         f"{MAIN}observed.py",
         "granted >= ENOUGH * timeout",
         "granted >= 0",
+    ),
+    Defect(
+        "a-doubt-hides-a-crash",
+        "a worker that had no time hides another that crashed",
+        f"{MAIN}observed.py",
+        "return sorted(found, key=lambda one: one.verdict is not Verdict.BROKEN)[:1]",
+        "return found[:1]",
+    ),
+    Defect(
+        "anothers-timeout-excuses",
+        "the timeout of one worker excuses the crash of another",
+        f"{MAIN}observed.py",
+        'any(_TIMEOUT in line["line"] and process.pid in pids_in(line) for line in lines)',
+        'any(_TIMEOUT in line["line"] for line in lines)',
     ),
     Defect(
         "the-look-is-where-it-stands",

@@ -366,6 +366,11 @@ def test_a_worker_that_ends_by_itself() -> None:
         given = seen(0.6, "sample", ticks={}, granted=0.0) + seen(1.4, "sample", ticks={}, granted=granted)
         finding = found(observed(IN_BOTH, timeout, gone(WORKER, 1.5), silent, given), "workers_boot")
         assert (finding.verdict, finding.how) == (verdict, "crash")
+    late = seen(0.6, "sample", ticks={}, granted=0.0) + seen(1.4, "sample", ticks={}, granted=0.2)
+    for gone_at in (1.2, 1.8):
+        both = observed(IN_BOTH, timeout, gone(WORKER, 1.5), silent, late, gone(OTHER, gone_at))
+        finding = found(both, "workers_boot")
+        assert (finding.verdict, str(OTHER) in finding.explanation) == (Verdict.BROKEN, True), "no doubt hides it"
 
 
 TERM = seen(2.5, "fault.ok", fault="term", index=0, target=ARBITER)

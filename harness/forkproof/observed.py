@@ -471,10 +471,11 @@ class Observed:
                     lines = self._last_lines(process, gone)
                     told = f"{who(self.history, process.key)} ended by itself at {clock(self.history, gone)}"
                     told += f", after {quoted(lines[-1])}" if lines else ""
-                    granted = self._granted_of_timeout(gone) if any(_TIMEOUT in line["line"] for line in lines) else ""
+                    given_up = any(_TIMEOUT in line["line"] and process.pid in pids_in(line) for line in lines)
+                    granted = self._granted_of_timeout(gone) if given_up else ""
                     verdict = Verdict.UNKNOWN if granted else Verdict.BROKEN
                     found.append(Finding("workers_boot", verdict, None, told + granted, tuple(lines[-5:]), "crash"))
-        return found[:1]
+        return sorted(found, key=lambda one: one.verdict is not Verdict.BROKEN)[:1]
 
     def _granted_of_timeout(self, gone: float) -> str:
         """Of a worker that gunicorn has given up: that the machine gave it too little time to tell that it lives."""
