@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import fnmatch
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from forkproof.ledger import Ledger, Row  # noqa: E402
 from forkproof.reproducer import NoProgramError, Reproducer, options, reproducer, trial, write  # noqa: E402
 from forkproof.scenario import Scenario  # noqa: E402
 from forkproof.session import Session, open_session  # noqa: E402
-from forkproof.simplify import changed  # noqa: E402
+from forkproof.simplify import changed, neighbours  # noqa: E402
 from forkproof.target import describe  # noqa: E402
 from forkproof.verdict import Verdict  # noqa: E402
 
@@ -57,7 +58,8 @@ UNTOLD = 3
 MORE = 10
 """Tries beside the first ones of what shows in some of them."""
 
-BUG, SOUND = 1, 0
+BUG, SOUND, NO_END = 1, 0, -1
+"""What a script exits with, or does not."""
 
 
 class Environments:
@@ -93,49 +95,54 @@ class Bench:
         self.runs = runs
         self.tries = tries
         self.environments = Environments(root)
+        self._judged: dict[str, RunReport | None] = {}
 
-    def rows(self, name: str, deployment: Deployment, *, every_claim: bool) -> Iterator[Row]:
-        """What came of a deployment: a row for each broken claim and loop, of which the first, or each, is exported."""
+    def rows(
+        self,
+        name: str,
+        deployment: Deployment,
+        before: Mapping[str, Row],
+        may_run: Callable[[], bool],
+        *,
+        every_claim: bool,
+    ) -> Iterator[Row]:
+        """What came of a deployment: a row for each broken claim and loop, of which the first, or each, is exported.
+
+        `before` has rows of earlier, by their key; `may_run` tells whether there is time for one more.
+        """
+        if f"{name}#" in before:
+            return
+        if not self._kept(name).is_dir() and not may_run():
+            yield {"key": f"{name}#", "deployment": name, "came": "not run"}
+            return
         report = self._broken(name, deployment)
         if report is None:
             yield {"key": f"{name}#", "deployment": name, "came": "nothing broke", "runs": self.runs}
             return
         broken = sorted(report.broken, key=lambda one: (one.finding.claim not in deployment.about, not one.surprise))
-        done = False
+        found: list[Row] = []
         for judgement in broken:
             finding = judgement.finding
             row: Row = {
                 "key": f"{name}#{finding.claim}#{finding.loop or ''}", "deployment": name,
                 "claim": finding.claim, "loop": finding.loop, "how": finding.how,
             }  # fmt: skip
+            if row["key"] in before:
+                found.append(before[row["key"]])
+                continue
             try:
                 choices = options(report, finding.claim, finding.loop)
             except UsageError as error:
                 yield row | {"came": "refused", "why": str(error).partition("\n")[2].partition(": ")[2]}
                 continue
-            if done and not every_claim:
+            enough = not every_claim and any(one["came"] == "exported" for one in found)
+            if enough or not may_run():
                 first = choices[0]
                 yield row | {"came": "text", "lines": first.lines_of_python, "left_out": list(first.left_out)}
                 continue
-            found = self._exported(choices, judgement, deployment)
-            done |= found["came"] == "exported"
-            yield row | found
-
-    def not_run(self, name: str) -> Iterator[Row]:
-        """What there would be to export, where a run was kept; nothing is run."""
-        kept = self._kept(name)
-        if not kept.is_dir():
-            yield {"deployment": name, "came": "not run"}
-            return
-        report = assess(kept)
-        for judgement in report.broken:
-            finding = judgement.finding
-            row: Row = {"deployment": name, "claim": finding.claim, "loop": finding.loop, "how": finding.how}
-            try:
-                first = options(report, finding.claim, finding.loop)[0]
-                yield row | {"came": "text", "lines": first.lines_of_python, "left_out": list(first.left_out)}
-            except UsageError as error:
-                yield row | {"came": "refused", "why": str(error).partition("\n")[2].partition(": ")[2]}
+            cures = [one["cure"] for one in found if one.get("cured") == SOUND]
+            found.append(row | self._exported(choices, judgement, deployment, cures))
+            yield found[-1]
 
     def _kept(self, name: str) -> Path:
         return self.kept / name.replace("/", "-")
@@ -161,7 +168,10 @@ class Bench:
         shutil.move(other.folder, kept)
         return assess(kept)
 
-    def _exported(self, choices: Sequence[Reproducer], judgement: Judgement, deployment: Deployment) -> Row:
+    def _exported(
+        self, choices: Sequence[Reproducer], judgement: Judgement, deployment: Deployment, cures: Sequence[str] = ()
+    ) -> Row:
+        """What its folder comes to; `cures` were some of other claims of the deployment."""
         shown, tried, made = 0, 0, choices[0]
         for made in choices[: trial.MOST]:
             codes = self._codes(made, is_whole=made is choices[0])
@@ -183,7 +193,7 @@ class Bench:
             "rate": [shown, tried],
             "alone": BUG if shown == tried else self._alone(made.with_rate(shown, tried)),
         }  # fmt: skip
-        found |= self._cured(made, judgement, deployment)
+        found |= self._cured(made, judgement, deployment, cures)
         good = found["alone"] == BUG and found.get("cured") == SOUND
         return found | ({} if good else {"came": "wrong" if "cured" in found or found["alone"] != BUG else "no cure"})
 
@@ -196,7 +206,7 @@ class Bench:
 
     def _alone(self, made: Reproducer) -> int:
         """The exit code of its script, run as whoever gets the folder would; again where that could not tell."""
-        code = -1
+        code = NO_END
         for _ in range(UNTOLD):
             code = self._once(made)
             if code in (BUG, SOUND):
@@ -208,67 +218,82 @@ class Bench:
             python = self.environments.python(made.files["requirements.txt"])
             write(made, Path(folder) / "it")
             environment = {"PATH": os.environ["PATH"], "HOME": folder, "PYTHON": str(python)}
-            code, said = trial.run(Path(folder) / "it", environment)
+            try:
+                code, said = trial.run(Path(folder) / "it", environment, made.tries)
+            except CouldNotDecide as error:
+                code, said = NO_END, str(error)
             if code not in (BUG, SOUND):
                 print(f"{made.broken}: exits {code}: {said}", file=sys.stderr, flush=True)
             return code
 
-    def _cured(self, made: Reproducer, judgement: Judgement, deployment: Deployment) -> Row:
+    def _cured(self, made: Reproducer, judgement: Judgement, deployment: Deployment, cures: Sequence[str]) -> Row:
         """What the program of a scenario in which it holds comes to, and what that does differently.
 
-        Sound is the control, what the documentation promises to hold, or what forkproof finds to hold.
+        Sound is the control, what the documentation promises to hold, or what forkproof finds to hold. What was a cure
+        of another claim of the deployment is tried first, then what is simpler: of a failure that was made as small as
+        can be, whatever is left out makes it hold.
         """
         versions = self.session.target.to_dict()
-        if deployment.control is not None and made.broken.claim in deployment.about:
-            sound = reproducer(deployment.control, made.broken, versions)
+        broken = made.broken
+        if deployment.control is not None and broken.claim in deployment.about:
+            sound = reproducer(deployment.control, broken, versions)
             return {"cure": "the control", "cured": self._alone(sound)}
-        surprise = judgement.expectation is Expectation.MUST_HOLD
-        broken, tried = made.broken, 0
         promises: dict[Expectation, list[tuple[str, Scenario]]] = {one: [] for one in Expectation}
-        for words, other in self._candidates(made):
+        found = sorted(self._candidates(made), key=lambda one: (one[0] not in cures, one[2]))
+        for words, other, _ in found:
             promises[expect(other, broken.claim, broken.loop, versions, broken.how)[0]].append((words, other))
-        promised = promises[Expectation.MUST_HOLD]
-        for words, other in [*promised, *promises[Expectation.MAY_BREAK]]:
+        promised, open_ones = promises[Expectation.MUST_HOLD], promises[Expectation.MAY_BREAK]
+        surprise = judgement.expectation is Expectation.MUST_HOLD
+        tried = 0
+        for words, other in [*promised, *open_ones]:
             try:
-                sound = reproducer(other, made.broken, versions)
+                sound = reproducer(other, broken, versions)
             except NoProgramError:
                 continue
             tried += 1
             if tried > CURES:
                 break
-            code = self._alone(sound)
-            by_promise = (words, other) in promised and not surprise
-            if (code == SOUND and by_promise) or self._holds(other, made):
-                return {"cure": words, "cured": code}
+            if not surprise and (words, other) in promised and self._alone(sound) == SOUND:
+                return {"cure": words, "cured": SOUND}
+            if self._holds(other, made):
+                return {"cure": words, "cured": self._alone(sound)}
         return {"tried": min(tried, CURES)}
 
     def _holds(self, what: Scenario, made: Reproducer) -> bool:
-        try:
-            report = self.session.run(what)
-        except CouldNotDecide:
-            return False
-        told = report.judgement(made.broken.claim, made.broken.loop)
-        remove_folder(report.folder)
+        """Whether the claim holds there; it is run once for all claims."""
+        if what.digest not in self._judged:
+            self._judged[what.digest] = None
+            with contextlib.suppress(CouldNotDecide):
+                report = self._judged[what.digest] = self.session.run(what)
+                remove_folder(report.folder)
+        judged = self._judged[what.digest]
+        told = judged and judged.judgement(made.broken.claim, made.broken.loop)
         return told is not None and told.finding.verdict is Verdict.HELD
 
-    def _candidates(self, made: Reproducer) -> Iterator[tuple[str, Scenario]]:
-        """What differs in one thing, the cheapest changes first; before that, in one thing of each of several loops."""
+    def _candidates(self, made: Reproducer) -> Iterator[tuple[str, Scenario, int]]:
+        """What differs in one thing, the cheapest changes first, and how late it is to be tried.
+
+        Before that comes what differs in one thing of each of several loops. What is no cure, as it takes away what is
+        wanted, is the last.
+        """
         whole = made.scenario
-        found = changes(whole, keep={loop.name for loop in whole.loops})
-        told: list[tuple[str, Scenario]] = []
-        for change, _ in found:
+        simpler = {one.digest for one in neighbours(whole)}
+        told: list[tuple[str, Scenario, int]] = []
+        singly: list[tuple[str, Scenario, int]] = []
+        for change, other in changes(whole, keep={loop.name for loop in whole.loops}):
+            late = 2 if change.cost is None else int(other.digest not in simpler)
+            singly.append((change.words, other, late))
             if change.path[0] == "loops" and change.path[1] == 0 and len(whole.loops) > 1:
                 each: Scenario | None = whole
                 for index in range(len(whole.loops)):
                     each = each and changed(each, ("loops", index, *change.path[2:]), change.after)
                 if each is not None:
-                    told.append((change.words.replace(f"'{whole.loops[0].name}'", "each loop"), each))
-        told += [(change.words, other) for change, other in found]
-        for words, other in told:
+                    told.append((change.words.replace(f"'{whole.loops[0].name}'", "each loop"), each, late))
+        for words, other, late in [*told, *singly]:
             if len(other.faults) == len(whole.faults):
                 with contextlib.suppress(ForkproofError):
                     self.session.target.require(other)
-                    yield words, other
+                    yield words, other, late
 
 
 RARE = {
@@ -356,7 +381,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="fp-") as folder:
             ledger = Ledger(arguments.rows or Path(folder) / "rows.jsonl")
             lock, left = threading.Lock(), list[Row]()
-            until = None if arguments.time is None else time.monotonic() + arguments.time
+            until = math.inf if arguments.time is None else time.monotonic() + arguments.time
             with (
                 open_session(target_name=arguments.target, out=Path(folder) / "r") as session,
                 ThreadPoolExecutor(arguments.j) as pool,
@@ -366,18 +391,23 @@ def main() -> int:
                 bench = Bench(session, Path(folder), kept, arguments.runs, arguments.tries)
 
                 def work(name: str) -> None:
-                    if any(row["deployment"] == name for row in ledger):
-                        return
-                    if until is not None and time.monotonic() > until:
-                        left.extend(bench.not_run(name))
-                        return
                     begun = time.monotonic()
-                    found = list(bench.rows(name, chosen[name], every_claim=arguments.every_claim))
-                    with lock:
-                        for row in found:
+                    before = {row["key"]: row for row in ledger if row["deployment"] == name}
+                    found = bench.rows(
+                        name,
+                        chosen[name],
+                        before,
+                        lambda: time.monotonic() < until,
+                        every_claim=arguments.every_claim,
+                    )
+                    for row in found:
+                        with lock:
+                            if row["came"] in ("text", "not run"):
+                                left.append(row)
+                                continue
                             ledger.add(row)
-                            told = {key: value for key, value in row.items() if key not in ("key", "deployment")}
-                            print(f"{name} ({time.monotonic() - begun:.0f} s): {json.dumps(told)}", flush=True)
+                        told = {key: value for key, value in row.items() if key not in ("key", "deployment")}
+                        print(f"{name} ({time.monotonic() - begun:.0f} s): {json.dumps(told)}", flush=True)
 
                 for done in [pool.submit(work, name) for name in chosen]:
                     done.result()

@@ -9,17 +9,19 @@ import ast
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from exportable import DEPLOYMENTS
+from exportable import DEPLOYMENTS, Deployment
 
 from forkproof.claims import REGISTRY
 from forkproof.expectation import Expectation
-from forkproof.judge import Judgement
+from forkproof.judge import Judgement, RunReport
 from forkproof.reproducer import LONGEST, Broken, Reproducer, programs
+from forkproof.scenario import Scenario
 from forkproof.verdict import Finding, Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,3 +95,73 @@ def test_what_tries_come_to(codes: list[int], cured: int, came: str, rate: list[
     row = bench._exported(choices, Judgement(found, Expectation.MUST_BREAK, ""), PLANTED)
     assert (row["came"], row.get("rate")) == (came, rate)
     assert not bench.codes or came == "wrong"
+
+
+class Trying(Alone):
+    """One whose folders all show, and are sound with preload alone; forkproof finds it to hold there too."""
+
+    def __init__(self, report: RunReport, root: Path) -> None:
+        super().__init__([], 0, root)
+        self.report = report
+        self.launched: list[Scenario] = []
+        self.session = SimpleNamespace(
+            target=SimpleNamespace(to_dict=lambda: DATA["target"], require=lambda what: None), run=self.run
+        )
+
+    def run(self, what: Scenario) -> RunReport:
+        self.launched.append(what)
+        verdict = Verdict.HELD if what.server.preload else Verdict.BROKEN
+        judged = [replace(one, finding=replace(one.finding, verdict=verdict)) for one in self.report.judgements]
+        return replace(self.report, scenario=what, judgements=judged, folder=self.root / "none")
+
+    def _broken(self, name: str, deployment: Deployment) -> RunReport:
+        return self.report
+
+    def _alone(self, made: Reproducer) -> int:
+        return 0 if made.scenario.server.preload else 1
+
+
+def twice_broken() -> tuple[RunReport, Deployment]:
+    """Two claims that broke in a deployment, against what is promised, so that no promise is trusted."""
+    found = [
+        Finding(claim, Verdict.BROKEN, "a", "told", (), how)
+        for claim, how in (("exactly_one_listener", "double"), ("no_dead_listener", "silent without a sign"))
+    ]
+    judged = [Judgement(one, Expectation.MUST_HOLD, "") for one in found]
+    return RunReport(PLANTED.scenario, ROOT, DATA["target"], judged), Deployment(PLANTED.scenario)
+
+
+def test_a_cure_is_what_holds_and_is_tried_first_for_the_next_claim(tmp_path: Path) -> None:
+    report, deployment = twice_broken()
+    bench = Trying(report, tmp_path)
+    rows = list(bench.rows("it", deployment, {}, lambda: True, every_claim=True))
+    assert [(row["came"], row["cure"], row["cured"]) for row in rows] == [("exported", "with preload_app=True", 0)] * 2
+    digests = [what.digest for what in bench.launched]
+    assert len(digests) == len(set(digests)) <= exported.CURES
+    report.judgements[:1] = []  # the second alone does not know of the cure
+    later = Trying(report, tmp_path)
+    assert next(later.rows("it", deployment, {}, lambda: True, every_claim=True))["cure"] == "with preload_app=True"
+    assert len(later.launched) == len(bench.launched)
+
+
+def test_what_was_done_is_not_done_again(tmp_path: Path) -> None:
+    report, deployment = twice_broken()
+    bench = Trying(report, tmp_path)
+    first, second = bench.rows("it", deployment, {}, lambda: True, every_claim=True)
+    assert list(bench.rows("it", deployment, {first["key"]: first}, lambda: True, every_claim=True)) == [second]
+    [row] = bench.rows("it", deployment, {first["key"]: first}, lambda: True, every_claim=False)
+    assert row["came"] == "text"
+    [row] = bench.rows("it", deployment, {}, lambda: False, every_claim=True)  # neither run nor kept
+    assert row["came"] == "not run"
+
+
+def test_what_takes_away_what_is_wanted_is_the_last_cure(tmp_path: Path) -> None:
+    """And of the others, what a failure that was made small has no more is the first."""
+    report, _ = twice_broken()
+    term = DEPLOYMENTS["findings/forked-process-ignores-term"].scenario
+    made = programs(term, Broken("clean_shutdown", None, "left"), DATA["target"])[0]
+    found = list(Trying(report, tmp_path)._candidates(made))
+    first = min(found, key=lambda one: one[2])
+    assert first[0] == "when 'listen' has kind=thread"
+    late = {words: late for words, _, late in found}
+    assert late["when 'listen' has body=listen"] == max(late.values())

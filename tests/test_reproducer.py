@@ -272,12 +272,39 @@ def test_nothing_is_looked_for_in_a_server_that_has_ended(fault: str) -> None:
     assert ends in of("quiet_runtime", over, "").files["reproduce.sh"]
 
 
+@pytest.mark.parametrize("name", ["a", "task", "server"])
+def test_what_requests_start_is_looked_for_after_them(name: str) -> None:
+    """Whatever words of the check, as `task` and `server.log`, have `ask` and `serve` in them."""
+    on_request = from_dict({"loops": [{"name": name, "start": "first_request"}]})
+    check = of("no_dead_listener", on_request, "silent without a sign").files["check.py"]
+    asked, waited, looked = (check.index(words) for words in ("pool.map(ask", "time.sleep(2)  # ", "before = "))
+    assert asked < waited < looked
+    one_by_one = from_dict({**on_request.to_dict(), "surroundings": {"requests": "one_by_one"}})
+    check = of("no_dead_listener", one_by_one, "silent without a sign").files["check.py"]
+    assert "pool" not in check
+    assert check.index("ask(0)") < check.index("before = ")
+
+
+def test_only_the_loop_whose_handle_is_asked_leaves_ticks() -> None:
+    """So there is room for two that listen."""
+    listening = [{"name": name, "body": "listen", "start": "on_starting"} for name in ("a", "b")]
+    both = from_dict({"loops": listening})
+    made = of("no_dead_listener", both, "dead but ticking")
+    assert made.files["background.py"].count("tick(") == 2  # where it is defined, and in `a`
+    assert 'tick("a", birth)' in made.files["background.py"]
+    assert made.files["check.py"].count("publish") == 1
+    made = of("exactly_one_listener", both, "double")
+    assert 'tick("b", birth)' in made.files["background.py"]
+    assert made.files["check.py"].count("publish") == 2
+
+
 def test_the_rate_decides_how_often_it_is_tried() -> None:
     made = of("exactly_one_listener", TWICE)
     assert '"${TRIES:-1}"' in made.files["reproduce.sh"]
     assert "not tried" in made.files["README.md"]
     rare = made.with_rate(1, 4)
     assert '"${TRIES:-17}"' in rare.files["reproduce.sh"]  # 0.75 ** 17 < 0.01
+    assert (made.tries, rare.tries) == (1, 17)
     assert "It showed in 1 of 4 tries" in rare.files["README.md"]
     assert '"${TRIES:-1}"' in made.with_rate(4, 4).files["reproduce.sh"]
     assert "did not show in 3 of 3 tries" in made.with_rate(0, 3).files["README.md"]
@@ -322,6 +349,14 @@ def test_nothing_of_a_try_lives_on_where_the_machine_has_no_namespaces(
     code, said = trial.run(tmp_path / "it", {"PATH": "/usr/bin:/bin"})
     assert code == 0
     assert ends(said.strip())
+
+
+def test_a_script_of_several_tries_has_the_time_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_LONGEST", 0.5)
+    write(replace(of("server_answers", TWICE), files={"reproduce.sh": "#!/bin/sh\nsleep 1\n"}), tmp_path / "it")
+    with pytest.raises(CouldNotDecide, match=r"did not end within 0\.5 s"):
+        trial.run(tmp_path / "it", {"PATH": "/usr/bin:/bin"})
+    assert trial.run(tmp_path / "it", {"PATH": "/usr/bin:/bin"}, 20) == (0, "")
 
 
 FAKE = """#!/bin/sh
@@ -405,6 +440,26 @@ def test_it_shows_the_planted_bug_and_not_the_control(claim: str, forkproof) -> 
             assert trial.rate(bad, session.target, 1).shown == 1
     else:
         assert trial.rate(bad, forkproof.session.target, 1).shown == 1
+    assert trial.rate(good, forkproof.session.target, 1).shown == 0
+
+
+OTHERS = [("quiet_runtime", "no_dead_listener", "silent without a sign"),
+          ("quiet_runtime", "exactly_one_listener", "zero"),
+          ("no_stale_original", "exactly_one_listener", "zero"),
+          ("no_socket_shared_across_fork", "no_dead_listener", "dead but ticking")]  # fmt: skip
+
+
+@pytest.mark.fork
+@pytest.mark.parametrize(("bug", "claim", "how"), OTHERS, ids=lambda word: word.replace(" ", "-"))
+def test_it_shows_what_else_a_planted_bug_breaks(bug: str, claim: str, how: str, forkproof) -> None:  # type: ignore[no-untyped-def]
+    planted, _, control = PLANTED[bug]
+    versions = forkproof.session.target.to_dict()
+    loop = planted.loops[0].name
+    bad, *others = programs(planted, Broken(claim, loop, how), versions)
+    assert not others
+    assert not bad.left_out
+    assert trial.rate(bad, forkproof.session.target, 1).shown == 1
+    good = reproducer(control, Broken(claim, loop, how), versions)
     assert trial.rate(good, forkproof.session.target, 1).shown == 0
 
 

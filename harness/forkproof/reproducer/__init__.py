@@ -54,6 +54,8 @@ class Reproducer:
     files: Mapping[str, str]
     left_out: Sequence[str] = ()
     """What the run had beside."""
+    tries: int = 1
+    """How many servers its script starts at most."""
 
     @property
     def shows(self) -> bool:
@@ -73,7 +75,7 @@ class Reproducer:
         files = dict(self.files)
         files["reproduce.sh"] = files["reproduce.sh"].replace("${TRIES:-1}", f"${{TRIES:-{tries}}}")
         files["README.md"] = files["README.md"].replace(_NOT_TRIED, f"{told} when it was made.")
-        return replace(self, files=files)
+        return replace(self, files=files, tries=tries)
 
 
 def reproducer(

@@ -14,7 +14,7 @@ from forkproof.faults import REGISTRY as FAULTS
 from forkproof.patching import asked, calls
 from forkproof.reproducer.around import locks, point_of
 from forkproof.reproducer.source import Watched, interpreter_options, packages
-from forkproof.scenario import Fault, ForkHooks, Loop, LoopKind, LoopStart, Policy, Scenario
+from forkproof.scenario import Fault, ForkHooks, Loop, LoopKind, LoopStart, Policy, Requests, Scenario
 
 LOOK = 2.0
 """Seconds that one looks for who ticks: four turns of the slowest loop."""
@@ -105,27 +105,30 @@ def program(scenario: Scenario, broken: Broken) -> Program:
     around = scenario.surroundings
     requests = any(loop.start is LoopStart.FIRST_REQUEST or loop.body.is_shared for loop in scenario.loops)
     requests |= bool(around.early_imports or around.fork_hooks is ForkHooks.LOCK or point_of(scenario))
-    python = list(plan.python)
-    if requests and not re.search("answers|ask|serve", "\n".join([*python, *plan.script])):
-        python = [_uses(scenario), *python]
-    return Program(_check(scenario, python), _script(scenario, plan, course, bool(python)), plan.watched)
+    asking = re.search(r"\b(answers|ask|serve)\b", "\n".join([*plan.python, *plan.script]))
+    uses = _uses(scenario) if requests and not asking else []
+    check = _check(scenario, uses, plan.python, plan.watched)
+    return Program(check, _script(scenario, plan, course, bool(check)), plan.watched)
 
 
-def _check(scenario: Scenario, code: Sequence[str]) -> str:
-    if not code:
+def _check(scenario: Scenario, uses: Sequence[str], code: Sequence[str], watched: Watched) -> str:
+    """What looks, after the requests that what is looked at takes; nothing where there is nothing to do."""
+    if not uses and not code:
         return ""
     text = "\n".join(code)
-    asks = [*(_ASK if re.search(r"\bask\b|answers", text) else []), *(_ANSWERS if "answers()" in text else [])]
-    found = [*asks, *(_look(scenario) if "ticking" in text else []), *code]
+    asking = re.search(r"\bask\b|answers", "\n".join([*uses, *code]))
+    asks = [*(_ASK if asking else []), *(_ANSWERS if "answers()" in text else [])]
+    found = [*asks, *uses, *(_look(scenario, watched, text) if re.search("ticking|moved", text) else []), *code]
     text = "\n".join(found)
     at_once = ", retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0)" if _disturbs_redis(scenario) else ""
     redis = [f'client = redis.Redis(port=int(os.environ["REDIS_PORT"]){at_once})'] if "client." in text else []
-    found = ["master, *workers = sys.argv[1:]", *redis, *found]
+    pids = ["master, *workers = sys.argv[1:]"] if re.search(r"\b(master|workers)\b", text) else []
+    found = [*pids, *redis, *found]
     text = "\n".join(found)
     imports = [f"import {name}" for name in _MODULES if re.search(rf"\b{re.escape(name)}[.]", text)]
     imports += ["", "import redis"] if redis else []
     said = '"""Looks at the server: MASTER WORKER... are its pids. Prints what is wrong, if anything is."""'
-    return "\n".join([said, "", *imports, "", *found, ""])
+    return "\n".join([said, "", *imports, "", text.strip("\n"), ""])
 
 
 _MODULES = ("concurrent.futures", "contextlib", "json", "os", "pathlib", "sys", "time", "urllib.request")
@@ -148,9 +151,9 @@ _ANSWERS = [
 ]
 
 
-def _look(scenario: Scenario) -> list[str]:
-    """What ticks, as [loop, birth, pid]; who hears messages ticks by them."""
-    hearing = [loop for loop in scenario.loops if loop.hears_redis]
+def _look(scenario: Scenario, watched: Watched, text: str) -> list[str]:
+    """Whose files moved, and what ticks, as [loop, birth, pid]; who hears messages ticks by them."""
+    hearing = [loop for loop in scenario.loops if loop.hears_redis and watched.of(loop).ticks]
     waiting = [f"time.sleep({LOOK:g})"]
     if hearing:
         gap = _gap(hearing)
@@ -161,7 +164,7 @@ def _look(scenario: Scenario) -> list[str]:
         "before = {file: file.stat().st_mtime_ns for file in files.iterdir()}",
         *waiting,
         "moved = [file for file in files.iterdir() if file.stat().st_mtime_ns != before.get(file)]",
-        'ticking = [file.name.split(".") for file in moved]',
+        *(['ticking = [file.name.split(".") for file in moved]'] if "ticking" in text else []),
     ]
 
 
@@ -415,6 +418,11 @@ def _wrong(loop: Loop, there: str) -> str:
             return f"len({there}) != 1"
 
 
+def _most_workers(scenario: Scenario) -> int:
+    """How many there are at most, of what is done to the server."""
+    return max([scenario.server.workers, *(step.workers for step in _steps(scenario))])
+
+
 def _exactly_one_listener(scenario: Scenario, broken: Broken) -> Plan:
     loop = _loop(scenario, broken)
     told = f'print(f"{loop.name} runs in {{places}}; the master is {{master}}, the workers {{workers}}")'
@@ -449,11 +457,14 @@ def _no_dead_listener(scenario: Scenario, broken: Broken) -> Plan:
     unasked = (LoopKind.TIMER, LoopKind.NATIVE_THREAD, LoopKind.SOCKETIO_TASK)
     if loop.kind.is_process or loop.kind in unasked:
         raise NoProgramError("there is no handle to ask in a worker; export exactly_one_listener instead")
+    each = "for pid, alive in map(json.loads, answers() - {None}):"
+    if _most_workers(scenario) == 1:
+        each = 'for pid, alive in [json.load(urllib.request.urlopen(os.environ["URL"], timeout=5))]:'
     code = [
-        "for pid, alive in map(json.loads, answers() - {None}):",
+        each,
         "    for birth, is_alive in alive.items():",
-        f'        if is_alive != (["{loop.name}", birth, str(pid)] in ticking):',
-        f'            print(f"{loop.name} in {{pid}}: is_alive() is {{is_alive}}, and it ticks in {{ticking}}")',
+        f'        if is_alive != (pathlib.Path(f"ticks/{loop.name}.{{birth}}.{{pid}}") in moved):',
+        f'            print(f"{loop.name} in {{pid}}: is_alive() is {{is_alive}}; what ticks is {{moved}}")',
     ]
     return Plan(code, watched=Watched(ticks=True, handles=loop.name))
 
@@ -509,7 +520,7 @@ def _no_starved_greenlet(scenario: Scenario, broken: Broken) -> Plan:
 
 def _server_answers(scenario: Scenario, broken: Broken) -> Plan:
     told = '    print(f"of the workers {workers} and None for no answer there came {answered}")'
-    if max([scenario.server.workers, *(step.workers for step in _steps(scenario))]) == 1:
+    if _most_workers(scenario) == 1:
         one_by_one = "answered = answers() | set(map(ask, range(2)))  # at once, and one by one"
         return Plan([one_by_one, "if answered != set(workers):", told])
     code = [
@@ -620,9 +631,13 @@ def _waits_for_ever(what: str) -> list[str]:
     ]
 
 
-def _uses(scenario: Scenario) -> str:
-    """A request to each worker."""
-    return "ask(0)" if scenario.server.workers == 1 else "answers()"
+def _uses(scenario: Scenario) -> list[str]:
+    """Requests to each worker, several at once if that is how it was run: of two only one has a lock."""
+    starts = any(loop.start is LoopStart.FIRST_REQUEST for loop in scenario.loops)
+    wait = [f"time.sleep({LOOK:g})  # what they start may end soon"] if starts else []
+    if scenario.surroundings.requests is Requests.ONE_BY_ONE:
+        return ["ask(0)" if scenario.server.workers == 1 else "list(map(ask, range(12)))", *wait]
+    return ["with concurrent.futures.ThreadPoolExecutor(8) as pool:", "    list(pool.map(ask, range(16)))", *wait]
 
 
 def _no_answer(scenario: Scenario) -> str:
@@ -633,14 +648,14 @@ def _no_lock_held_at_fork(scenario: Scenario, broken: Broken) -> Plan:
     if broken.how == "is refused":
         told = 'print("a request was refused the lock that a thread of the master held at the fork")'
         return Plan([_no_answer(scenario), f"    {told}"])
-    return Plan([_uses(scenario)], _waits_for_ever("waits for ever for a lock that a thread of its parent held"))
+    return Plan(_uses(scenario), _waits_for_ever("waits for ever for a lock that a thread of its parent held"))
 
 
 def _no_half_imported_module(scenario: Scenario, broken: Broken) -> Plan:
     if point_of(scenario) is not None:
         told = 'print("a request that imports the module which was being imported at the fork gets no answer")'
         return Plan([_no_answer(scenario), f"    {told}"])
-    return Plan([_uses(scenario)], _waits_for_ever("waits for ever for an import that a thread of its parent was in"))
+    return Plan(_uses(scenario), _waits_for_ever("waits for ever for an import that a thread of its parent was in"))
 
 
 def _no_stale_original(scenario: Scenario, broken: Broken) -> Plan:

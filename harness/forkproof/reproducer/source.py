@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from forkproof.reproducer import around
 from forkproof.scenario import (
@@ -56,6 +56,10 @@ class Watched:
     """The log tells of each ready process whether these names are patched."""
     native: bool = False
     """A file `native` once a request uses, in a greenlet, a lock that is native although gevent has patched."""
+
+    def of(self, loop: Loop) -> Watched:
+        """What that loop has to leave: nothing ticks but the one whose handle is asked, where one is."""
+        return self if self.handles in ("", loop.name) else replace(self, ticks=False)
 
 
 @dataclass
@@ -171,10 +175,12 @@ def background(scenario: Scenario, watched: Watched) -> str:
         module.lines += [*around.STAY, *point.lines]
         module.define("def errand():", point.errand)
     for loop in scenario.loops:
-        _add_loop(module, scenario, loop, watched)
+        _add_loop(module, scenario, loop, watched.of(loop))
     for start in dict.fromkeys(loop.start for loop in scenario.loops):
         body = [around.REGISTER] if _holds(scenario, start) else []
-        body += [line for loop in scenario.loops if loop.start is start for line in _start(module, loop, watched)]
+        body += [
+            line for loop in scenario.loops if loop.start is start for line in _start(module, loop, watched.of(loop))
+        ]
         module.define(f"def {starter(scenario, start)}():", body)
     return module.text()
 

@@ -71,8 +71,8 @@ def rate(made: Reproducer, target: Target, tries: int) -> Rate:
     return Rate(shown, tries)
 
 
-def run(folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """Run the script of a folder; its exit code, and what it said. Nothing of it is left afterwards."""
+def run(folder: Path, environment: dict[str, str], tries: int = 1) -> tuple[int, str]:
+    """Run the script of a folder, of so many tries; its exit code, and what it said. Nothing of it is left after."""
     try:
         done = subprocess.run(
             [*containment.namespace_prefix(), "./reproduce.sh"],
@@ -81,11 +81,11 @@ def run(folder: Path, environment: dict[str, str]) -> tuple[int, str]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=_LONGEST,
+            timeout=_LONGEST * tries,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CouldNotDecide(f"the program did not end within {_LONGEST:g} s") from None
+        raise CouldNotDecide(f"the program did not end within {_LONGEST * tries:g} s") from None
     finally:
         # Where the machine has no namespaces, or what is left has a session of its own.
         for stat in containment.carrying(str(folder)):
