@@ -29,6 +29,13 @@ def test_each_defect_can_be_planted() -> None:
     assert not told, "follow what you changed in benchmarks/defects.py:\n" + "\n".join(told)
 
 
+def test_each_defect_has_a_row() -> None:
+    page = (ROOT / mutants.PAGE).read_text(encoding="utf-8")
+    told = {row.name for row in mutants.rows_on(page, DEFECTS)}
+    missing = [defect.name for defect in DEFECTS if defect.name not in told]
+    assert not missing, f"run python benchmarks/mutants.py --missing: {missing}"
+
+
 def test_each_claim_has_a_defect_and_no_name_stands_twice() -> None:
     names = [defect.name for defect in DEFECTS]
     assert len(set(names)) == len(names) >= 40
@@ -87,6 +94,27 @@ def test_a_part_of_the_defects_writes_no_page(tree: Path, tmp_path: Path) -> Non
     assert mutants.main(["-k", "nothing"], tree, [CAUGHT], Suite()) == 2
 
 
+def test_rows_that_are_missing_are_added(tree: Path) -> None:
+    served = replace(CAUGHT, name="served", tells="it serves wrong sums", quick=("tests/test_others.py",))
+    served = replace(served, servers=("tests/test_sums.py::test_served",))
+    (tree / "tests" / "test_others.py").touch()
+
+    def only_a_server_tells(copy: Path, tests: Sequence[str], marked: str) -> Ran:
+        return Suite()(copy, tests, marked) if marked == "fork" else Ran(passed=1)
+
+    assert mutants.main([], tree, [served], only_a_server_tells) == 0
+    suite = Suite()
+    assert mutants.main(["--missing"], tree, [SURVIVOR, served], suite) == 1
+    assert set(suite.asked) == {"not fork: tests/test_sums.py"}  # the other one was not run again
+    page = (tree / "docs" / "trust.md").read_text()
+    rows = mutants.rows_on(page, [SURVIVOR, served])
+    assert [(row.name, row.caught_by != "", row.servers) for row in rows] == [
+        ("other-words", False, False),
+        ("served", True, True),
+    ]
+    assert "| all | 2 | 0 | 1 | 1 |" in page
+
+
 def test_a_section_keeps_its_place() -> None:
     page = f"# Trust\n\n{HEADING}\n\nold\n\n## Bad input\n\nIt is refused.\n"
     assert mutants.with_section(page, f"{HEADING}\n\nnew\n") == page.replace("old", "new")
@@ -114,6 +142,19 @@ def test_servers_are_red_when_they_are_red_again(tree: Path) -> None:
 
     [row] = mutants.check([replace(CAUGHT, servers=("tests/test_sums.py",))], tree, run)
     assert row.caught_by == "test_it"
+
+
+@pytest.mark.parametrize(("lates", "caught"), [([True, False], False), ([True, True], True)])
+def test_quick_tests_that_do_not_end_are_red_when_they_do_not_again(
+    tree: Path, lates: list[bool], caught: bool
+) -> None:
+    late = iter([False, *lates])
+
+    def run(copy: Path, tests: Sequence[str], marked: str) -> Ran:
+        return Ran("test_it and others", "they did not end", late=True) if next(late) else Ran(passed=1)
+
+    [row] = mutants.check([SURVIVOR], tree, run)
+    assert bool(row.caught_by) == caught
 
 
 @pytest.mark.parametrize(
