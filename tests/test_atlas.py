@@ -142,7 +142,8 @@ def test_a_small_scope_is_run_resumed_and_run_again(
     def call(*more: str) -> tuple[object, str]:
         with pytest.raises(SystemExit) as left:
             cli.main(["atlas", *words, *more])
-        return left.value.code, capsys.readouterr().out
+        told = capsys.readouterr()
+        return left.value.code, told.out + told.err
 
     code, told = call("--again", "2", "--html", str(tmp_path / "x.html"))
     assert (code, "2 run again: 0 came to something else" in told) == (0, True), told
@@ -156,7 +157,7 @@ def test_a_small_scope_is_run_resumed_and_run_again(
     monkeypatch.setattr(atlas, "MORE", 2)
     monkeypatch.setattr(atlas, "disagreements", lambda before, again: [(again[0]["id"], "otherwise", "so")])
     code, told = call("--again", "1")
-    assert (code, told.count("1 of 1 to run")) == (1, 3), told  # once, and what differs twice more
+    assert (code, told.count(f"{atlas.LANE}: 1 run\n")) == (1, 3), told  # once, and what differs twice more
     assert "in 2 more: 0 as before and 0 as now" in told
 
 

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from forkproof import known_issues, matrix
-from forkproof.errors import CouldNotDecide, UsageError
+from forkproof.errors import CouldNotDecide, ForkproofError, LaneError, UsageError
 from forkproof.expectation import Expectation
+from forkproof.explore import Progress
 from forkproof.judge import Judgement, RunReport
 from forkproof.lanes import Lane, Shelf
 from forkproof.ledger import Ledger
@@ -89,7 +90,13 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matrix.launch, "require", require)
 
 
-def run(folder: Path, answer: Answer, what: list[Named] = LIST, lanes: list[Lane] = LANES) -> Done:
+def run(
+    folder: Path,
+    answer: Answer,
+    what: list[Named] = LIST,
+    lanes: list[Lane] = LANES,
+    progress: Progress | None = None,
+) -> Done:
     out = folder / "out"
     out.mkdir(exist_ok=True)
 
@@ -100,7 +107,7 @@ def run(folder: Path, answer: Answer, what: list[Named] = LIST, lanes: list[Lane
         yield Pretended(answer, with_own)
 
     ledger = Ledger(folder / "rows.jsonl")
-    return Matrix(Shelved(folder), ledger, out=out, jobs=2, say=lambda text: None, opened=opened).run(lanes, what)
+    return Matrix(Shelved(folder), ledger, out=out, jobs=2, progress=progress, opened=opened).run(lanes, what)
 
 
 def good(what: Scenario) -> tuple[Verdict, Expectation]:
@@ -143,6 +150,46 @@ def test_a_surprise_is_run_again_and_fails(tmp_path: Path) -> None:
     [(row, claim)] = done.surprises()
     assert (row["name"], claim["rate"]) == ("recipe/thread", [3, 3])
     assert done.exit_code == 1
+
+
+class Heard(Progress):
+    """What a report is told while it runs."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def phase(self, name: str, total: int | None) -> None:
+        self.told.append(f"{name}: {total}")
+
+    def ran(self, report: RunReport) -> None:
+        self.told.append(report.verdict.value)
+
+    def found(self, failure: Judgement, report: RunReport) -> None:
+        self.told.append(f"surprise: {failure.finding.claim}")
+
+    def problem(self, error: ForkproofError) -> None:
+        self.told.append(str(error))
+
+
+def test_what_runs_is_told_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = Heard()
+    run(tmp_path, bad, [LIST[0], LIST[2], named("recipe", "three", workers=3)], LANES[:1], heard)
+    assert (heard.told[0], sorted(heard.told[1:])) == ("one: 2", ["broken", "held", "surprise: quiet_runtime"])
+
+    def undecided(what: Scenario) -> tuple[Verdict, Expectation]:
+        raise CouldNotDecide("no server boots")
+
+    run(tmp_path, undecided, [named("drawn", "x", workers=4)], LANES[:1], heard := Heard())
+    assert heard.told == ["one: 1", "one, drawn/x: no server boots"]
+
+    def build(self: Shelf, lane: Lane, *, anew: bool = False) -> Path:
+        raise LaneError("no such Python")
+
+    monkeypatch.setattr(Shelved, "python", lambda self, lane: None)
+    monkeypatch.setattr(Shelved, "build", build)
+    done = run(tmp_path, good, progress=(heard := Heard()))
+    assert heard.told[:2] == ["building one, lane 1 of 2: None", "one: no such Python"]
+    assert "one: skipped: no such Python" in compatibility.told(done)
 
 
 def test_a_known_issue_is_none_and_is_asked_anew_for_old_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console, Group
 
 from forkproof import known_issues
 from forkproof.claims import REGISTRY
-from forkproof.errors import ForkproofError, RunFolderError
+from forkproof.errors import ForkproofError, LaneError, RunFolderError
 from forkproof.expectation import Expectation
 from forkproof.explore import Campaign, Failure, Stale
 from forkproof.history import Event
@@ -279,40 +279,93 @@ def test_a_known_issue_that_does_not_show_is_named() -> None:
     assert f"forkproof run {issue.scenario} --repeat 7\n" in text
 
 
-@pytest.mark.parametrize(("until", "told"), [(None, "about 20 s left"), (160.0, "about 50 s left")])
+@pytest.mark.parametrize(
+    ("until", "total", "told"),
+    [(None, 30, "about 20 s left"), (160.0, None, "about 50 s left"), (160.0, 30, "about 50 s left")],
+)
 def test_progress_tells_rate_what_was_found_and_the_time_left(
-    monkeypatch: pytest.MonkeyPatch, until: float | None, told: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, until: float | None, total: int | None, told: str
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("forkproof.reports.progress.time.monotonic", lambda: now[0])
     into = io.StringIO()
     with CampaignProgress(Console(file=into, width=200), until=until) as progress:
-        progress.phase("explore", None if until else 30)
+        progress.phase("explore", total)
         for _ in range(10):
             now[0] += 1.01
             progress.ran(report(BROKEN))
-        progress.found(report(BROKEN).judgements[0], report(BROKEN, folder="a"))
+        progress.found(report(BROKEN).judgements[0], report(BROKEN, folder=str(tmp_path)))
+        progress.found(report(BROKEN).judgements[0], report(BROKEN, folder="removed"))
         now[0] += 9.9
         progress.ran(report(UNKNOWN))
     lines = into.getvalue().splitlines()
-    assert lines[0].startswith("explore: ")
+    assert lines[0] == ("explore: 30 runs" if total else "explore")
     assert lines[1].endswith(f"1.0/s, 0 surprises, 10 broken, 0 unknown, {told}")
-    assert lines[2].startswith("surprise: exactly_one_listener broken: so (a)")
+    assert lines[2] == f"surprise: exactly_one_listener broken: so ({tmp_path})"
+    assert lines[3] == "surprise: exactly_one_listener broken: so"
 
 
-@pytest.mark.parametrize("width", [40, 120])
-def test_the_bar_fits_a_terminal(width: int) -> None:
+def test_a_phase_of_unknown_length_has_no_bar_of_the_one_before() -> None:
+    into = io.StringIO()
+    shown = Console(file=into, width=200, force_terminal=True, color_system=None, legacy_windows=False)
+    with CampaignProgress(shown, what="difference") as progress:
+        progress.phase("compare", 2)
+        progress.ran(report(BROKEN))
+        progress.phase("look into it", None)
+        progress.ran(report(BROKEN))
+        progress.found(report(BROKEN).judgements[0], report(BROKEN))
+        progress.refresh()
+    assert "difference: exactly_one_listener broken: so" in into.getvalue()
+    drawn = re.search(r"(━*) look into it: 1, [\d.]+/s, 1 difference, 2 broken", into.getvalue())
+    assert drawn is not None
+    assert len(drawn[1]) == 20  # a bar that moves, and does not fill
+
+
+def test_a_dumb_terminal_has_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    into = io.StringIO()
+    with CampaignProgress(Console(file=into, width=80, force_terminal=True)) as progress:
+        progress.phase("explore", 1)
+        progress.problem(LaneError("one: no such Python"))
+    assert into.getvalue() == "explore: 1 run\nskipped: one: no such Python\n"
+
+
+@pytest.mark.parametrize("phase", ["explore", "a simpler scenario for no_socket_shared_across_fork on head"])
+@pytest.mark.parametrize("width", [40, 100, 120, 200])
+def test_the_bar_fits_a_terminal(width: int, phase: str) -> None:
     into = io.StringIO()
     shown = Console(file=into, width=width, force_terminal=True, color_system=None, legacy_windows=False)
     with CampaignProgress(shown) as progress:
-        progress.phase("explore", 30)
+        progress.phase(phase, 30)
         progress.ran(report(BROKEN))
         progress.refresh()
     text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "\n", into.getvalue())
     drawn = [line.rstrip() for line in text.replace("\r", "\n").splitlines()]
     assert max(map(len, drawn)) <= width
-    assert ("1 of 30" if width == 40 else "1/30") in " ".join(drawn)
-    assert "0 surprises" in " ".join(drawn)
+    words = [*phase.split(), "1 of 30", "0 surprises", "1 broken", "0 unknown", "about", "left"]
+    assert [word for word in words if word not in " ".join(" ".join(drawn).split())] == []
+    assert ("━" in into.getvalue()) == (width >= 100)
+
+
+def test_no_color_takes_colours_away_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("sys.stdout", into := Screen())
+    terminal.console().print(terminal.run(report(HELD, BROKEN, UNKNOWN, NONE)))
+    codes = {code for part in re.findall(r"\x1b\[([\d;]*)m", into.getvalue()) for code in part.split(";")}
+    assert codes == {"0", "1", "2"}  # bold and dim, and their end
+
+
+class Screen(io.StringIO):
+    """A terminal to print to."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_is_left_for_quiet_is_the_last_paragraph() -> None:
+    text = printed(terminal.campaign(Campaign(), seed=1, quiet=True), 80)
+    assert text.startswith("0 scenarios (seed 1)")
 
 
 def test_quiet_progress_says_nothing() -> None:

@@ -200,7 +200,8 @@ class Adviser:
                 trials.append(self._try(candidate, base, work / str(number)))
                 last = trials[-1]
                 why = f" ({', '.join(last.why)})" if last.why else ""
-                self.progress(f"{candidate}: {last.verdict.value}{why}")
+                tried = f"{len(trials)} of {len(todo)} after {time.monotonic() - begun:.0f} s"
+                self.progress(f"{tried}: {candidate}: {last.verdict.value}{why}")
         finally:
             launch.remove_folder(work)
         seconds = time.monotonic() - begun

@@ -775,8 +775,10 @@ def _diff(arguments: argparse.Namespace) -> int:
             )
             for name in chosen
         )
-        progress = stack.enter_context(CampaignProgress(terminal.console(stderr=True), quiet=arguments.quiet))
-        stream = _stream("diff", arguments, progress)
+        until = time.monotonic() + arguments.time if arguments.time is not None else None
+        console = terminal.console(stderr=True)
+        shown = CampaignProgress(console, quiet=arguments.quiet, until=until, what="difference")
+        stream = _stream("diff", arguments, stack.enter_context(shown))
         comparer = Comparer(base, head, jobs=_jobs(arguments), seed=seed, progress=stream)
         n = (arguments.n or 50) if arguments.time is None else None
         found = comparer.compare(n, arguments.time)
@@ -797,6 +799,7 @@ def _matrix(arguments: argparse.Namespace) -> int:
     from forkproof import matrix
     from forkproof.ledger import Ledger
     from forkproof.reports import compatibility, handlers, terminal
+    from forkproof.reports.progress import CampaignProgress
 
     known, shelf = _shelf(arguments)
     lanes = [known.lane(name) for name in arguments.names or known.names]
@@ -805,16 +808,16 @@ def _matrix(arguments: argparse.Namespace) -> int:
     what = matrix.chosen(everything, arguments.only or ())
     if not what:
         raise UsageError("--only: nothing of that name is listed. Give such as recipe/*, planted/* or drawn/*.")
-    aside = any(_to_stdout(path) for path in (arguments.json, arguments.markdown, arguments.html))
     ledger = Ledger(arguments.rows or arguments.out / "matrix.jsonl")
-    with _machines(arguments) as machines:
+    shown = CampaignProgress(terminal.console(stderr=True), quiet=arguments.quiet, until=until)
+    with _machines(arguments) as machines, shown as progress:
         runner = matrix.Matrix(
             shelf,
             ledger,
             out=arguments.out,
             jobs=machines.jobs,
             opened=machines.on_lane,
-            say=lambda text: None if arguments.quiet else print(text, file=sys.stderr if aside else None, flush=True),
+            progress=progress,
             remove=arguments.remove,
         )
         done = runner.run(lanes, what, until)
@@ -840,7 +843,9 @@ def _matrix(arguments: argparse.Namespace) -> int:
 def _atlas(arguments: argparse.Namespace) -> int:
     from forkproof import atlas, matrix
     from forkproof.ledger import Ledger
+    from forkproof.reports import terminal
     from forkproof.reports.atlas import page
+    from forkproof.reports.progress import CampaignProgress
 
     known, shelf = _shelf(arguments)
     lane = known.lane(arguments.lane or atlas.LANE)
@@ -850,11 +855,11 @@ def _atlas(arguments: argparse.Namespace) -> int:
     ledger = Ledger(arguments.rows or arguments.out / "atlas.jsonl")
 
     def entries(some: Sequence[atlas.Combination], kept: Ledger) -> tuple[list[dict[str, Any]], matrix.Done]:
-        with _machines(arguments) as machines:
+        shown = CampaignProgress(terminal.console(stderr=True), quiet=arguments.quiet, until=until)
+        with _machines(arguments) as machines, shown as progress:
             runner = matrix.Matrix(
-                shelf, kept, out=arguments.out, jobs=machines.jobs, opened=machines.on_lane,
-                say=lambda text: None if arguments.quiet else print(text, file=out, flush=True),
-            )  # fmt: skip
+                shelf, kept, out=arguments.out, jobs=machines.jobs, opened=machines.on_lane, progress=progress
+            )
             done = runner.run([lane], atlas.named(some), until)
         if lane.name in done.skipped:
             raise LaneError(f"lane {lane.name} cannot be had: {done.skipped[lane.name]}. Choose another --lane.")
@@ -944,16 +949,18 @@ def _shelf(arguments: argparse.Namespace) -> tuple[Lanes, Shelf]:
 
 def _lanes(arguments: argparse.Namespace) -> int:
     from forkproof import lanes
-    from forkproof.reports import handlers
+    from forkproof.reports import terminal
+    from forkproof.reports.handlers import Outcome
 
     known, shelf = _shelf(arguments)
     chosen = [known.lane(name) for name in arguments.names or known.names]
-    told = []
-    out = sys.stderr if _to_stdout(arguments.json) else sys.stdout
+    width = max(len(lane.name) for lane in chosen)
+    told, lines = [], []
     for lane in chosen:
         try:
             match arguments.action:
                 case "build":
+                    print(f"building lane {lane.name} in {shelf.folder}", file=sys.stderr)
                     state, why = "built", str(shelf.build(lane, anew=bool(lane.loose)))
                 case "remove":
                     state, why = ("removed", "") if shelf.remove(lane) else ("not there", "")
@@ -962,12 +969,12 @@ def _lanes(arguments: argparse.Namespace) -> int:
                     state, why = ("built", str(built)) if built else ("not built", lanes.interpreter(lane.python))
         except LaneError as error:
             state, why = "skipped", str(error)
-        print(f"{lane.name:<{max(len(one.name) for one in chosen)}}  {state}{': ' if why else ''}{why}", file=out)
+        lines.append(f"{lane.name:<{width}}  {state}{': ' if why else ''}{why}")
         told.append({"lane": lane.name, "state": state, "told": why, "python": lane.python, "pins": list(lane.pins)})
-    # What it takes minutes to build was told as it came.
-    written = [handlers.Json(arguments.json)] if arguments.json else []
-    handlers.Stream("lanes", written).done(handlers.Outcome("lanes", "", "", "", {"schema": 1, "lanes": told}))
     skipped = sum(one["state"] == "skipped" for one in told)
+    shown = terminal.Verbatim(lines)
+    plain = {"schema": 1, "lanes": told}
+    _stream("lanes", arguments).done(Outcome("lanes", f"{skipped} skipped", shown, shown, plain))
     # Who names a lane wants it; who names none takes what can be had.
     return 3 if arguments.action == "build" and skipped > (0 if arguments.names else len(told) - 1) else 0
 

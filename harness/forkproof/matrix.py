@@ -24,7 +24,7 @@ from forkproof.cause import runs_until_sound
 from forkproof.claims import REGISTRY
 from forkproof.errors import ForkproofError, LaneError
 from forkproof.expectation import Expectation
-from forkproof.explore import GIVE_UP, drawn, drop, run_tasks
+from forkproof.explore import GIVE_UP, Progress, drawn, drop, run_tasks
 from forkproof.judge import Judgement, RunReport, combine
 from forkproof.lanes import Lane, Shelf
 from forkproof.ledger import Ledger, Row
@@ -206,14 +206,14 @@ class Matrix:
         out: Path,
         opened: Callable[[Lane, str], contextlib.AbstractContextManager[Session]],
         jobs: int = 4,
-        say: Callable[[str], None] = print,
+        progress: Progress | None = None,
         remove: bool = False,
     ) -> None:
         self.shelf = shelf
         self.ledger = ledger
         self.out = out
         self.jobs = jobs
-        self.say = say
+        self.progress = progress or Progress()
         self.opened = opened
         self.remove = remove
 
@@ -225,23 +225,25 @@ class Matrix:
         begun = time.monotonic()
         done = Done(what)
         try:
-            for lane in lanes:
+            for place, lane in enumerate(lanes, start=1):
                 if until is not None and time.monotonic() >= until:
                     done.interrupted = True
                     break
-                self._lane(lane, what, done, until)
+                called = f"{lane.name}, lane {place} of {len(lanes)}" if len(lanes) > 1 else lane.name
+                self._lane(lane, called, what, done, until)
         except KeyboardInterrupt:
             done.interrupted = True
         done.seconds = time.monotonic() - begun
         return done
 
-    def _lane(self, lane: Lane, what: Sequence[Named], done: Done, until: float | None) -> None:
-        new = self.shelf.python(lane) is None
+    def _lane(self, lane: Lane, called: str, what: Sequence[Named], done: Done, until: float | None) -> None:
+        if self.shelf.python(lane) is None:
+            self.progress.phase(f"building {called}", None)
         try:
             python = str(self.shelf.build(lane))
         except LaneError as error:
             done.skipped[lane.name] = str(error)
-            self.say(f"{lane.name}: skipped: {error}")
+            self.progress.problem(LaneError(f"{lane.name}: {error}"))
             return
         found = target.find(python)
         locked = lock(lane, found)
@@ -257,10 +259,9 @@ class Matrix:
                 mine = {"lane": lane.name, "name": one.name, "kind": one.kind, "about": one.about, "claims": claims}
                 done.rows[lane.name, one.name] = {**row, **mine}
                 done.reused += 1
-        self.say(f"{lane.name}: {len(todo)} of {len(what)} to run{', newly built' if new else ''}")
         if todo:
             with self.opened(lane, python) as session:
-                for row in self._rows(session, lane, locked, todo, done, until):
+                for row in self._rows(session, lane, called, locked, todo, done, until):
                     self.ledger.add(row)
                     done.rows[lane.name, row["name"]] = row
                 done.launched += session.launched
@@ -270,7 +271,14 @@ class Matrix:
             self.shelf.remove(lane)
 
     def _rows(
-        self, session: Session, lane: Lane, locked: str, todo: Sequence[Named], done: Done, until: float | None
+        self,
+        session: Session,
+        lane: Lane,
+        called: str,
+        locked: str,
+        todo: Sequence[Named],
+        done: Done,
+        until: float | None,
     ) -> Iterator[Row]:
         begun: dict[str, float] = {}
         tasks: list[tuple[Named, Callable[[], RunReport]]] = []
@@ -284,17 +292,24 @@ class Matrix:
                 yield {**about, "cannot": why, "claims": [], "seconds": 0.0}
             else:
                 tasks.append((one, functools.partial(self._ask, session, one, begun)))
+        self.progress.phase(called, len(tasks))
         pool = concurrent.futures.ThreadPoolExecutor(self.jobs, thread_name_prefix="run")
         nothing = 0
         try:
             for one, report in run_tasks(pool, self.jobs, tasks, until):
                 if not isinstance(report, RunReport):
                     nothing += 1
-                    done.problems.append(f"{lane.name}, {one.name}: {self._plain(session, str(report))}"[:LONGEST])
+                    told = f"{lane.name}, {one.name}: {self._plain(session, str(report))}"[:LONGEST]
+                    done.problems.append(told)
+                    self.progress.problem(ForkproofError(told))
                     if nothing >= GIVE_UP:
                         session.stop.set()
                     continue
                 nothing = 0
+                self.progress.ran(report)
+                for found in report.judgements:
+                    if found.surprise:
+                        self.progress.found(found, report)
                 yield {
                     "key": key(locked, one.scenario), "lane": lane.name, "lock": locked, "kind": one.kind,
                     "about": one.about, "name": one.name, "digest": one.scenario.digest, "judging": judging(),

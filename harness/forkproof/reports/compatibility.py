@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from forkproof.claims.base import number
 from forkproof.ledger import Row
 from forkproof.matrix import Cell, Done, Named, cell, claims_of, links, replay
 from forkproof.reports.pages import escape
@@ -224,10 +225,12 @@ def told(done: Done) -> list[str]:
     for row in done.stale():
         lines.append(f"{row['lane']}: known issue {row['about']} did not show in {row['runs']} runs")
     lines += [f"not decided: {problem}" for problem in done.problems]
+    lines += [f"{lane}: skipped: {why}" for lane, why in done.skipped.items()]
     return [
         *lines,
-        f"{len(done.lanes)} lanes, {len(done.skipped)} skipped; {done.launched} servers in {done.seconds:.0f} s, "
-        f"{done.reused} cells as they were; {len(surprises)} surprises{'; not complete' if done.interrupted else ''}",
+        f"{number(len(done.lanes), 'lane')}, {len(done.skipped)} skipped; {number(done.launched, 'server')} in "
+        f"{done.seconds:.0f} s, {number(done.reused, 'cell')} as before; {number(len(surprises), 'surprise')}"
+        + ("; not complete" if done.interrupted else ""),
     ]
 
 

@@ -6,11 +6,12 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from forkproof import explore
-from forkproof.errors import ForkproofError
+from forkproof.claims.base import number
+from forkproof.errors import ForkproofError, LaneError
 from forkproof.judge import Judgement, RunReport
 from forkproof.reports.terminal import escape
 from forkproof.verdict import Verdict
@@ -19,33 +20,35 @@ LINE_EVERY = 10.0
 """Seconds between two lines where there is no terminal; of a phase that takes long, one a minute."""
 
 NARROW = 100
-"""Columns below which there is no room for a bar beside the words."""
+"""Columns below which there is no room for a bar beside the words, which are folded where they are many."""
 
 
 class CampaignProgress(explore.Progress):
     """Shows phase, count, rate, what was found so far and the time left. Use as a context manager.
 
-    `until` is the monotonic time at which a phase ends of which nobody knows how many runs it has.
+    `until` is the monotonic time from which on nothing new is begun, where that was asked for; `what` is looked for.
     """
 
-    def __init__(self, console: Console, *, quiet: bool = False, until: float | None = None) -> None:
+    def __init__(
+        self, console: Console, *, quiet: bool = False, until: float | None = None, what: str = "surprise"
+    ) -> None:
+        self._what = what
         self._until = until
         self._console = console
         self._quiet = quiet
-        words = TextColumn("{task.description}: {task.fields[told]}", table_column=Column(overflow="fold"))
-        wide = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[found]}"), TimeElapsedColumn(),
-        )  # fmt: skip
+        # A dumb terminal cannot draw a bar over the last one, and rich draws none there.
+        self._draws = console.is_terminal and not console.is_dumb_terminal
+        words = TextColumn("{task.description}{task.fields[told]}", table_column=Column(overflow="fold"))
+        wide = (SpinnerColumn(), BarColumn(bar_width=20), words, TimeElapsedColumn())
         self._bar = Progress(
             *(wide if console.width >= NARROW else (words,)),
-            console=console, transient=True, disable=quiet or not console.is_terminal,
+            console=console, transient=True, disable=quiet or not self._draws,
         )  # fmt: skip
-        self._task = self._bar.add_task("start", total=None, found="", told="")
+        self._task = self._bar.add_task("start", total=None, told="")
         self._name = "start"
         self._total: int | None = None
         self._begun = self._last_line = time.monotonic()
-        self._runs = self._broken = self._unknown = self._surprises = 0
+        self._runs = self._broken = self._unknown = self._looked_for = 0
 
     def __enter__(self) -> CampaignProgress:
         self._bar.start()
@@ -60,55 +63,59 @@ class CampaignProgress(explore.Progress):
         """A phase has begun."""
         self._name, self._total = name, total
         self._begun, self._runs = time.monotonic(), 0
-        self._bar.reset(self._task, total=total, description=name, found=self._found(), told=self._told())
-        if not self._console.is_terminal and not self._quiet:
-            self._console.print(f"{name}: {total if total is not None else 'some'} runs")
+        self._bar.remove_task(self._task)  # rich's reset keeps the total of before where there is none now
+        self._task = self._bar.add_task(escape(name), total=total, told=self._told())
+        if not self._draws and not self._quiet:
+            self._console.print(escape(name if total is None else f"{name}: {number(total, 'run')}"))
 
     def ran(self, report: RunReport) -> None:
         """A run was judged."""
         self._runs += 1
         self._broken += report.verdict is Verdict.BROKEN
         self._unknown += report.verdict is Verdict.UNKNOWN
-        self._bar.update(self._task, advance=1, found=self._found(), told=self._told())
+        self._bar.update(self._task, advance=1, told=self._told())
         now = time.monotonic()
-        if not self._console.is_terminal and not self._quiet and now - self._last_line > self._pause(now):
+        if not self._draws and not self._quiet and now - self._last_line > self._pause(now):
             self._last_line = now
-            self._console.print(f"{self._name}: {self._told()}")
+            self._console.print(escape(self._name) + self._told())
 
     def found(self, failure: Judgement, report: RunReport) -> None:
         """A surprise was seen for the first time: it is shown at once."""
-        self._surprises += 1
+        self._looked_for += 1
+        self._bar.update(self._task, told=self._told())
         if not self._quiet:
             finding = failure.finding
-            kind = f"known issue {failure.known_issue}" if failure.known_issue else "surprise"
-            told = f"{kind}: {finding.claim} {finding.verdict.value}: {finding.explanation} ({report.folder})"
-            self._console.print(escape(told))
+            kind = f"known issue {failure.known_issue}" if failure.known_issue else self._what
+            told = f"{kind}: {finding.claim} {finding.verdict.value}: {finding.explanation}"
+            kept = f" ({report.folder})" if report.folder.exists() else ""
+            self._console.print(escape(told + kept))
 
     def problem(self, error: ForkproofError) -> None:
         """A scenario could not be run."""
         if not self._quiet:
-            self._console.print(f"could not decide: {escape(str(error))}")
+            kind = "skipped" if isinstance(error, LaneError) else "could not decide"
+            self._console.print(f"{kind}: {escape(str(error))}")
 
     def _pause(self, now: float) -> float:
         return LINE_EVERY if now - self._begun < 12 * LINE_EVERY else 6 * LINE_EVERY
 
     def _told(self) -> str:
+        if self._total is None and not self._runs:
+            return ""
         of = f" of {self._total}" if self._total is not None else ""
-        return f"{self._runs}{of}, {self._found()}"
-
-    def _found(self) -> str:
         rate = self._runs / max(time.monotonic() - self._begun, 0.1)
         left = self._left()
-        told = f"{rate:.1f}/s, {self._surprises} surprises, {self._broken} broken, {self._unknown} unknown"
+        found = number(self._looked_for, self._what)
+        told = f": {self._runs}{of}, {rate:.1f}/s, {found}, {self._broken} broken, {self._unknown} unknown"
         return told + (f", about {left:.0f} s left" if left is not None else "")
 
     def _left(self) -> float | None:
-        """Seconds that the phase takes yet; None where nobody knows."""
+        """Seconds that it takes yet, or the phase where there is no time to keep to; None where nobody knows."""
         now = time.monotonic()
+        if self._until is not None and now < self._until:
+            return self._until - now
         if self._total is not None and self._runs:
             return (self._total - self._runs) * (now - self._begun) / self._runs
-        if self._total is None and self._until is not None and now < self._until:
-            return self._until - now
         return None
 
     def refresh(self) -> None:

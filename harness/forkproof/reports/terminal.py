@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forkproof.cause import Cause, Claimed
+from forkproof.claims.base import number
 from forkproof.compare import BASE, HEAD, LEVEL, Comparison, Difference
 from forkproof.explore import Campaign, Failure, Stale
 from forkproof.judge import Judgement, RunReport, server_log
@@ -32,7 +33,10 @@ def escape(text: str) -> str:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that is plain where there is no terminal (rich heeds NO_COLOR and COLUMNS)."""
+    """A console that is plain where there is no terminal.
+
+    rich heeds COLUMNS, and NO_COLOR as https://no-color.org asks for it: no colours, and bold stays.
+    """
     return Console(stderr=stderr, highlight=False, soft_wrap=False)
 
 
@@ -220,8 +224,8 @@ def campaign(found: Campaign, *, seed: int, verbosity: int = 0, quiet: bool = Fa
         for failed in [*explained, *found.failures]:
             parts += ["", surprise(failed)]
         parts += [line for stale in found.stale for line in ("", no_longer_shows(stale))]
-    parts += ["", told(found, seed=seed)]
-    return Group(*parts)
+        parts.append("")
+    return Group(*parts, told(found, seed=seed))
 
 
 def told(found: Campaign, *, seed: int) -> str:
@@ -229,8 +233,9 @@ def told(found: Campaign, *, seed: int) -> str:
     known = sum(failed.judgement.known_issue is not None for failed in found.failures)
     kept = f" and {found.kept} that surprised before" if found.kept else ""
     return (
-        f"{found.drawn} scenarios (seed {seed}){kept}, {found.launched} servers in {found.seconds:.0f} s: "
-        f"{len(found.failures)} surprises ({known} known issues), {len(found.expected_breaks)} expected ways to break"
+        f"{number(found.drawn, 'scenario')} (seed {seed}){kept}, {number(found.launched, 'server')} in "
+        f"{found.seconds:.0f} s: {number(len(found.failures), 'surprise')} ({number(known, 'known issue')}), "
+        f"{number(len(found.expected_breaks), 'expected way')} to break"
         + (" - interrupted" if found.interrupted else "")
     )
 
@@ -306,24 +311,25 @@ def comparison(found: Comparison, *, seed: int, verbosity: int = 0, quiet: bool 
         parts += [f"base: {describe(found.versions[BASE])}", f"head: {describe(found.versions[HEAD])}"]
         for problem in found.problems[:5]:
             parts += ["", f"[yellow]could not decide[/]: {escape(problem)}"]
-        for number, group in enumerate(groups, start=1):
+        for place, group in enumerate(groups, start=1):
             if len(group) > 1:
-                parts += ["", f"{len(group)} differences that come with the same symptoms ({number}):"]
+                parts += ["", f"{len(group)} differences that come with the same symptoms ({place}):"]
             for one in group:
                 parts += ["", difference(one)]
         if found.left:
             parts += ["", "noticed, and not looked into, since the time was over:", *(f"  {one}" for one in found.left)]
         if verbosity > 0 and found.unconfirmed:
             parts += ["", "noticed, and no difference:", *(escape(f"  {one}") for one in found.unconfirmed)]
+        parts.append("")
     names = [one.name for one in found.differences]
     counted = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
     parts += [
-        "",
-        f"{found.drawn} scenarios on both (seed {seed}), {found.launched} servers in {found.seconds:.0f} s: "
-        f"{len(names)} difference{'' if len(names) == 1 else 's'}{f' ({counted})' if names else ''}"
-        + (f" of {len(groups)} kind{'' if len(groups) == 1 else 's'}" if len(groups) < len(names) else "")
+        f"{number(found.drawn, 'scenario')} on both (seed {seed}), {number(found.launched, 'server')} in "
+        f"{found.seconds:.0f} s: {number(len(names), 'difference')}{f' ({counted})' if names else ''}"
+        + (f" of {number(len(groups), 'kind')}" if len(groups) < len(names) else "")
         + (" - interrupted" if found.interrupted else ""),
-        f"The chance that this tells of a difference where there is none is below {LEVEL:.0%} ({found.tests} tests).",
+        f"The chance that this tells of a difference where there is none is below {LEVEL:.0%} "
+        f"({number(found.tests, 'test')}).",
     ]
     return Group(*parts)
 
