@@ -123,6 +123,36 @@ def test_the_compatibility_map(chromium: browsers.Browser) -> None:
     assert look(chromium, (ROOT / "docs" / "compatibility.html").as_uri()) == []
 
 
+HEADS = """
+(() => {
+  const table = document.querySelector("table"), box = (cell) => cell.getBoundingClientRect();
+  document.querySelector(".wide").scrollLeft = 80;
+  const [heads, row] = [...table.rows].map((one) => [...one.cells]);
+  const middle = (cell) => (box(cell).left + box(cell).right) / 2;
+  const words = heads.slice(1).map((cell) => cell.querySelector("span"));
+  const [word, beside] = [heads[0], row[0]].map((cell) => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    return range.getBoundingClientRect();
+  });
+  return JSON.stringify({
+    lies: word.width > word.height, left: word.left - beside.left, stays: box(row[0]).left - box(table.parentNode).left,
+    aside: Math.max(...words.map((one, at) => Math.abs(middle(one) - middle(row[at + 1])))),
+    stand: words.every((one) => box(one).height > box(one).width),
+  });
+})()
+"""
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_headings_of_the_map_stand_above_their_columns_and_lanes_stay(chromium: browsers.Browser, width: int) -> None:
+    chromium.size(width, 800)
+    chromium.open(ROOT / "docs" / "compatibility.html")
+    found = json.loads(chromium.js(HEADS))
+    assert (found["lies"], found["stand"]) == (True, True)
+    assert max(abs(found["left"]), abs(found["stays"]), found["aside"]) <= 2, found
+
+
 def test_the_atlas(chromium: browsers.Browser, tmp_path: Path) -> None:
     found = atlas.entries(SMALL, {one.id: row(one, "workers_boot") for one in SMALL[:3]}, "lane")
     assert look(chromium, kept(tmp_path / "atlas.html", atlas_page(found, VERSIONS))) == []

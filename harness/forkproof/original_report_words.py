@@ -68,7 +68,8 @@ In short:
 
 - (a) is so, on both stacks, and gevent means it so. Without preload there is no copy.
 - (b) is real, but his reason for it does not fit: greenlets of two processes cannot keep each other from running.
-  Three other reasons are below.
+  Three other reasons were found: the fork catches the loop in a name look-up, and the copy waits for ever; the master
+  never runs gevent's loop, and the original stands still; both read one connection, and each message reaches one.
 - (c) needs Python 3.6 or older. The one way to it that was found does not need `thread=False`.
 - The union of flags is so. It also undoes `thread=False` in every gevent worker.
 - `on_starting` helps only where nothing was patched before it, and where the fork does not catch its thread inside an
@@ -83,7 +84,8 @@ In short:
 This page is made by `python -m forkproof.original_report`; `--check` runs everything again and fails where a verdict
 differs. A cell gives the verdict and in how many runs, of those that could tell, the claim was broken. `-` is not
 applicable. *ran in* counts the runs in which the loop had a turn in that place inside a window. A claim that
-came later has a row only where a scenario has run since."""
+came later has a row only where a scenario has run since. The claims have [pages](../README.md#two-commands), and their
+words are in the [glossary](glossary.md)."""
 
 _THREADS = "[gevent.monkey](https://www.gevent.org/api/gevent.monkey.html)"
 _OS = "[gevent.os](https://www.gevent.org/api/gevent.os.html)"
@@ -396,8 +398,9 @@ Both threads are native and run side by side in the master; none is in the worke
                 "The same, where the worker alone imports it.",
                 """\
 The plan undone by the union of flags: the worker class has patched threads already, so `task` is a greenlet that
-blocks the worker. The listener never begins, no request is answered, and gunicorn has to kill the worker on TERM. The
-other fault is left out, since the worker never booted.""",
+blocks the worker. The listener never begins, no request is answered, and gunicorn has to kill the worker on TERM,
+which `clean_shutdown` tells of workers that had booted only. The other fault is left out, since the worker never
+booted.""",
             ),
         ),
     ),

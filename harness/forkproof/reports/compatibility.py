@@ -34,7 +34,10 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .quiet { color: var(--quiet); } .wide { overflow-x: auto; }
 table { border-collapse: separate; border-spacing: 2px; font-size: 13px; }
 th { text-align: left; font-weight: 500; white-space: nowrap; padding: 0 .6rem 0 0; }
-thead th { writing-mode: vertical-rl; transform: rotate(180deg); vertical-align: bottom; padding: .3rem 0; }
+thead th { text-align: center; vertical-align: bottom; padding: .3rem 0; }
+thead th span { display: inline-block; writing-mode: vertical-rl; transform: rotate(180deg); }
+th:first-child { position: sticky; left: 0; z-index: 1; text-align: left; background: var(--paper); }
+@media (max-width: 40rem) { tbody th { font-size: 11px; } }
 td { min-width: 2rem; text-align: center; padding: 0; border-radius: 3px; }
 td a, .k { display: block; color: var(--on); text-decoration: none; padding: .15rem .3rem; border-radius: 3px; }
 .surprise { background: var(--surprise); } .known { background: var(--known); } .broken { background: var(--broken); }
@@ -65,7 +68,10 @@ def _page(done: Done) -> Iterator[str]:
     for title, columns in (("Recipes", _recipes(done)), ("Claims", [(name, name) for name in claims_of(done)])):
         yield f'<h2>{title}</h2>\n<div class="wide" tabindex="0" role="region" aria-label="{title}"><table><thead><tr>'
         yield '<th scope="col">lane</th>'
-        yield "".join(f'<th scope="col">{escape(shown)}</th>' for shown, _ in columns) + "</tr></thead><tbody>"
+        yield (
+            "".join(f'<th scope="col"><span>{escape(shown)}</span></th>' for shown, _ in columns)
+            + "</tr></thead><tbody>"
+        )
         for lane in done.lanes:
             cells = (_cell(lane, found) for found in _line(done, lane, title, columns))
             yield f'<tr><th scope="row">{escape(lane)}</th>{"".join(cells)}</tr>'
