@@ -1877,6 +1877,22 @@ REPRODUCING = (
         quick=("tests/test_exported.py::test_what_tries_come_to",),
     ),
     Defect(
+        "reproducer-of-the-master-by-signals-alone",
+        "a reproducer does not see that loops of a master stand still which acts on signals",
+        f"{MAIN}reproducer/checks.py",
+        'if broken.how not in ("", "does not act"):',
+        "if not broken.claim:",
+        quick=("tests/test_reproducer.py::test_the_master_is_seen_by_its_signals_or_by_its_loops",),
+    ),
+    Defect(
+        "reproducer-of-whole-modules",
+        "a reproducer does not see that a module is half imported which nobody waits for",
+        f"{MAIN}reproducer/source.py",
+        'if getattr(spec, "_initializing", False)]',
+        'if getattr(spec, "_initialized", False)]',
+        quick=("tests/test_reproducer.py::test_an_answer_tells_what_is_half_imported",),
+    ),
+    Defect(
         "cures-that-do-not-hold",
         "a change with which the claim still breaks counts as a cure of a folder",
         "benchmarks/exported.py",

@@ -10,7 +10,10 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -38,7 +41,7 @@ from forkproof.reproducer import (
     trial,
     write,
 )
-from forkproof.scenario import Scenario, from_dict
+from forkproof.scenario import Scenario, from_dict, load
 from forkproof.target import inspect
 from forkproof.verdict import Finding, Verdict
 from forkproof_strategies import scenarios
@@ -50,7 +53,9 @@ OF_SERVER = {
     "no_socket_shared_across_fork", "quiet_runtime", "patch_is_what_was_asked", "foreign_child_ignored",
     "no_lock_held_at_fork", "no_half_imported_module", "no_stale_original",
 }  # fmt: skip
-PAGE = (Path(__file__).parent.parent / "docs" / "export.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+FINDINGS = ROOT / "findings"
+PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
 TWICE = from_dict({"loops": [{"name": "a", "policy": "once_per_service"}], "server": {"workers": 2}})
 
 
@@ -298,6 +303,30 @@ def test_only_the_loop_whose_handle_is_asked_leaves_ticks() -> None:
     assert made.files["check.py"].count("publish") == 2
 
 
+def test_the_master_is_seen_by_its_signals_or_by_its_loops() -> None:
+    early = from_dict({"loops": [{"name": "a", "start": "config_import"}]})
+    signals, ticks = (of("arbiter_responsive", early, how) for how in ("does not act", "nothing enters the hub"))
+    assert "kill -WINCH" in signals.files["reproduce.sh"]
+    assert "check.py" not in signals.files
+    assert "kill -WINCH" not in ticks.files["reproduce.sh"]
+    assert "if pid == master and file not in moved" in ticks.files["check.py"]
+    assert ticks.files["background.py"].count('tick("a", birth)') == 2  # once created, and in each turn
+
+
+def test_an_answer_tells_what_is_half_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    native = {"loops": [{"name": "a", "start": "config_import"}], "server": {"preload": True}}
+    made = of("no_half_imported_module", from_dict(native), "left half imported")
+    app: dict[str, Any] = {}
+    exec(made.files["app.py"], app)
+    monkeypatch.setitem(sys.modules, "half", half := ModuleType("half"))
+    half.__spec__ = ModuleSpec("half", None)
+    assert app["app"]({}, lambda *_: None) == [b"%d" % os.getpid()]
+    half.__spec__._initializing = True  # type: ignore[attr-defined]
+    assert app["app"]({}, lambda *_: None) == [b"%d half" % os.getpid()]
+    assert "pid, *half = answer.split()" in made.files["check.py"]
+    assert "half" not in of("no_half_imported_module", from_dict(native), "blocks on an import").files["app.py"]
+
+
 def test_the_rate_decides_how_often_it_is_tried() -> None:
     made = of("exactly_one_listener", TWICE)
     assert '"${TRIES:-1}"' in made.files["reproduce.sh"]
@@ -461,6 +490,15 @@ def test_it_shows_what_else_a_planted_bug_breaks(bug: str, claim: str, how: str,
     assert trial.rate(bad, forkproof.session.target, 1).shown == 1
     good = reproducer(control, Broken(claim, loop, how), versions)
     assert trial.rate(good, forkproof.session.target, 1).shown == 0
+
+
+@pytest.mark.fork
+def test_a_loop_that_stands_still_in_the_master_is_seen(forkproof) -> None:  # type: ignore[no-untyped-def]
+    starved = load(FINDINGS / "late-patch-starved-master" / "scenario.json")
+    cured = from_dict({**starved.to_dict(), "patches": [{"site": "config_first_line"}]})
+    for what, shown in ((starved, 1), (cured, 0)):
+        made = of("arbiter_responsive", what, "nothing enters the hub")
+        assert trial.rate(made, forkproof.session.target, 1).shown == shown
 
 
 @pytest.mark.fork

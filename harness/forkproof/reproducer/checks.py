@@ -537,6 +537,14 @@ def _server_answers(scenario: Scenario, broken: Broken) -> Plan:
 
 
 def _arbiter_responsive(scenario: Scenario, broken: Broken) -> Plan:
+    if broken.how not in ("", "does not act"):
+        code = [
+            "for file in files.iterdir():",
+            '    loop, birth, pid = file.name.split(".")',
+            "    if pid == master and file not in moved:",
+            '        print(f"{loop} stands still in the master; what ticks is {ticking}")',
+        ]
+        return Plan(code, watched=Watched(ticks=True, created=True))
     bound = scenario.server.graceful_timeout + 1
     code = [
         "rm -f before && cp server.log before",
@@ -655,7 +663,16 @@ def _no_half_imported_module(scenario: Scenario, broken: Broken) -> Plan:
     if point_of(scenario) is not None:
         told = 'print("a request that imports the module which was being imported at the fork gets no answer")'
         return Plan([_no_answer(scenario), f"    {told}"])
-    return Plan(_uses(scenario), _waits_for_ever("waits for ever for an import that a thread of its parent was in"))
+    waits = _waits_for_ever("waits for ever for an import that a thread of its parent was in")
+    if broken.how == "left half imported":
+        code = [
+            f"for answer in {'{ask(0)}' if scenario.server.workers == 1 else 'answers()'} - {{None}}:",
+            "    pid, *half = answer.split()",
+            "    if half:",
+            '        print(f"nobody goes on to import {half} in worker {pid}")',
+        ]
+        return Plan(code, waits, watched=Watched(half=True))
+    return Plan(_uses(scenario), waits)
 
 
 def _no_stale_original(scenario: Scenario, broken: Broken) -> Plan:

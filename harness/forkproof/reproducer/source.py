@@ -54,6 +54,8 @@ class Watched:
     """The loop of which answers tell what `is_alive()` says of it."""
     patched: Sequence[str] = ()
     """The log tells of each ready process whether these names are patched."""
+    half: bool = False
+    """Answers tell the modules that are half imported in their process."""
     native: bool = False
     """A file `native` once a request uses, in a greenlet, a lock that is native although gevent has patched."""
 
@@ -439,6 +441,12 @@ def app(scenario: Scenario, watched: Watched) -> str:
         module.imports.add("import json")
         body.append("alive = {birth: bool(is_alive()) for birth, is_alive in background.handles.items()}")
         body.append("return [json.dumps([os.getpid(), alive]).encode()]")
+    elif watched.half:
+        module.imports.add("import sys")
+        specs = 'name: getattr(module, "__spec__", None) for name, module in list(sys.modules.items())'
+        body.append(f"specs = {{{specs}}}")
+        body.append('half = [name for name, spec in specs.items() if getattr(spec, "_initializing", False)]')
+        body.append('return [" ".join([str(os.getpid()), *half]).encode()]')
     else:
         body.append('return [b"%d" % os.getpid()]')
     module.define("def app(environ, start_response):", body)
