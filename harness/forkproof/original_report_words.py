@@ -398,9 +398,8 @@ Both threads are native and run side by side in the master; none is in the worke
                 "The same, where the worker alone imports it.",
                 """\
 The plan undone by the union of flags: the worker class has patched threads already, so `task` is a greenlet that
-blocks the worker. The listener never begins, no request is answered, and gunicorn has to kill the worker on TERM,
-which `clean_shutdown` tells of workers that had booted only. The other fault is left out, since the worker never
-booted.""",
+blocks the worker. The listener never begins, no request is answered, and gunicorn has to kill the worker on TERM. The
+other fault is left out, since the worker never booted, and so what held without it is unknown.""",
             ),
         ),
     ),
