@@ -1661,6 +1661,22 @@ CHECKING_AN_APP = (
         quick=("tests/test_watcher.py",),
     ),
     Defect(
+        "workers-that-end-are-waited-for",
+        "a check waits for all of a boot's bound where gunicorn replaces workers that end, for ever",
+        f"{MAIN}watcher.py",
+        "return lost if not self._booted and lost",
+        "return lost if self._booted and lost",
+        quick=("tests/test_watcher.py",),
+    ),
+    Defect(
+        "a-few-lost-workers-are-a-failed-boot",
+        "a check gives up an app whose workers end a few times before they boot",
+        f"{MAIN}watcher.py",
+        "LOST = 5\n",
+        "LOST = 0\n",
+        quick=("tests/test_watcher.py",),
+    ),
+    Defect(
         "bytecode-in-the-apps-folder",
         "what an app imports leaves bytecode in its folder",
         f"{MAIN}check.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -76,6 +77,26 @@ def test_an_app_that_hangs_at_its_boot_names_its_loops(run: Run, tmp_path: Path)
     assert (code, [loop["name"] for loop in report["loops"]]) == (1, ["listen"]), told
     assert "listen  thread  worker 0 (pid " in told
     assert "Until then it had started `listen`, app.py:" in told
+
+
+def test_an_app_that_ends_its_workers_as_they_boot(run: Run, tmp_path: Path) -> None:
+    """gunicorn replaces them for ever: that costs no bound of a boot, and the reason is told."""
+    place = write(tmp_path, "import sys\nsys.exit('no licence')\n" + ANSWER, CONF)
+    code, _, told = checked(run, place, "--boot", "500")
+    assert code == 2
+    assert told.splitlines()[-1].endswith("app:app: cannot be imported, by gunicorn or without it: no licence")
+    (place / "app.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n" + ANSWER)
+    assert "without it: it ends by SIGSEGV" in checked(run, place, "--boot", "500")[2]
+    (place / "app.py").write_text(ANSWER)
+    (place / "gunicorn.conf.py").write_text(CONF + "def post_fork(server, worker):\n    raise SystemExit(1)\n")
+    code, _, told = checked(run, place, "--boot", "500")
+    assert code == 1
+    assert re.search(r"workers_boot BROKEN: the app did not boot: \d+ workers ended before one had booted", told), told
+
+
+def test_a_configuration_without_workers(run: Run, tmp_path: Path) -> None:
+    code, _, told = checked(run, write(tmp_path, ANSWER, "workers = 0\n"), "--boot", "1")
+    assert (code, "is configured to have no workers" in told) == (2, True), told
 
 
 LEAVES = """

@@ -510,6 +510,14 @@ def test_an_app_that_never_booted() -> None:
     assert finding.explanation == "the app did not boot"
     late = Observed(history(server(0), seen(3.0, "bound", what="boot", seconds=3.0, stretch=1.0)), {}, {})
     assert late.findings()[0].explanation == "the app did not boot within 3 s: --boot S gives it more"
+    lost = Observed(history(server(0), seen(3.0, "lost", workers=11)), {}, {})
+    assert lost.findings()[0].explanation == "the app did not boot: 11 workers ended before one had booted"
+    asked = [seen(1.0, "request.invoke", request=n, path="/", work=False) for n in (1, 2, 3)]
+    answered = seen(1.5, "request.ok", request=1, worker=WORKER, slot=0, loops=[], status=200, path="/")
+    silent = Observed(history(server(0), *asked, answered), {}, {})
+    assert silent.findings()[0].explanation == (
+        "the app did not boot; of 3 requests for / 1 were answered: --health PATH asks for another"
+    )
     assert cure(finding, one, Path("/srv")) == ""
     began = Observed(history(server(0), birth(WORKER, loop="Writer.run")), {}, {})
     told = cure(began.findings()[0], began, Path("/srv"))

@@ -67,6 +67,17 @@ def test_a_connection_that_is_closed_since_we_were_late(rig: Rig, silent: bool, 
     assert ("request.fail" in said) is failed
 
 
+def test_workers_that_end_one_after_the_other_and_none_boots(rig: Rig) -> None:
+    rig.processes = {
+        f"{pid}-1": _Process(f"{pid}-1", pid, 1, 1.0, 2, role="worker", gone=True) for pid in range(10, 20)
+    }
+    assert rig._never_boots() == 0
+    rig.processes["30-1"] = _Process("30-1", 30, 1, 1.0, 2, role="worker", gone=True)
+    assert rig._never_boots() == 11
+    rig._booted = {"7-1"}
+    assert rig._never_boots() == 0
+
+
 def settle(rig: Rig) -> None:
     asyncio.run(rig._settled())
 

@@ -495,6 +495,10 @@ def _refuse(what: Deployment, found: Target, report: CheckReport) -> None:
         own = _last_error(settled.error, what) or settled.error.strip().splitlines()[-1]
         kind = MissingPackage if "No module named" in own and "class uri" in settled.error else UsageError
         raise kind(f"gunicorn did not start: {own.rstrip('.')}{_next(settled.error)}")
+    if settled.workers == 0:
+        raise UsageError(
+            f"{settled.app}: is configured to have no workers, and nobody to answer. Set workers to 1 or more."
+        )
     if told or not [event for event in history.of("bound") if event["what"] == "boot"]:
         alone = _alone(what, found, settled)
         if alone:
@@ -520,6 +524,7 @@ class _Settings:
     app: str | None
     folder: Path
     paths: str
+    workers: int = 1
     error: str = ""
 
 
@@ -529,7 +534,7 @@ from gunicorn.app.wsgiapp import WSGIApplication
 sys.argv[0] = "gunicorn"
 told = WSGIApplication()
 told.cfg.worker_class
-print("\\n" + json.dumps([told.app_uri, told.cfg.chdir, told.cfg.pythonpath or ""]), flush=True)
+print("\\n" + json.dumps([told.app_uri, told.cfg.chdir, told.cfg.pythonpath or "", told.cfg.workers]), flush=True)
 os._exit(0)
 """
 
@@ -538,12 +543,12 @@ def _settings(what: Deployment, found: Target, folder: Path) -> _Settings:
     """What the configuration comes to, without the app."""
     done = _told_by(what, found, what.folder, _ASKED, *_for_gunicorn(what, found, folder))
     if isinstance(done, str):
-        return _Settings(what.app, what.folder, "", done)
+        return _Settings(what.app, what.folder, "", error=done)
     try:
-        app, place, paths = json.loads(done.stdout.splitlines()[-1])
+        app, place, paths, workers = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, LookupError):
         return _Settings(what.app, what.folder, "")
-    return _Settings(app, Path(place), paths)
+    return _Settings(app, Path(place), paths, workers)
 
 
 _IMPORTED = """
@@ -588,7 +593,11 @@ def _told_by(
         out.seek(0)
         err.seek(0)
         done = subprocess.CompletedProcess(command, process.returncode, out.read(), err.read())
-    return (done.stderr.strip() or f"it exits with {done.returncode}") if done.returncode else done
+    return (done.stderr.strip() or _ended(done.returncode)) if done.returncode else done
+
+
+def _ended(code: int) -> str:
+    return f"it exits with {code}" if code > 0 else f"it ends by {signal.Signals(-code).name}"
 
 
 def _last_error(text: str, what: Deployment) -> str:

@@ -215,6 +215,7 @@ EVENTS: Mapping[str, _Fields] = {
     "orphans": _has(index=_WHOLE, ended=_TEXTS, below=_TEXTS, left=_PROCESSES, seconds=_NUMBER),
     # A bound that had passed, and how far it had been stretched.
     "bound": _has({"stretch": _NUMBER, "slots": _WHOLES}, what=_TEXT, seconds=_NUMBER),
+    "lost": _has(workers=_WHOLE),  # so many ended before one had booted
     # `log` was cut; a `folder` or `processes` ended the run.
     "limit": _has({"limit": _WHOLE}, what=_TEXT, found=_maybe(_WHOLE)),
     # A process that hung: the frames of its threads, and what they wait on.

@@ -446,7 +446,8 @@ class Observed:
         if not self.history.of("booted") and not self.history.windows:
             last = self.history.of("log")[-20:]
             within = f" within {bad[0]['seconds']:g} s: --boot S gives it more" if bad else ""
-            told = f"the app did not boot{within}"
+            lost = [f": {event['workers']} workers ended before one had booted" for event in self.history.of("lost")]
+            told = f"the app did not boot{within}" + "".join(lost) + self._asked_at_boot()
             return [Finding(claim, Verdict.BROKEN, None, told, tuple(last), how="never")]
         unhealed = [e for e in self.history.of("fault.healed") if not e["healed"]]
         if unhealed:
@@ -457,6 +458,13 @@ class Observed:
             return crashed
         told = "every worker booted and answered"
         return [Finding(claim, Verdict.HELD, None, told, tuple(self.history.of("booted")))]
+
+    def _asked_at_boot(self) -> str:
+        asked = self.history.of("request.invoke")
+        if not asked:
+            return ""
+        path, answered = asked[0]["path"], len(self.history.of("request.ok"))
+        return f"; of {len(asked)} requests for {path} {answered} were answered: --health PATH asks for another"
 
     def _crashes(self) -> list[Finding]:
         """Workers that ended where nobody had them end. One that stays after a reload was told to, however it ends."""

@@ -29,6 +29,9 @@ ALONE = 3
 """Looks of a window after which requests are sent that no other meets."""
 AT_ONCE = 16
 """Connections that are held open until each slot has one."""
+LOST = 5
+"""Workers of each slot that may end before one has booted: gunicorn replaces them for ever, unless their exit code is
+one of its own."""
 _HELD = 1.0
 _POLL = 0.005
 _LOOK_BOUND = 0.6
@@ -271,9 +274,17 @@ class Watcher(Supervisor):
             if self._ready and (self.address is None or await self._all_there(())):
                 self.record("booted", seconds=round(time.monotonic() - begun, 3))
                 return True
+            if self._never_boots():
+                self.record("lost", workers=self._never_boots())
+                return False
             await asyncio.sleep(_POLL)
         self.record("bound", what="boot", seconds=bound, stretch=round(budget.stretch, 2))
         return False
+
+    def _never_boots(self) -> int:
+        """How many workers have ended, once that is more than `LOST` of each slot and none has booted; 0 before."""
+        lost = sum(one.role == "worker" and one.gone for one in self.processes.values())
+        return lost if not self._booted and lost > LOST * len(self.life.slots) else 0
 
     async def _all_there(self, old: Collection[str]) -> bool:
         """Whether the newest worker of each slot is none of `old`, and accepts connections."""
