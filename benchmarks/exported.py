@@ -4,7 +4,7 @@
 
 For each deployment of the findings, of the examples and of the planted bugs: run it until something breaks, export that
 as `forkproof export` does, run the folder as a stranger would, with a new environment from its own requirements, and
-once more with a cure: the planted bug's control, or the cheapest change with which forkproof finds that it holds.
+once more with a cure: the planted bug's control, or a change with which it is promised, or found by forkproof, to hold.
 The folder must exit 1, and 0 when cured. Writes `docs/exported.md` and `docs/exported.json` when all were done;
 `--rows` keeps what was done, and goes on from there. Exits 1 where something did not show or not pass.
 """
@@ -44,7 +44,7 @@ from forkproof.reproducer import NoProgramError, Reproducer, options, reproducer
 from forkproof.scenario import Scenario  # noqa: E402
 from forkproof.session import Session, open_session  # noqa: E402
 from forkproof.simplify import changed, neighbours  # noqa: E402
-from forkproof.target import describe  # noqa: E402
+from forkproof.target import describe, inspect  # noqa: E402
 from forkproof.verdict import Verdict  # noqa: E402
 
 PAGE = ROOT / "docs" / "exported.md"
@@ -54,6 +54,9 @@ CURES = 8
 
 UNTOLD = 3
 """How often at most a try is made that ends with 2, since a machine was too busy for the server to boot."""
+
+GIVEN = 2
+"""How late a change is tried of what is given: what a loop does, and what is done to the server."""
 
 MORE = 10
 """Tries beside the first ones of what shows in some of them."""
@@ -235,17 +238,23 @@ class Bench:
         """
         versions = self.session.target.to_dict()
         broken = made.broken
+        if deployment.control == deployment.scenario:  # a bug of gunicorn itself
+            ours = inspect(sys.executable).to_dict()
+            sound = reproducer(made.scenario, broken, ours)
+            return {"cure": f"gunicorn {ours['gunicorn']}", "cured": self._alone(sound)}
         if deployment.control is not None and broken.claim in deployment.about:
             sound = reproducer(deployment.control, broken, versions)
             return {"cure": "the control", "cured": self._alone(sound)}
-        promises: dict[Expectation, list[tuple[str, Scenario]]] = {one: [] for one in Expectation}
-        found = sorted(self._candidates(made), key=lambda one: (one[0] not in cures, one[2]))
-        for words, other, _ in found:
-            promises[expect(other, broken.claim, broken.loop, versions, broken.how)[0]].append((words, other))
-        promised, open_ones = promises[Expectation.MUST_HOLD], promises[Expectation.MAY_BREAK]
-        surprise = judgement.expectation is Expectation.MUST_HOLD
+        trusted = judgement.expectation is not Expectation.MUST_HOLD
+        found: list[tuple[tuple[bool, bool, bool, int], str, Scenario]] = []
+        for words, other, late in self._candidates(made):
+            promise = expect(other, broken.claim, broken.loop, versions, broken.how)[0]
+            if promise is not Expectation.MUST_BREAK:
+                is_open = promise is Expectation.MAY_BREAK
+                found.append(((late == GIVEN, is_open, words not in cures, late), words, other))
+        found.sort(key=lambda one: one[0])
         tried = 0
-        for words, other in [*promised, *open_ones]:
+        for (_, is_open, *_), words, other in found:
             try:
                 sound = reproducer(other, broken, versions)
             except NoProgramError:
@@ -253,7 +262,7 @@ class Bench:
             tried += 1
             if tried > CURES:
                 break
-            if not surprise and (words, other) in promised and self._alone(sound) == SOUND:
+            if trusted and not is_open and self._alone(sound) == SOUND:
                 return {"cure": words, "cured": SOUND}
             if self._holds(other, made):
                 return {"cure": words, "cured": self._alone(sound)}
@@ -281,7 +290,7 @@ class Bench:
         told: list[tuple[str, Scenario, int]] = []
         singly: list[tuple[str, Scenario, int]] = []
         for change, other in changes(whole, keep={loop.name for loop in whole.loops}):
-            late = 2 if change.cost is None else int(other.digest not in simpler)
+            late = GIVEN if change.cost is None else int(other.digest not in simpler)
             singly.append((change.words, other, late))
             if change.path[0] == "loops" and change.path[1] == 0 and len(whole.loops) > 1:
                 each: Scenario | None = whole
@@ -319,14 +328,15 @@ def page(rows: Sequence[Row], versions: dict[str, str | None], command: str) -> 
         f"Made by `{command}` on {describe(versions)}.",
         "",
         "Each deployment of the findings, the examples and the planted bugs was run until something broke, and that",
-        "was exported. The folder was run in a new environment, made from its own requirements: it must exit 1. Then",
-        "with a cure, the planted bug's control or one change with which forkproof finds that the claim holds: it must",
-        "exit 0. *showed* is in how many tries it showed: of those that `--tries` says, and of ten more where only",
-        "some of them, or none, did; then `reproduce.sh` has as many tries as show it in 99 of 100 calls. A try that",
-        "could not tell (exit code 2: no server within 30 s, on a busy machine) is none.",
-        *_earlier(rows),
-        "Other claims that broke in the same run have a row that says what a folder of them would be, or why there is",
-        "none.",
+        "was exported, for each claim that broke. The folder was run in a new environment, one for each",
+        "requirements.txt that there is: it must exit 1. Then with a cure: the planted bug's control, or one change",
+        "with which the claim is promised, or found by forkproof, to hold. It must exit 0. *showed* is in how many",
+        "tries it showed: of those that `--tries` says, and of ten more where only some of them, or none, did; then",
+        "`reproduce.sh` has as many tries as show it in 99 of 100 calls. A try that could not tell (exit code 2: no",
+        "server within 30 s, on a busy machine) is none. What shows in no try is written by no `forkproof export`.",
+        "The command was started several times, and went on from the rows that it had; no row is of a program that",
+        "would be another one now.",
+        *_elsewhere(rows, versions),
         "",
         "; ".join(f"{what}: {count}" for what, count in counts.most_common()),
         "",
@@ -346,17 +356,25 @@ def page(rows: Sequence[Row], versions: dict[str, str | None], command: str) -> 
             cured = f"exits {row['cured']}" if "cured" in row else ""
             cells = [*made, told, f"exits {row['alone']}", row.get("cure", none), cured]
         elif "claim" in row:
-            cells = [*made, told, "exits 0", "", ""]
+            why = RARE.get(row["deployment"], "")
+            cells = [*made, told, f"exits 0{': ' if why else ''}{why}", "", ""]
         else:
             why = _why_nothing_broke(row["deployment"])
             cells = [*made, f"in {row['runs']} runs{': ' if why else ''}{why}" if "runs" in row else "", "", "", ""]
-        lines.append(f"| {row['deployment']} | {claim} | {' | '.join(cells)} |")
+        other = _differs(row, versions)
+        lines.append(f"| {row['deployment']}{f' ({other})' if other else ''} | {claim} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _earlier(rows: Sequence[Row]) -> list[str]:
-    tries = {row["rate"][1] for row in rows if "rate" in row}
-    return ["What has one try alone is of an earlier run."] if 1 in tries and len(tries) > 1 else []
+def _elsewhere(rows: Sequence[Row], versions: dict[str, str | None]) -> list[str]:
+    others = [row for row in rows if _differs(row, versions)]
+    return ["A deployment that says so was run on another version, which has its bug."] if others else []
+
+
+def _differs(row: Row, versions: dict[str, str | None]) -> str:
+    """The versions that a row was made with, where the page's are others."""
+    here = describe(versions).split(", ")
+    return ", ".join(part for part in row.get("on", "").split(", ") if part and part not in here)
 
 
 def main() -> int:
@@ -405,7 +423,7 @@ def main() -> int:
                             if row["came"] in ("text", "not run"):
                                 left.append(row)
                                 continue
-                            ledger.add(row)
+                            ledger.add(row | {"on": describe(session.target.to_dict())})
                         told = {key: value for key, value in row.items() if key not in ("key", "deployment")}
                         print(f"{name} ({time.monotonic() - begun:.0f} s): {json.dumps(told)}", flush=True)
 
@@ -425,13 +443,15 @@ def main() -> int:
         command = f"python benchmarks/exported.py --tries {arguments.tries}"
         command += " --every-claim" if arguments.every_claim else ""
         PAGE.write_text(page(rows, versions, command), encoding="utf-8")
-        data: dict[str, Any] = {"schema": 1, "target": versions, "rows": [_without_key(row) for row in rows]}
+        data: dict[str, Any] = {"schema": 1, "target": versions, "rows": [_told(row, versions) for row in rows]}
         PAGE.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return int(any(row["came"] in ("did not show", "wrong") for row in rows))
 
 
-def _without_key(row: Row) -> Row:
-    return {name: value for name, value in row.items() if name != "key"}
+def _told(row: Row, versions: dict[str, str | None]) -> Row:
+    """A row without its key, and without the versions where they are the page's."""
+    hidden = ("key",) if _differs(row, versions) else ("key", "on")
+    return {name: value for name, value in row.items() if name not in hidden}
 
 
 if __name__ == "__main__":
