@@ -1677,6 +1677,22 @@ CHECKING_AN_APP = (
         quick=("tests/test_watcher.py",),
     ),
     Defect(
+        "a-spent-worker-is-a-crash",
+        "a check calls a worker crashed that max_requests has ended",
+        f"{MAIN}observed.py",
+        " or self._is_spent(process)",
+        "",
+        quick=("tests/test_observed.py",),
+    ),
+    Defect(
+        "max-requests-excuses-every-crash",
+        "a check excuses any worker that ends where max_requests is set",
+        f"{MAIN}observed.py",
+        "most > 0 and (said or answered >= most)",
+        "most > 0",
+        quick=("tests/test_observed.py",),
+    ),
+    Defect(
         "bytecode-in-the-apps-folder",
         "what an app imports leaves bytecode in its folder",
         f"{MAIN}check.py",

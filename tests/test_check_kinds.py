@@ -94,9 +94,43 @@ def test_an_app_that_ends_its_workers_as_they_boot(run: Run, tmp_path: Path) -> 
     assert re.search(r"workers_boot BROKEN: the app did not boot: \d+ workers ended before one had booted", told), told
 
 
+def test_a_configuration_that_gunicorn_refuses(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, ANSWER, "workers = 'many'\n")
+    code, _, told = checked(run, place)
+    assert (code, "did not start: Invalid value for workers: many: Error: invalid literal" in told) == (2, True), told
+    (place / "gunicorn.conf.py").write_text("worker_class = 'nobody'\n")
+    code, _, told = checked(run, place)
+    assert (code, "Set worker_class to one that this gunicorn has." in told) == (2, True), told
+
+
 def test_a_configuration_without_workers(run: Run, tmp_path: Path) -> None:
     code, _, told = checked(run, write(tmp_path, ANSWER, "workers = 0\n"), "--boot", "1")
     assert (code, "is configured to have no workers" in told) == (2, True), told
+
+
+def test_an_error_in_a_hook_is_told_with_its_place(run: Run, tmp_path: Path) -> None:
+    hook = "def post_worker_init(worker):\n    raise ValueError('nope')\n"
+    code, _, told = checked(run, write(tmp_path, ANSWER, CONF + hook))
+    assert code == 1
+    assert "The last error that was printed: ValueError: nope (gunicorn.conf.py:4)." in told
+
+
+def test_workers_that_listen_each_for_itself(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, ANSWER, CONF + "reuse_port = True\n")
+    code, _, told = checked(run, place)
+    assert (code, "with reuse_port each worker listens at a port of its own" in told) == (2, True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (place / "gunicorn.conf.py").write_text(CONF + f"reuse_port = True\nbind = '127.0.0.1:{port}'\n")
+    code, _, told = checked(run, place, "--keep-bind")
+    assert code == 0, told
+
+
+def test_workers_that_max_requests_ends(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, APP, CONF.replace("workers = 1", "workers = 2") + "max_requests = 3\n")
+    code, _, told = checked(run, place)
+    assert code == 0, told
 
 
 LEAVES = """

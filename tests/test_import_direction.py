@@ -140,7 +140,8 @@ ALLOWED = {
     },
     "forkproof.observed": {"forkproof.claims", "forkproof.history", "forkproof.scenario", "forkproof.verdict"},
     "forkproof.cures": {
-        "forkproof.claims.base", "forkproof.history", "forkproof.observed", "forkproof.scenario", "forkproof.verdict",
+        "forkproof.claims.base", "forkproof.history", "forkproof.observed", "forkproof.scenario",
+        "forkproof.tracebacks", "forkproof.verdict",
     },
     "forkproof.nursery": {"forkproof.containment", "forkproof.supervisor", "forkproof.watcher"},
     "forkproof.nest": {"forkproof.scenario"},

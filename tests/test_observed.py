@@ -366,6 +366,16 @@ def test_a_worker_that_ends_by_itself() -> None:
         given = seen(0.6, "sample", ticks={}, granted=0.0) + seen(1.4, "sample", ticks={}, granted=granted)
         finding = found(observed(IN_BOTH, timeout, gone(WORKER, 1.5), silent, given), "workers_boot")
         assert (finding.verdict, finding.how) == (verdict, "crash")
+
+    def with_most(most: int, *more: Events) -> Verdict:
+        told = [event(0.4, ARBITER, "server", **{**SET[0].fields, "max_requests": most})]
+        return found(observed(IN_BOTH, told, gone(WORKER, 1.5), *more), "workers_boot").verdict
+
+    spent = "[2026-11-30 16:17:18 +0000] [100] [INFO] Autorestarting worker after current request."
+    assert with_most(1) is Verdict.HELD, "it has answered one request"
+    assert with_most(2) is Verdict.BROKEN
+    assert with_most(2, seen(1.4, "log", line=spent, by=key(WORKER))) is Verdict.HELD
+    assert with_most(2, seen(1.4, "log", line=spent, by=key(OTHER))) is Verdict.BROKEN
     late = seen(0.6, "sample", ticks={}, granted=0.0) + seen(1.4, "sample", ticks={}, granted=0.2)
     for gone_at in (1.2, 1.8):
         both = observed(IN_BOTH, timeout, gone(WORKER, 1.5), silent, late, gone(OTHER, gone_at))
@@ -656,6 +666,11 @@ def test_a_cure_is_for_what_is_meant() -> None:
     never = Observed(history(server(2), birth(ARBITER)), {}, {})
     assert "A fork catches a thread in whatever it does" in cured(never, "workers_boot")
     assert cured(Observed(history(server(0)), {}, {}), "workers_boot") == ""
+    raised = ['  File "/srv/app.py", line 3, in <module>', "ValueError: 7"]
+    said = [one for line in raised for one in seen(0.5, "log", line=line, by=key(WORKER))]
+    halted = seen(0.6, "log", line="gunicorn.errors.HaltServer: <HaltServer 'Worker failed to boot.' 3>")
+    for log, told in ((halted, ""), (said + halted, "The last error that was printed: ValueError: 7 (app.py:3).")):
+        assert cured(Observed(history(server(0), log), {}, {}), "workers_boot") == told
     made = [*birth(WORKER, kind="process", loop="work"), event(0.4, WORKER, "child", birth="aa", child=150)]
     lives = [one for t in LOOKS for one in seen(t, "tasks", tasks={"150-150": {"150": 3}})]
     stays = seen(9.0, "left", processes=[{"pid": 150, "start": 150, "command": "gunicorn"}])

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from packaging.version import Version
 from pydantic import BaseModel, ConfigDict
 
-from forkproof import broker, files, launch, subscribers, subscriptions, tables, target
+from forkproof import broker, files, launch, subscribers, subscriptions, tables, target, tracebacks
 from forkproof.control import Control
 from forkproof.cures import cure
 from forkproof.errors import CouldNotDecide, MissingPackage, RunFolderError, UsageError
@@ -427,7 +427,7 @@ def settings(what: Deployment) -> dict[str, str]:
             for node in ast.walk(ast.parse(files.read(path))):
                 name = _names(node)
                 if name is not None:
-                    found.setdefault(name, f"{_short(path, what.folder)}:{getattr(node, 'lineno', 0)}")
+                    found.setdefault(name, f"{tracebacks.short(path, what.folder)}:{getattr(node, 'lineno', 0)}")
     return found
 
 
@@ -439,12 +439,6 @@ def _names(node: ast.AST) -> str | None:
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         return name if name == "patch_all" else None
     return None
-
-
-def _short(path: Path, folder: Path) -> str:
-    with contextlib.suppress(ValueError):
-        return str(path.absolute().relative_to(folder.absolute()))
-    return str(path)
 
 
 RATES = {Verdict.BROKEN: (1, 1), Verdict.HELD: (0, 1)}
@@ -478,10 +472,6 @@ def judge(folder: Path) -> CheckReport:
 # --- an app that does not boot
 
 
-_ERROR = re.compile(
-    r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt|NotFound|Configured)\b.*|^Error: .*"
-)
-_AT = re.compile(r'  File "(.*)", line (\d+)(?:, in |$)')
 _BUSY = re.compile(r"Connection in use: \(?(.*?)\)?$|\[Errno 98\]|Address already in use")
 
 
@@ -493,8 +483,14 @@ def _refuse(what: Deployment, found: Target, report: CheckReport) -> None:
     settled = _settings(what, found, report.folder)
     if settled.error and not history.of("server"):
         own = _last_error(settled.error, what) or settled.error.strip().splitlines()[-1]
+        own = "".join(f"{line}: " for line in settled.error.splitlines() if line.startswith("Invalid value")) + own
         kind = MissingPackage if "No module named" in own and "class uri" in settled.error else UsageError
         raise kind(f"gunicorn did not start: {own.rstrip('.')}{_next(settled.error)}")
+    if any(event["address"][-1] == 0 for event in history.of("server")):
+        raise UsageError(
+            f"{settled.app}: with reuse_port each worker listens at a port of its own. Give --keep-bind, with a port "
+            "in the configuration, or set reuse_port to False."
+        )
     if settled.workers == 0:
         raise UsageError(
             f"{settled.app}: is configured to have no workers, and nobody to answer. Set workers to 1 or more."
@@ -512,7 +508,7 @@ def _refuse(what: Deployment, found: Target, report: CheckReport) -> None:
             raise UsageError(
                 f"{what.app}: an address that it needs is in use: {busy[-1]}. Stop what has it, or set another."
             )
-        if not history.of("server") and not any(map(_AT.match, said.splitlines())):
+        if not history.of("server") and not any(map(tracebacks.AT.match, said.splitlines())):
             last = said.strip().splitlines()[-1:] or ["it said nothing"]
             raise UsageError(f"gunicorn did not start: {told or last[0]}. See {report.folder}/server.log.")
 
@@ -602,19 +598,11 @@ def _ended(code: int) -> str:
 
 def _last_error(text: str, what: Deployment) -> str:
     """The last exception in a text, with the line of the app, or of the configuration, that raised it."""
-    lines = text.splitlines()
-    found = [number for number, line in enumerate(lines) if _ERROR.match(line)]
-    if not found:
-        return ""
-    places = [match for line in lines[: found[-1]] if (match := _AT.match(line)) and _is_own(Path(match[1]), what)]
-    at = f" ({_short(Path(places[-1][1]), what.folder)}:{places[-1][2]})" if places else ""
-    return lines[found[-1]] + at
+    return tracebacks.last_error(text.splitlines(), lambda path: _is_own(path, what), what.folder)
 
 
 def _is_own(path: Path, what: Deployment) -> bool:
-    if what.config_file is not None and path == what.config_file.absolute():
-        return True
-    return path.is_relative_to(what.folder.absolute()) and "site-packages" not in path.parts
+    return (what.config_file is not None and path == what.config_file.absolute()) or tracebacks.is_in(path, what.folder)
 
 
 def _next(said: str) -> str:
@@ -624,6 +612,8 @@ def _next(said: str) -> str:
     if "os.environ" in said or "environ[" in said:
         name = re.search(r"KeyError: '([^']+)'", said)
         return f". Give it with --env {name[1]}=VALUE." if name else ""
+    if "class uri" in said or "'gunicorn.workers'" in said:
+        return ". Set worker_class to one that this gunicorn has."
     if "Failed to find attribute" in said or "Failed to find application object" in said:
         return ". Give MODULE:NAME with the name that the WSGI app has in its module, or MODULE:FACTORY()."
     return ""

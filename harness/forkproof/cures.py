@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from forkproof import tracebacks
 from forkproof.claims.base import listing
 from forkproof.history import Event
 from forkproof.observed import Loop, Observed
@@ -29,6 +30,8 @@ def cure(finding: Finding, observed: Observed, folder: Path) -> str:
     """Cause and cure of a failure; empty where nothing is known."""
     loop = next((loop for loop in observed.loops if loop.name == finding.loop), None)
     text = _of_loop(finding, loop, observed) if loop is not None else _of_server(finding, observed)
+    if finding.claim == "workers_boot" and finding.how == "never":
+        text = " ".join(filter(None, [_printed(observed, folder), text]))
     return text.replace(f"{folder}/", "")
 
 
@@ -133,6 +136,18 @@ def _of_server(finding: Finding, observed: Observed) -> str:
             f"Started before the workers are forked{_because(observed)}, and left in the master alone: {names}. A "
             f"request that needs them fails, or waits for them. {_POST}."
         )
+    return ""
+
+
+def _printed(observed: Observed, folder: Path) -> str:
+    """The last error that a worker has printed, or else the master."""
+    by_whom: dict[str, list[str]] = {}
+    for event in observed.history.of("log"):
+        by_whom.setdefault(event.get("by", ""), []).append(event["line"])
+    for whose in sorted(by_whom, key=lambda name: name == ""):
+        error = tracebacks.last_error(by_whom[whose], lambda path: tracebacks.is_in(path, folder), folder)
+        if error:
+            return f"The last error that was printed: {error}."
     return ""
 
 

@@ -144,7 +144,7 @@ EVENTS: Mapping[str, _Fields] = {
     "park.used": _has(**_PARK, error=_maybe(_TEXT)),
     # Of an app that is watched: what its gunicorn is set to, once the first worker is forked.
     "server": _has(
-        {"config": _maybe(_TEXT), "reload": _FLAG, "threads": _WHOLE, "tls": _FLAG},
+        {"config": _maybe(_TEXT), "max_requests": _WHOLE, "reload": _FLAG, "threads": _WHOLE, "tls": _FLAG},
         workers=_WHOLE,
         worker_class=_TEXT,
         preload=_FLAG,

@@ -51,6 +51,7 @@ _ERROR = 500
 """The least status of an answer that tells of an error of the server's."""
 _LATE = 0.5
 """Seconds by which what is printed is read later than the answer that it belongs to, or earlier."""
+_SPENT = "Autorestarting worker after current request"
 _TIMEOUT = "WORKER TIMEOUT"
 _TROUBLE = re.compile(r"\[(?:ERROR|CRITICAL)\]")
 """What gunicorn logs as more than news."""
@@ -473,7 +474,7 @@ class Observed:
         for _, window in self._windows():
             for process in self.history.processes.values():
                 gone = process.gone
-                if process.place.role != "worker" or process.key in told_to or gone is None:
+                if process.place.role != "worker" or process.key in told_to or gone is None or self._is_spent(process):
                     continue
                 if window.opened < gone < window.closed:
                     lines = self._last_lines(process, gone)
@@ -484,6 +485,13 @@ class Observed:
                     verdict = Verdict.UNKNOWN if granted else Verdict.BROKEN
                     found.append(Finding("workers_boot", verdict, None, told + granted, tuple(lines[-5:]), "crash"))
         return sorted(found, key=lambda one: one.verdict is not Verdict.BROKEN)[:1]
+
+    def _is_spent(self, process: Process) -> bool:
+        """Whether a worker has had as many requests as max_requests lets it have, or says that it has."""
+        most = self.server.get("max_requests", 0) if self.server is not None else 0
+        answered = sum(event.get("worker") == process.key for event in self.history.of("request.ok"))
+        said = any(event.get("by") == process.key and _SPENT in event["line"] for event in self.history.of("log"))
+        return most > 0 and (said or answered >= most)
 
     def _granted_of_timeout(self, gone: float) -> str:
         """Of a worker that gunicorn has given up: that the machine gave it too little time to tell that it lives."""

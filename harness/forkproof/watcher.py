@@ -271,6 +271,8 @@ class Watcher(Supervisor):
             if self.arbiter_ended and not self._living():
                 self.observe()
                 return False
+            if self.address is not None and self.address[1] == 0:
+                return False  # each worker has another
             if self._ready and (self.address is None or await self._all_there(())):
                 self.record("booted", seconds=round(time.monotonic() - begun, 3))
                 return True

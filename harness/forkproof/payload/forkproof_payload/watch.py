@@ -902,9 +902,10 @@ def _tell_server(arbiter):
         "workers": arbiter.num_workers, "worker_class": str(config.worker_class_str), "threads": config.threads,
         "preload": bool(config.preload_app), "timeout": config.timeout, "reload": bool(config.reload),
         "graceful_timeout": config.graceful_timeout, "config": str(config.config) if config.config else None,
-        "tls": bool(config.is_ssl),
+        "tls": bool(config.is_ssl), "max_requests": config.max_requests,
     }  # fmt: skip
-    addresses = [listener.sock.getsockname() for listener in arbiter.LISTENERS]
+    # With reuse_port each worker makes its own.
+    addresses = [listener.sock.getsockname() for listener in arbiter.LISTENERS] or list(config.address)
     told["address"] = list(addresses[0]) if addresses and isinstance(addresses[0], tuple) else [str(addresses[:1])]
     if told != _last["server"]:
         _last["server"] = told
