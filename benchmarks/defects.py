@@ -1593,7 +1593,7 @@ CHECKING_AN_APP = (
         "a-long-traceback-is-none",
         "a server that dies of an error with a long traceback is refused",
         f"{MAIN}check.py",
-        "and not any(map(_AT.match, said.splitlines()))",
+        "and not any(map(tracebacks.AT.match, said.splitlines()))",
         'and "Traceback" not in said',
     ),
     Defect(
