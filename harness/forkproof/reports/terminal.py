@@ -291,7 +291,7 @@ def surprise(failed: Failure) -> RenderableType:
     return Group(
         failure(failed.judgement, failed.folder, lines),
         *(f"  {escape(str(stands))}" for stands in failed.stands),
-        f"  fails in {failed.rate[0]} of {failed.rate[1]} runs; seen {failed.seen} times; smallest scenario:",
+        f"  fails in {failed.rate[0]} of {failed.rate[1]} runs; seen {number(failed.seen, 'time')}; smallest scenario:",
         smallest(failed.scenario),
         again("forkproof", "replay", str(failed.folder)),
     )
@@ -351,7 +351,7 @@ def difference(one: Difference) -> RenderableType:
     if one.also:
         lines.append(f"  the same scenario also differs in {', '.join(one.also)}")
     size = "smallest scenario" if one.is_small else "a scenario, simpler ones were not tried"
-    lines.append(f"  by chance alone: {one.chance:.1g}; seen in {one.seen} scenarios; {size}:")
+    lines.append(f"  by chance alone: {one.chance:.1g}; seen in {number(one.seen, 'scenario')}; {size}:")
     return Group("\n".join(lines), smallest(one.scenario), again("forkproof", "replay", str(one.report.folder)))
 
 
