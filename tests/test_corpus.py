@@ -152,5 +152,5 @@ def test_the_command_runs_first_what_another_machine_has_kept(run: Run, redis: s
     words = ("-n", "1", "--seed", "4", "--claim", "workers_boot", "--database", database)
     code, out, err = run("explore", *words)
     assert code == 0, err
-    assert "what surprised before: 1 runs" in err
-    assert "1 scenarios (seed 4) and 1 that surprised before, 2 servers" in out
+    assert "what surprised before: 1 run\n" in err
+    assert "1 scenario (seed 4) and 1 that surprised before, 2 servers" in out
