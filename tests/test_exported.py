@@ -22,7 +22,7 @@ from forkproof.claims import REGISTRY
 from forkproof.expectation import Expectation
 from forkproof.judge import Judgement, RunReport
 from forkproof.reproducer import LONGEST, Broken, Reproducer, programs
-from forkproof.scenario import Scenario
+from forkproof.scenario import Scenario, WorkerClass
 from forkproof.verdict import Finding, Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -198,3 +198,24 @@ def test_a_bug_of_gunicorn_is_cured_by_another_gunicorn(tmp_path: Path) -> None:
     row = Cured(session, tmp_path, tmp_path, 1, 3)._cured(made, judgement, deployment, [])
     ours = version("gunicorn")
     assert (row, tried) == ({"cure": f"gunicorn {ours}", "cured": 0}, [f"gunicorn=={ours}\n"])
+
+
+def test_two_changes_are_a_cure_where_no_one_is(tmp_path: Path) -> None:
+    """The app and the worker class both undo what the configuration asked for."""
+    deployment = DEPLOYMENTS["examples/original-report/claim-union-of-flags-add"]
+    found = Finding("patch_is_what_was_asked", Verdict.BROKEN, None, "told", (), "undone")
+    judgement = Judgement(found, Expectation.MUST_BREAK, "")
+    made = programs(deployment.scenario, Broken(found.claim, None, found.how), DATA["target"])[0]
+
+    class InSync(Trying):
+        """One that is sound with sync workers alone."""
+
+        def _holds(self, what: Scenario, made: Reproducer) -> bool:
+            return False
+
+        def _alone(self, made: Reproducer) -> int:
+            return 0 if made.scenario.server.worker_class is WorkerClass.SYNC else 1
+
+    bench = InSync(RunReport(deployment.scenario, ROOT, DATA["target"], [judgement]), tmp_path)
+    row = bench._cured(made, judgement, deployment, [])
+    assert row == {"cure": "without the patch at app_first_line and with worker_class=sync", "cured": 0}
