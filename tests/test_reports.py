@@ -112,6 +112,17 @@ def test_a_narrow_terminal_has_fewer_columns_and_every_word(width: int) -> None:
         assert claims.splitlines() == below
 
 
+def test_a_path_is_not_folded_and_no_word_between_colons_is_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr("sys.stdout", into := io.StringIO())
+    folder = f"/tmp/{'x' * 60}"
+    terminal.console().print(terminal.run(report(BROKEN, folder=folder, said="a :watch: b")), crop=False)
+    terminal.console().print(terminal.Fitting(("id", "what"), [("a:watch:b", "c" * 30), ("d", ":key:")]))
+    text = into.getvalue()
+    assert f"  evidence: {folder}\n" in text
+    assert [word for word in (":watch:", "a:watch:b", "what: :key:") if word not in text] == []
+
+
 # What a server says is not ours
 
 ODD = "said \x1b[31m[/red] [bold] <b> & \x00 \ufffe \ud800 \u2028 \U0001f600 ]]>"
@@ -224,10 +235,11 @@ def test_a_failure_is_plain_and_whole_at_any_width(width: int, monkeypatch: pyte
     Terminal(Console(file=shown, width=width)).done(outcome)
     lines = shown.getvalue().splitlines()
     assert "\x1b" not in shown.getvalue()
-    # Commands are whole on their lines, and nothing that is said is cut.
+    # Commands and paths are whole on their lines, and nothing that is said is cut.
     commands = [f"Reproduce with:  forkproof replay '{folder}'", f"Cause and cure:  forkproof replay '{folder}' --why"]
     assert [line for line in lines if line.startswith(("Reproduce", "Cause"))] == commands
-    assert max(len(line) for line in lines if line not in commands) <= width
+    assert f"  evidence: {folder}" in lines
+    assert max(len(line) for line in lines if line not in (*commands, f"  evidence: {folder}")) <= width
     assert said.replace(" ", "") in "".join("".join(lines).split())
     for told in ("since: +1.50s, log", "failed in 3 of 5 runs", "a surprise: must hold"):
         assert told in " ".join(" ".join(lines).split())

@@ -19,6 +19,7 @@ from typing import Any
 
 from forkproof import aim, documented
 from forkproof.claims import REGISTRY
+from forkproof.claims.base import number
 from forkproof.coverage import Coverage, Universe, universe
 from forkproof.errors import CouldNotDecide, ScenarioError
 from forkproof.explore import GIVE_UP, KEPT_UNDECIDED, Progress, drop, run_tasks, size
@@ -521,7 +522,7 @@ class Comparer:
         """What was noticed and not looked into, since the time was over."""
         for noticed in self._noticed.values():
             if not noticed.looked and self._left(noticed):
-                self.found.left.append(f"{_told(noticed.key, noticed.side)}, in {noticed.seen} scenarios")
+                self.found.left.append(f"{_told(noticed.key, noticed.side)}, in {number(noticed.seen, 'scenario')}")
 
 
 def differing(base: Target, head: Target) -> set[str]:

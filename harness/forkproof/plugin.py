@@ -449,7 +449,7 @@ def _scenario(given: Scenario | Mapping[str, Any] | str | os.PathLike[str]) -> S
 def _text(*parts: RenderableType) -> str:
     from rich.console import Console
 
-    console = Console(width=_WIDTH, color_system=None, highlight=False)
+    console = Console(width=_WIDTH, color_system=None, highlight=False, emoji=False)
     with console.capture() as captured:
         for part in parts:
             console.print(part, soft_wrap=True)

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from forkproof.advise import Advice, Trial
 from forkproof.check import Deployment, still_possible
 from forkproof.reports.checked import brief
-from forkproof.reports.terminal import Verbatim, escape, verdict_text
+from forkproof.reports.terminal import Verbatim, escape, verdict_text, whole
 from forkproof.target import describe
 
 
@@ -51,7 +51,7 @@ def _answer(number: int, trial: Trial) -> list[RenderableType]:
     assert trial.report is not None
     parts: list[RenderableType] = [
         escape(f"{number}. {trial.candidate}"),
-        escape(f"   everything held in {_runs(trial.runs)} (evidence: {trial.report.folder})"),
+        whole(escape(f"   everything held in {_runs(trial.runs)} (evidence: {trial.report.folder})")),
         f"   {_sure(trial.runs)}",
     ]
     for loop in trial.report.observed.loops:

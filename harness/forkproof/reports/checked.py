@@ -12,7 +12,7 @@ from forkproof.claims.base import listing, who
 from forkproof.claims.logs import RAISED
 from forkproof.history import Event
 from forkproof.observed import Loop, Observed
-from forkproof.reports.terminal import Fitting, escape, last_words, verdict_text
+from forkproof.reports.terminal import Fitting, escape, last_words, verdict_text, whole
 from forkproof.subscribers import Holder, Told
 from forkproof.target import describe
 from forkproof.verdict import Finding, Verdict
@@ -51,7 +51,7 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
     if report.left_loopback:
         parts += ["", escape(f"connections that leave this machine: {', '.join(report.left_loopback)}")]
     parts += sure(report)
-    parts += ["", f"{verdict_text(report.verdict)}  (evidence: {escape(str(report.folder))})"]
+    parts += ["", whole(f"{verdict_text(report.verdict)}  (evidence: {escape(str(report.folder))})")]
     return Group(*parts)
 
 

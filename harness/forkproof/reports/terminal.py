@@ -35,9 +35,10 @@ def escape(text: str) -> str:
 def console(*, stderr: bool = False) -> Console:
     """A console that is plain where there is no terminal.
 
-    rich heeds COLUMNS, and NO_COLOR as https://no-color.org asks for it: no colours, and bold stays.
+    rich heeds COLUMNS, and NO_COLOR as https://no-color.org asks for it: no colours, and bold stays. In an id such as
+    `claim:watch:how` it must not see an emoji.
     """
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -50,9 +51,16 @@ def last_words(folder: Path) -> str:
     return "\n".join(f"| {escape(line)}" for line in server_log(folder).splitlines())
 
 
+def whole(marked: str) -> Text:
+    """A line that is not folded whatever the width is, so that a path or a command in it can be copied."""
+    text = Text.from_markup(marked, emoji=False, overflow="ignore")
+    text.no_wrap = True
+    return text
+
+
 def typed(title: str, *words: str) -> Text:
-    """A command, whole on one line whatever the width is, so that it can be copied."""
-    return Text(printable(f"{title}  {shlex.join(words)}"), no_wrap=True, overflow="ignore")
+    """A command."""
+    return whole(escape(f"{title}  {shlex.join(words)}"))
 
 
 def again(*words: str) -> Text:
@@ -95,10 +103,10 @@ class Fitting:
                 return
         for row in self.rows:
             cells = dict(zip(self.titles, row, strict=True))
-            yield Text.from_markup(cells.pop(self.titles[0]), overflow="fold")
+            yield Text.from_markup(cells.pop(self.titles[0]), emoji=False, overflow="fold")
             line = Text("  ", overflow="fold")
             for title, cell in cells.items():
-                told = Text.from_markup(f"{title}: {cell}" if title else cell)
+                told = Text.from_markup(f"{title}: {cell}" if title else cell, emoji=False)
                 if cell and title not in self.least:
                     if len(line) > 2 and line.cell_len + told.cell_len + 2 > options.max_width:
                         yield line
@@ -152,7 +160,7 @@ def loops_table(report: RunReport) -> Fitting:
     return Fitting(titles, rows, ("thread", "birth", "pid", "alive"))
 
 
-def failure(judgement: Judgement, folder: Path, cause: Sequence[str] = ()) -> str:
+def failure(judgement: Judgement, folder: Path, cause: Sequence[str] = ()) -> RenderableType:
     """What broke, where, since when, how often, why and what helps."""
     finding = judgement.finding
     where = f" ({finding.loop})" if finding.loop else ""
@@ -168,8 +176,7 @@ def failure(judgement: Judgement, folder: Path, cause: Sequence[str] = ()) -> st
     if judgement.known_issue:
         lines.append(f"  known issue: {judgement.known_issue}")
     lines += [f"  {escape(line)}" for line in cause]
-    lines.append(f"  evidence: {escape(str(folder))}")
-    return "\n".join(lines)
+    return Group("\n".join(lines), whole(f"  evidence: {escape(str(folder))}"))
 
 
 def run(report: RunReport, *, causes: Mapping[Claimed, Cause] | None = None, verbosity: int = 0) -> RenderableType:
@@ -300,7 +307,7 @@ def surprise(failed: Failure) -> RenderableType:
 def smallest(what: Scenario) -> Text:
     """A scenario on one line, without what is at its default, so that it can be copied into a file."""
     small = json.dumps(what.model_dump(mode="json", by_alias=True, exclude_defaults=True))
-    return Text(f"  {printable(small)}", no_wrap=True, overflow="ignore")
+    return whole(f"  {escape(small)}")
 
 
 def comparison(found: Comparison, *, seed: int, verbosity: int = 0, quiet: bool = False) -> RenderableType:
