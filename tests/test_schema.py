@@ -19,6 +19,7 @@ from test_judge import CASE_ZERO, COPIED, run_folder
 from test_reports import BROKEN, HELD, report
 
 from forkproof.cause import Cause
+from forkproof.events import EVENTS
 from forkproof.explore import Campaign, Failure, Stale
 from forkproof.judge import judge
 from forkproof.known_issues import load
@@ -44,6 +45,11 @@ def plain(tmp_path: Path) -> dict[str, Any]:
 
 def test_a_report_of_a_run_keeps_to_it(plain: dict[str, Any]) -> None:
     validate(plain, "run")
+
+
+def test_what_a_server_tells_of_itself_is_in_it() -> None:
+    published = json.loads(PUBLISHED.read_bytes())["$defs"]["checked_server"]
+    assert published["properties"].keys() == EVENTS["server"].keys()
 
 
 def _without(*path: str | int) -> Callable[[dict[str, Any]], None]:
