@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -21,6 +22,12 @@ from forkproof.nest import Nests
 pytest_plugins = ["pytester"]
 
 SETTLE_SECONDS = 1.0
+
+
+def pytest_configure() -> None:
+    """What a shell runs in its background ignores SIGINT, and so would all that tests start and end by it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
