@@ -42,7 +42,7 @@ from forkproof.expectation import Expectation, expect  # noqa: E402
 from forkproof.judge import Judgement, RunReport, assess  # noqa: E402
 from forkproof.launch import remove_folder  # noqa: E402
 from forkproof.ledger import Ledger, Row  # noqa: E402
-from forkproof.reproducer import NoProgramError, Reproducer, options, reproducer, trial, write  # noqa: E402
+from forkproof.reproducer import Broken, NoProgramError, Reproducer, options, reproducer, trial, write  # noqa: E402
 from forkproof.scenario import Scenario  # noqa: E402
 from forkproof.session import Session, open_session  # noqa: E402
 from forkproof.simplify import changed, neighbours  # noqa: E402
@@ -52,7 +52,7 @@ from forkproof.verdict import Verdict  # noqa: E402
 PAGE = ROOT / "docs" / "exported.md"
 
 CURES = 8
-"""Changes that are run at most to find a cure."""
+"""Changes that are run at most to find a cure, and pairs of them."""
 
 UNTOLD = 3
 """How often at most a try is made that ends with 2, since a machine was too busy for the server to boot."""
@@ -251,42 +251,44 @@ class Bench:
             sound = reproducer(deployment.control, broken, versions)
             return {"cure": "the control", "cured": self._alone(sound)}
         trusted = judgement.expectation is not Expectation.MUST_HOLD
-
-        def open_or_not(candidates: Iterable[Candidate]) -> Iterator[tuple[bool, Candidate]]:
-            for one in candidates:
-                promise = expect(one[1], broken.claim, broken.loop, versions, broken.how)[0]
-                if promise is not Expectation.MUST_BREAK:
-                    yield promise is Expectation.MAY_BREAK, one
-
-        singly = sorted(
-            open_or_not(self._candidates(made)),
-            key=lambda one: (one[1][2] == GIVEN, one[0], one[1][0] not in cures, one[1][2]),
-        )
-        promised = (one for one in open_or_not(self._in_two(made)) if not one[0])
         tried = 0
-        for is_open, (words, other, _) in itertools.chain(singly, promised):
+        for candidates in (self._candidates(made), self._in_two(made)):
+            for is_open, words, sound in itertools.islice(self._sound(candidates, broken, cures), CURES):
+                tried += 1
+                if trusted and not is_open and self._alone(sound) == SOUND:
+                    return {"cure": words, "cured": SOUND}
+                if self._holds(sound):
+                    return {"cure": words, "cured": self._alone(sound)}
+        return {"tried": tried}
+
+    def _sound(
+        self, candidates: Iterable[Candidate], broken: Broken, cures: Sequence[str]
+    ) -> Iterator[tuple[bool, str, Reproducer]]:
+        """The programs of what may be sound, the likeliest first, and whether the documentation leaves that open."""
+        versions = self.session.target.to_dict()
+        found: list[tuple[bool, Candidate]] = []
+        for one in candidates:
+            promise = expect(one[1], broken.claim, broken.loop, versions, broken.how)[0]
+            if promise is not Expectation.MUST_BREAK:
+                found.append((promise is Expectation.MAY_BREAK, one))
+        found.sort(key=lambda one: (one[1][2] == GIVEN, one[0], one[1][0] not in cures, one[1][2]))
+        for is_open, (words, other, _) in found:
             try:
                 sound = reproducer(other, broken, versions)
             except NoProgramError:
                 continue
-            tried += 1
-            if tried > CURES:
-                break
-            if trusted and not is_open and self._alone(sound) == SOUND:
-                return {"cure": words, "cured": SOUND}
-            if self._holds(other, made):
-                return {"cure": words, "cured": self._alone(sound)}
-        return {"tried": min(tried, CURES)}
+            yield is_open, words, sound
 
-    def _holds(self, what: Scenario, made: Reproducer) -> bool:
+    def _holds(self, sound: Reproducer) -> bool:
         """Whether the claim holds there; it is run once for all claims."""
+        what = sound.scenario
         if what.digest not in self._judged:
             self._judged[what.digest] = None
             with contextlib.suppress(CouldNotDecide):
                 report = self._judged[what.digest] = self.session.run(what)
                 remove_folder(report.folder)
         judged = self._judged[what.digest]
-        told = judged and judged.judgement(made.broken.claim, made.broken.loop)
+        told = judged and judged.judgement(sound.broken.claim, sound.broken.loop)
         return told is not None and told.finding.verdict is Verdict.HELD
 
     def _in_two(self, made: Reproducer) -> Iterator[Candidate]:

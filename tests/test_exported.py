@@ -210,7 +210,7 @@ def test_two_changes_are_a_cure_where_no_one_is(tmp_path: Path) -> None:
     class InSync(Trying):
         """One that is sound with sync workers alone."""
 
-        def _holds(self, what: Scenario, made: Reproducer) -> bool:
+        def _holds(self, sound: Reproducer) -> bool:
             return False
 
         def _alone(self, made: Reproducer) -> int:
