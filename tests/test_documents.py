@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from test_blocks import PAGES, ROOT
 
+from forkproof import expectation
 from forkproof.claims import REGISTRY
 
 
@@ -16,6 +17,12 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert not missing
+
+
+def test_the_letter_of_each_source_is_explained() -> None:
+    table = re.findall(r"^\| ([A-Z]) \| ", (ROOT / "docs" / "cli.md").read_text(), re.M)
+    assert expectation.__doc__ is not None
+    assert sorted(table) == sorted(re.findall(r"^ \[([A-Z])\] ", expectation.__doc__, re.M))
 
 
 def test_ci_calls_the_command_that_the_readme_gives() -> None:
