@@ -243,6 +243,9 @@ def test_the_command_lists_builds_and_removes(tmp_path: Path, capsys: pytest.Cap
     assert call("build", "none")[0] == 3
     code, told = call("build")
     assert (code, f"empty  built: {python}" in told, "none   skipped: no Python 3.99" in told) == (0, True, True)
+    with pytest.raises(SystemExit):
+        cli.main(["lanes", "build", "empty", "--lanes", str(file), "--lanes-dir", str(tmp_path / "kept")])
+    assert not capsys.readouterr().err, "it is there"
     assert call("list", "empty", "--json", str(tmp_path / "x.json"))[0] == 0
     assert json.loads((tmp_path / "x.json").read_text())["lanes"][0]["state"] == "built"
     assert call("remove")[1].split() == ["empty", "removed", "none", "not", "there"]

@@ -960,7 +960,8 @@ def _lanes(arguments: argparse.Namespace) -> int:
         try:
             match arguments.action:
                 case "build":
-                    print(f"building lane {lane.name} in {shelf.folder}", file=sys.stderr)
+                    if lane.loose or shelf.python(lane) is None:
+                        print(f"building lane {lane.name} in {shelf.folder}", file=sys.stderr)
                     state, why = "built", str(shelf.build(lane, anew=bool(lane.loose)))
                 case "remove":
                     state, why = ("removed", "") if shelf.remove(lane) else ("not there", "")
