@@ -448,3 +448,28 @@ def test_a_thread_that_forks_is_not_the_childs(run: Run, tmp_path: Path) -> None
     assert code == 0, told
     found = {loop["name"]: places(loop) for loop in report["loops"]}
     assert found == {"manage": [("worker", 0, False)], "work": [("child", 0, False)]}
+
+
+INHERITED = """
+import multiprocessing, time
+
+def work():
+    while True:
+        time.sleep(0.1)
+
+process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
+process.start()
+"""
+FORGOTTEN = "def post_fork(server, worker):\n    import multiprocessing.process as one\n    one._children.clear()\n"
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_process_of_the_masters_that_a_worker_ends(forgotten: bool, run: Run, tmp_path: Path) -> None:
+    """As multiprocessing does, with what it knows of, when a worker exits that a reload has told to."""
+    config = CONF + "preload_app = True\n" + FORGOTTEN * forgotten
+    place = write(tmp_path, INHERITED + ANSWER, config)
+    code, _, out = run("check", "app:app", "--chdir", place, "--faults", "hup,term", "--json", "report.json")
+    report = json.loads((tmp_path / "report.json").read_bytes())
+    found = [claim["id"] for claim in report["claims"] if claim["verdict"] == "broken"]
+    assert found == ([] if forgotten else ["no_dead_listener:work:ended by another"]), out
+    assert code == (not forgotten), out

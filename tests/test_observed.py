@@ -180,6 +180,23 @@ def test_a_process_that_runs_the_code_of_the_worker_that_forked_it() -> None:
     assert [str(state.process.place) for state in observed(made, lives).states(loop, 0)] == ["child 0"]
 
 
+def test_a_process_of_the_masters_that_a_worker_has_ended() -> None:
+    made = [*birth(ARBITER, kind="process", loop="work"), event(0.4, ARBITER, "child", birth="aa", child=150)]
+    again = [*birth(ARBITER, "bb", kind="process", loop="work"), event(2.6, ARBITER, "child", birth="bb", child=160)]
+    until = [one for t in LOOKS for one in seen(t, "tasks", tasks={"150-150": {"150": 3}})]
+    new = [one for t in LOOKS for one in seen(t + 2, "tasks", tasks={"160-160": {"160": 3}})]
+    ended = [event(2.5, WORKER, "ended", birth="aa", child=150)]
+    lost = observed(made, until, ended, opened(1, "hup"))
+    finding = found(lost, "no_dead_listener")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "ended by another")
+    assert "worker 0 (pid 110) has ended its process (pid 150), which arbiter (pid 100)" in finding.explanation
+    assert "a worker that exits ends the daemon processes" in cure(finding, lost, Path("/srv"))
+    late = [event(5.0, WORKER, "ended", birth="aa", child=150)]
+    for more in ([], [*ended, *again, *new], [*ended, *gone(ARBITER, 2.9)], late):
+        kept = observed(made, until, more, opened(1, "hup"))
+        assert found(kept, "no_dead_listener").verdict is Verdict.HELD
+
+
 def test_a_main_thread_that_runs_no_python_code() -> None:
     deaf = [one for n, t in enumerate(LOOKS) for one in seen(t, "look.asked", number=n, asked=[], deaf=[key(WORKER)])]
     said = [finding for finding in observed(IN_BOTH, deaf).findings() if finding.verdict is Verdict.UNKNOWN]

@@ -331,7 +331,7 @@ os._exit(0)
 def test_what_comes_to_a_lost_thread_in_closures(start: str, tmp_path: Path) -> None:
     """The list that a function puts another in the place of, in the child alone; not the one that only remembers."""
     told = watched(ENCLOSED + GO_ON % start, tmp_path)
-    assert told == ["[[]] [[]]"] * 3 + [f"[[3]] [[{size}]]" for size in (4, 5, 6)]
+    assert told == ["[[]] [[]]"] * 3 + [f"[[]] [[{size}]]" for size in (4, 5, 6)]
 
 
 MADE_LATER = """
@@ -376,3 +376,340 @@ def test_what_a_thread_has_made_since_it_began_is_known_before_a_fork(early: str
     """What it works on, and the event loop that it alone knows."""
     found = "[('Late.consume', ['things']), ('serve', ['_ready'])]"
     assert watched(MADE_LATER, tmp_path, early=early) == [found]
+
+
+LOST = """
+import collections, functools, io, json, os, sys, threading, types, weakref
+over = threading.Event()
+
+def start(target, *args, **kwargs):
+    threading.Thread(target=target, args=args, kwargs=kwargs, daemon=True).start()
+
+%s
+
+def told():
+    watch._tell(sys._getframe())
+    name = "{}-{}.jsonl".format(os.getpid(), watch.probe.here().start)
+    lines = open(os.path.join(watch.probe._folder, "history", name)).read().splitlines()
+    assert not [line for line in lines if "watch.failed" in line], lines
+    return [one for unit in json.loads(lines[-1])["units"] for one in unit["far"]]
+
+pid = os.fork()
+if pid == 0:
+    told()
+    seen = []
+    for _ in range(3):
+        give("order")
+        seen.append(told())
+    print(any(len(sizes) == len(set(sizes)) == 3 and sizes == tuple(sorted(sizes)) for sizes in zip(*seen)))
+    os._exit(sys.stdout.flush() or 0)
+os.waitpid(pid, 0)
+os._exit(0)
+"""
+SLOTTED = """
+class Buffer:
+    __slots__ = ("orders", "past", "__weakref__")
+    def __init__(self):
+        self.orders, self.past = [], []
+    def take(self):
+        self.past.append(self.orders.pop())
+
+def serve(buffer):
+    while True:
+        over.wait()
+        buffer.take()
+
+buffer = Buffer()
+start(serve, buffer)
+"""
+HANDED_OVER = {
+    "slot": SLOTTED + "give = lambda one: buffer.orders.append(one)",
+    "slot of what has no weak references": SLOTTED.replace(', "__weakref__"', "")
+    + "give = lambda one: buffer.orders.append(one)",
+    "what a function that it is given names": """
+        class Token:
+            __slots__ = ("queue", "__weakref__")
+            def __init__(self):
+                self.queue = collections.deque()
+            def run_all(self):
+                self.queue.popleft()
+
+        def run(main):
+            token = Token()
+            main(token)
+            over.wait()
+            token.run_all()
+
+        lib = types.ModuleType("lib")  # it says of its functions that they are another's
+        sys.modules["lib"] = lib
+        lib.Token, lib.over = Token, over
+        lib.run = types.FunctionType(run.__code__, vars(lib))
+        lib.run.__module__ = "elsewhere"
+        del Token, run
+
+        def main(made):
+            global token
+            token = made
+            begun.set()
+
+        begun = threading.Event()
+        start(lib.run, main)
+        begun.wait()
+
+        def give(one):
+            token.queue.append(one)
+    """,
+    "class": """
+        class Orders:
+            waiting = []
+            @classmethod
+            def serve(cls):
+                over.wait()
+                cls.waiting.pop()
+
+        start(Orders.serve)
+
+        def give(one):
+            Orders.waiting.append(one)
+    """,
+    "module": """
+        state = types.ModuleType("state")
+        state.__file__, state.waiting = "/srv/state.py", []
+        sys.modules["state"] = state
+
+        def serve():
+            over.wait()
+            state.waiting.pop()
+
+        start(serve)
+
+        def give(one):
+            state.waiting.append(one)
+    """,
+    "named tuple": """
+        Box = collections.namedtuple("Box", "over orders")
+
+        def serve(box):
+            box.over.wait()
+            box.orders.clear()
+
+        box = Box(over, [])
+        start(serve, box)
+
+        def give(one):
+            box.orders.append(one)
+    """,
+    "under a key of what it is given": """
+        def serve(box):
+            over.wait()
+            mine, box["orders"] = box["orders"], []
+
+        box = {"orders": []}
+        start(serve, box=box)
+
+        def give(one):
+            box["orders"].append(one)
+    """,
+    "what a partial gives": """
+        def serve(pause, orders):
+            over.wait(pause)
+            orders.pop()
+
+        waiting = []
+        start(functools.partial(serve, 100), waiting)
+
+        def give(one):
+            waiting.append(one)
+    """,
+    "passed on": """
+        waiting = []
+
+        def flush(orders):
+            orders.clear()
+
+        start(lambda: over.wait() and flush(waiting))
+
+        def give(one):
+            waiting.append(one)
+    """,
+    "exchanged with what holds it": """
+        class Batch:
+            def __init__(self):
+                self.rows = []
+
+        class Sender:
+            def __init__(self):
+                self.batch = Batch()
+            def serve(self):
+                over.wait()
+                mine, self.batch = self.batch, Batch()
+                print(mine.rows)
+
+        sender = Sender()
+        start(sender.serve)
+
+        def give(one):
+            sender.batch.rows.append(one)
+    """,
+    "weak dictionary": """
+        class Session:
+            def __init__(self):
+                self.orders = []
+
+        sessions = weakref.WeakValueDictionary()
+        mine = sessions["mine"] = Session()
+
+        def serve():
+            over.wait()
+            for session in sessions.values():
+                session.orders.clear()
+
+        start(serve)
+
+        def give(one):
+            mine.orders.append(one)
+    """,
+    "queues by name": """
+        import queue
+        waiting = {"orders": queue.Queue()}
+
+        def serve():
+            over.wait()
+            waiting.popitem()[1].get()
+
+        start(serve)
+
+        def give(one):
+            waiting["orders"].put(one)
+    """,
+    "counts": """
+        counts = collections.Counter()
+
+        def serve():
+            global counts
+            over.wait()
+            mine, counts = counts, collections.Counter()
+
+        start(serve)
+
+        def give(one):
+            counts[one] += 1
+    """,
+    "set": """
+        waiting = set()
+        start(lambda: over.wait() and waiting.pop())
+
+        def give(one):
+            waiting.add((one, len(waiting)))
+    """,
+    "bytes": """
+        waiting = bytearray()
+
+        def serve():
+            over.wait()
+            waiting[:] = b""
+
+        start(serve)
+
+        def give(one):
+            waiting.extend(one.encode())
+    """,
+    "text": """
+        waiting = io.StringIO()
+
+        def serve():
+            global waiting
+            over.wait()
+            waiting = io.StringIO()
+
+        start(serve)
+
+        def give(one):
+            waiting.write(one)
+    """,
+    "heap under other names": """
+        import heapq
+        heap = []
+
+        def serve():
+            over.wait()
+            mine = heap
+            pop = heapq.heappop
+            pop(mine)
+
+        start(serve)
+
+        def give(one):
+            heapq.heappush(heap, one)
+    """,
+    "no Thread": """
+        import _thread
+        waiting = []
+
+        def serve():
+            over.wait()
+            waiting.pop()
+
+        _thread.start_new_thread(serve, ())
+
+        def give(one):
+            waiting.append(one)
+    """,
+}
+REMEMBERED = {
+    "slot": SLOTTED + "give = lambda one: buffer.past.append(one)",
+    "class": HANDED_OVER["class"].replace("cls.waiting.pop()", "cls.waiting.append(0)"),
+    "module": HANDED_OVER["module"].replace("state.waiting.pop()", "state.waiting.append(0)"),
+    "under a key": HANDED_OVER["under a key of what it is given"].replace(
+        ', box["orders"] = box["orders"], []', " = box"
+    ),
+    "set": HANDED_OVER["set"].replace("waiting.pop()", "waiting.add(0)"),
+    "passed on": HANDED_OVER["passed on"].replace("orders.clear()", "orders.append(0)"),
+    "Python's": """
+        import linecache
+
+        def serve():
+            over.wait()
+            linecache.cache.clear()
+
+        start(serve)
+
+        def give(one):
+            linecache.cache[one, len(linecache.cache)] = one
+    """,
+}
+
+
+@pytest.mark.parametrize("code", HANDED_OVER.values(), ids=HANDED_OVER)
+def test_the_ways_to_what_comes_to_a_lost_thread(code: str, tmp_path: Path) -> None:
+    """Each of these leads to what fills in the process where the thread is not."""
+    assert watched(LOST % textwrap.dedent(code), tmp_path) == ["True"]
+
+
+@pytest.mark.parametrize("code", REMEMBERED.values(), ids=REMEMBERED)
+def test_what_a_lost_thread_takes_nothing_from(code: str, tmp_path: Path) -> None:
+    """It only remembers by it, or it is Python's own."""
+    assert watched(LOST % textwrap.dedent(code), tmp_path) == ["False"]
+
+
+ENDED = """
+import glob, json, multiprocessing, threading
+made = multiprocessing.get_context("fork").Process
+own, daemon, other = (made(target=threading.Event().wait, daemon=daemon) for daemon in (True, True, False))
+for process in (own, daemon, other):
+    process.start()
+own.terminate()
+own.join()
+if os.fork() == 0:
+    sys.exit()
+os.wait()
+lines = [json.loads(line) for path in glob.glob(watch.probe._folder + "/history/*") for line in open(path)]
+told = [(line["child"] == daemon.pid, line["pid"] != os.getpid()) for line in lines if line["event"] == "ended"]
+print(told)
+other.kill()
+"""
+
+
+def test_a_process_that_is_ended_by_one_that_has_inherited_it(tmp_path: Path) -> None:
+    """As multiprocessing does with daemons when a process exits; not by the one that has started it."""
+    assert watched(ENDED, tmp_path) == ["[(True, True)]"]

@@ -55,6 +55,12 @@ def _of_loop(finding: Finding, loop: Loop, observed: Observed) -> str:
             "starts it again once it is not alive, waits for good. Patch first, and everything: patch_all() in line 1 "
             "of the configuration, without thread=False."
         )
+    if finding.how == "ended by another":
+        return (
+            f"{told}, before the workers are forked{_because(observed)}: each of them takes it for its own, and a "
+            "worker that exits ends the daemon processes that it knows of, as multiprocessing does at exit. Start it "
+            "as a service beside gunicorn, or as a program (`subprocess`), which no worker knows of."
+        )
     if finding.how == "ran the worker's code":
         return (
             f"{told}: a fork copies the greenlets of a gevent worker, its own among them. Start it with "

@@ -153,6 +153,7 @@ EVENTS: Mapping[str, _Fields] = {
         address=_EXTRA,
     ),
     "child": _has(birth=_TEXT, child=_WHOLE),  # the process that a loop of this birth is
+    "ended": _has(birth=_TEXT, child=_WHOLE),  # that process, ended by one that has inherited it
     # One look: where the main thread stands, whether that is in the hub's loop, and each loop's thread or greenlet.
     "look": _has(
         at=_TEXTS,

@@ -585,6 +585,9 @@ class Observed:
         if strays:
             told = f"its process ended: it ran the code of the worker that forked it, {quoted(strays[0])}"
             return Finding(claim, Verdict.BROKEN, loop.name, told, tuple(strays), "ran the worker's code")
+        ended = self._ended_by_another(loop)
+        if ended is not None:
+            return ended
         for index, window in self._windows():
             for state in self.states(loop, index):
                 place = who(self.history, state.process.key)
@@ -600,6 +603,22 @@ class Observed:
                     how = "abandoned" if here else "dead in worker"
                     return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), how)
         return Finding(claim, Verdict.HELD, loop.name, "nothing takes it for alive where nothing runs it")
+
+    def _ended_by_another(self, loop: Loop) -> Finding | None:
+        """Of a process: that one which had inherited it has ended it, and that there is no other in its place."""
+        for event in self.history.of("ended"):
+            if event["birth"] not in loop.births or event.t > self._term:
+                continue
+            owner = loop.births[event["birth"]].process
+            for index, window in self._windows():
+                living = any(
+                    self._child_alive(birth, index) for birth, born in loop.births.items() if born.process == owner
+                )
+                if window.opened > event.t and self.history.processes[owner].alive_at(window.closed) and not living:
+                    told = f"{who(self.history, event.process)} has ended its process (pid {event['child']}), which "
+                    told += f"{who(self.history, owner)} has started and does not start again (after {window.after})"
+                    return Finding("no_dead_listener", Verdict.BROKEN, loop.name, told, (event,), "ended by another")
+        return None
 
     @staticmethod
     def _born_here(loop: Loop, state: State) -> bool:

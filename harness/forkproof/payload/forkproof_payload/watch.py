@@ -18,6 +18,7 @@ import dis
 import faulthandler
 import functools
 import gc
+import io
 import itertools
 import os
 import re
@@ -39,7 +40,7 @@ _MOST_BIRTHS = 50
 """Births of one body in one process that are told of: an app may start a thread with each request, or a timer with each
 turn of a timer. Those that come later count as the last of these."""
 _MOST_QUEUES = 8
-_TAKES = frozenset(["pop", "popleft", "popitem", "clear"])
+_TAKES = frozenset(["pop", "popleft", "popitem", "clear", "remove", "discard"])
 _FAR = 4
 """Steps from what a loop is given to a queue."""
 _MOST_REACHED = 60
@@ -49,13 +50,20 @@ _MOST_HELD = 50
 _MOST_WITHIN = 300
 """Objects that are counted in a dictionary."""
 _HOLDERS = (list, dict, set, tuple, collections.deque)
-_BUFFERS = (list, dict, collections.deque)
-_SIMPLE = (str, bytes, int, float, type, type(sys), type(None))
+_BUFFERS = (list, dict, set, bytearray, collections.deque)
+_SIMPLE = (str, bytes, int, float, type(None))
 _MOST_WALKS = 4
-"""Threads of one body for which that is done: one may be started with each request. And looks of a process at which one
-goes through what the closures have that a lost thread leads to."""
-_MOST_ENCLOSED = 1500
+"""Threads of one body for which that is done: one may be started with each request."""
+_SEARCHES = (1, 4)
+"""The looks of a process at which one goes through all that a lost thread leads to: some is made when the first thing
+comes."""
+_MOST_GONE_THROUGH = 3000
 """Objects that are gone through for that in one look, which others wait for."""
+_MOST_MAYBE = 300
+"""Buffers that are found by that for one thread."""
+_TRIALS = 8
+"""The looks of a process at which it is seen whether one of these fills; from then on, it is told how much is in it."""
+_MOST_TOLD = 40
 _NUMBERED = re.compile(r"(?<=^ThreadPoolExecutor)-[0-9]+$")
 _HOOKS = (
     "on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int",
@@ -82,7 +90,7 @@ class _Unit(object):
         self.queues = queues
         self.far = []
         self.at_fork = False  # whether it was looked through again before a fork
-        self.cells = set()
+        self.maybe = {}  # what may fill where a fork has left it behind
         self.lost = []  # what it was at when a fork has left it behind
         self.pool = None  # a weak reference to the executor whose thread it is
         told = _last["births"].setdefault(self.body, [0, None])
@@ -197,7 +205,7 @@ class _Finder(object):
     def __init__(self):
         self._todo = {
             "multiprocessing.process": _see_processes, "gevent.greenlet": _see_greenlets,
-            "asyncio.base_events": _see_event_loops,
+            "asyncio.base_events": _see_event_loops, "multiprocessing.popen_fork": _see_ends_of_processes,
         }  # fmt: skip
 
     def find_spec(self, name, path=None, target=None):
@@ -223,6 +231,20 @@ class _Finder(object):
 
 def _see_processes(module):
     _wrap(module.BaseProcess, "start", _process_starting, _process_started)
+
+
+def _see_ends_of_processes(module):
+    for name in ("terminate", "kill"):
+        _wrap(module.Popen, name, _process_ending)
+
+
+def _process_ending(popen):
+    """Tell of a process that is ended by another than the one that has started it: one that has inherited it."""
+    children = sys.modules["multiprocessing.process"]._children
+    process = next((one for one in list(children) if getattr(one, "_popen", None) is popen), None)
+    unit = _units.get(id(process))
+    if unit is not None and unit.thing() is process and unit.pid != _getpid() and popen.returncode is None:
+        probe.event("ended", birth=unit.birth, child=popen.pid)
 
 
 def _see_event_loops(module):
@@ -476,6 +498,8 @@ def _starting(thread):
 
 def _body_of(thread):
     """What a thread runs, and what it has for that."""
+    if isinstance(thread, _Bare):
+        return thread.begin(), []
     function = thread.function if isinstance(thread, _Timer) else getattr(thread, "_target", None)
     if function is None:
         function = types.MethodType(type(thread).run, thread)
@@ -488,6 +512,7 @@ class _Bare(object):
     """Stands for a thread that is started without `threading`, as long as it runs."""
 
     name = daemon = ident = native_id = None
+    begin = staticmethod(type(None))
 
 
 def _see_bare_threads():
@@ -504,6 +529,7 @@ def _see_bare_threads():
             bare.ident, bare.native_id = _get_ident(), getattr(_thread, "get_native_id", int)() or None
             return function(*args, **kwargs)
 
+        bare.begin = weakref.ref(begin)
         return original(begin, args, *kwargs)
 
     _thread.start_new_thread = start_new_thread
@@ -552,19 +578,35 @@ def _queues(body, owner, values):
 
 
 class _Reach(object):
-    """The code that a loop's body leads to: functions that it names, of the objects and modules that are known."""
+    """The code that a loop's body leads to: functions that it names, of the objects and modules that are known, and of
+    the classes that it names itself."""
 
     def __init__(self):
         self.codes, self.names = {}, set()
-        self._functions, self._modules = {}, set()
+        self.fresh = []  # of these names, those that nobody has asked for
+        self._functions, self._modules, self._classes, self._todo = {}, set(), set(), []
 
     def know(self, thing):
         """Take in the functions of an object's class, and of the modules in which its classes are."""
-        for base in type(thing).__mro__:
-            self._take_in(vars(base))
-            self.know_module(base.__module__)
+        self._know_class(type(thing))
+        self._follow()
+
+    def _know_class(self, kind):
+        for base in kind.__mro__:
+            if id(base) not in self._classes:
+                self._classes.add(id(base))
+                self._take_in(vars(base))
+                self._know_module(base.__module__)
+
+    def know_class(self, kind):
+        self._know_class(kind)
+        self._follow()
 
     def know_module(self, name):
+        self._know_module(name)
+        self._follow()
+
+    def _know_module(self, name):
         module = sys.modules.get(name)
         if type(module) is type(sys) and name not in self._modules:
             self._modules.add(name)
@@ -575,30 +617,48 @@ class _Reach(object):
             one = one.__func__ if type(one) in (staticmethod, classmethod) else one
             one = one.fget if type(one) is property else one
             if type(one) is _Function:
-                self._functions.setdefault(name, []).append(one.__code__)
+                self._functions.setdefault(name, []).append(one)
                 if name in self.names:
-                    self.follow(one.__code__)
+                    self._todo.append((one.__code__, one.__globals__))
 
-    def follow(self, code):
-        todo = [code]
-        while todo:
-            one = todo.pop()
+    def follow(self, function):
+        self._todo.append((function.__code__, function.__globals__ if type(function) is _Function else {}))
+        self._follow()
+
+    def _follow(self):
+        while self._todo:
+            one, named = self._todo.pop()
             if id(one) in self.codes:
                 continue
             self.codes[id(one)] = one
-            todo += [inner for inner in one.co_consts if type(inner) is type(one)]
-            for name in set(one.co_names) - self.names:
-                self.names.add(name)
-                todo += self._functions.get(name, ())
+            self._todo += [(inner, named) for inner in one.co_consts if type(inner) is type(one)]
+            for name in one.co_names:
+                if name not in self.names:
+                    self.names.add(name)
+                    self.fresh.append(name)
+                    self._todo += [(each.__code__, each.__globals__) for each in self._functions.get(name, ())]
+                if issubclass(type(named.get(name)), type) and not _is_librarys(named[name].__module__):
+                    self._know_class(named[name])
+                elif type(named.get(name)) is _Function and not _is_library(named[name].__code__.co_filename):
+                    self._todo.append((named[name].__code__, named[name].__globals__))
+
+
+def _is_librarys(name):
+    """Whether a module is of Python's library, or is not there."""
+    module = sys.modules.get(name)
+    origin = getattr(getattr(module, "__spec__", None), "origin", None)
+    return module is None or origin in ("built-in", "frozen") or _is_library(getattr(module, "__file__", None) or "")
+
+
+_STORE_ATTR = dis.opmap["STORE_ATTR"]
 
 
 def _far_queues(body, owner, values, near):
     """What tells the queues that a loop gets at through what it has: attributes of attributes that its code names."""
-    code = getattr(body, "__code__", None)
-    if code is None:
+    if not hasattr(body, "__code__"):
         return []
     reach = _Reach()
-    reach.follow(code)
+    reach.follow(body)
     reach.know_module(getattr(body, "__module__", None))
     cells = [_cell(cell) for cell in getattr(body, "__closure__", None) or ()]
     level = [one() if type(one) is weakref.ref else one for one in [owner] + list(values) + cells]
@@ -614,8 +674,9 @@ def _far_queues(body, owner, values, near):
             reach.know(one)
         following = []
         for one in level:
-            for name in sorted(reach.names.intersection(list(vars(one)))):
-                value = vars(one).get(name)
+            attributes = _attributes(one)
+            for name in sorted(reach.names & attributes.keys()):
+                value = attributes[name]
                 if _far_size(value) is None:
                     following.append(value)
                 elif id(value) not in known and (
@@ -642,46 +703,146 @@ def _opened(thing, reach):
         given.append(thing.__self__)
         thing = thing.__func__
     if type(thing) is _Function:
-        reach.follow(thing.__code__)
+        reach.follow(thing)
         reach.know_module(thing.__module__)
         given += [_cell(cell) for cell in thing.__closure__ or ()]
     return given
 
 
-def _enclosed(roots, most):
-    """What tells the lists, deques and dictionaries in closures that a loop leads to on any way: those that a function
-    with that closure takes from, or puts others in the place of. {id of the cell: what tells}, and how many objects
-    were gone through, `most` at most."""
-    reach, todo = _Reach(), collections.deque(roots)
-    known, unnamed, found = set(), {}, {}
-    while todo and len(known) < most:
-        one = todo.popleft()
-        if id(one) in known or issubclass(type(one), _SIMPLE):
-            continue
-        known.add(id(one))
-        if type(one) in (_Function, types.MethodType, functools.partial):
-            function = _function(one)
-            for number, cell in enumerate(getattr(function, "__closure__", None) or ()):
-                name, thing = function.__code__.co_freevars[number], _cell(cell)
-                if issubclass(type(thing), _BUFFERS) and _takes(function.__code__, name, thing):
-                    found[id(cell)] = _Enclosed(function, number)
-            todo.extend(_opened(one, reach))
-        elif issubclass(type(one), _HOLDERS):
-            todo.extend(_first(one))
+class _Search(object):
+    """Goes through all that a loop leads to, and finds the buffers among it from which code that it leads to takes, or
+    in whose place it puts others, and the queues.
+
+    Each object comes with the way to it, a function that gets at it, or None, and with the name of the attribute that
+    has the object in which it is.
+    """
+
+    def __init__(self):
+        self.gone_through = set()
+        self._reach, self._todo = _Reach(), collections.deque()
+        self._unnamed, self._held, self._enclosed = {}, {}, {}
+
+    def add(self, one, way=None, within=None):
+        self._todo.append((one, way, within))
+
+    def go(self, most):
+        while self._todo and len(self.gone_through) < most:
+            one, way, within = self._todo.popleft()
+            if id(one) not in self.gone_through and not issubclass(type(one), _SIMPLE):
+                self.gone_through.add(id(one))
+                self._open(one, way, within)
+                self._name_more()
+
+    def _open(self, one, way, within):
+        kind = type(one)
+        if kind in (_Function, types.MethodType, functools.partial):
+            self._open_function(one, way)
+        elif issubclass(kind, weakref.ref):
+            self.add(weakref.ref.__call__(one))
+        elif issubclass(kind, type):
+            if not _is_servers_own(one.__module__):
+                self._reach.know_class(one)
+                self._note(one, None, vars(one), None)
+        elif kind is type(sys):
+            if not _is_servers_own(one.__name__):
+                self._reach.know_module(one.__name__)
+                self._note(one, None, vars(one), None)
+        elif issubclass(kind, _HOLDERS) and not _fields(kind):
+            for each, at in _first(one, way):
+                self.add(each, at)
         elif _has_attributes(one):
-            reach.know(one)
-            for name, value in list(vars(one).items()):
-                unnamed.setdefault(name, []).append(value)
-        for name in reach.names & unnamed.keys():
-            todo.extend(unnamed.pop(name))
-    return found, len(known)
+            self._reach.know(one)
+            self._note(one, way, _attributes(one), within)
+            for base in kind.__mro__:
+                self.add(base)
+
+    def _open_function(self, one, way):
+        if type(one) is functools.partial:
+            way = way or weakref.ref(one)
+            self.add(one.args, _Given(way, "args"))
+            self.add(one.keywords, _Given(way, "keywords"))
+            self.add(one.func, _Given(way, "func"))
+            return
+        if type(one) is types.MethodType:
+            self.add(one.__self__, _Given(way, "__self__") if way is not None else None)
+            self.add(one.__func__)
+            return
+        for number, cell in enumerate(one.__closure__ or ()):
+            name, thing = one.__code__.co_freevars[number], _cell(cell)
+            at = _Enclosed(one, number)
+            if _holds(thing) and _takes(one.__code__, name, thing):
+                self._enclosed[id(cell)] = at
+            self.add(thing, at)
+        self._reach.follow(one)
+        self._reach.know_module(one.__module__)
+        module = sys.modules.get(one.__globals__.get("__name__"))
+        if type(module) is type(sys) and vars(module) is one.__globals__:
+            names = {name for code in _reached(one.__code__, {}) for name in code.co_names}
+            self._note(module, None, {name: vars(module)[name] for name in names if name in vars(module)}, None)
+
+    def _note(self, owner, way, values, within):
+        """Take in what an object has under names, as far as the code has these."""
+        for name, value in list(values.items()):
+            if name in self._reach.names:
+                self._name(name, owner, way, value, within)
+            else:
+                self._unnamed.setdefault(name, []).append((owner, way, value, within))
+
+    def _name_more(self):
+        """Go on with what has a name that the code has since then."""
+        names, self._reach.fresh = self._reach.fresh, []
+        for name in names:
+            for each in self._unnamed.pop(name, ()):
+                self._name(name, *each)
+
+    def _name(self, name, owner, way, value, within):
+        at = _held(owner, name, way)
+        self.add(value, at, name)
+        if at is not None and (_holds(value) or _size(value) is not None):
+            self._held.setdefault(name, []).append((at, id(owner), value, within))
+
+    def found(self):
+        """{what names a place: what tells}"""
+        found = dict(self._enclosed)
+        codes = list(self._reach.codes.values())
+        holders = {each[3] for held in self._held.values() for each in held}
+        exchanged = {
+            name for code in codes if code.co_name != "__init__" and _STORE_ATTR in code.co_code[::2]
+            for name in holders.intersection(code.co_names) if _empties(code, name, None)
+        }  # fmt: skip
+        emptying = {code.co_name for code in codes if _empties_argument(code)}
+        for code in codes:
+            passes_on = not emptying.isdisjoint(code.co_names)
+            for name in self._held.keys() & set(code.co_names):
+                for at, owner, value, within in self._held[name]:
+                    if passes_on or _is_queue(value) or within in exchanged or _takes(code, name, value):
+                        found[owner, name] = at
+        return found
 
 
-def _first(holder):
-    """Some of what is in a list, dictionary, set, tuple or deque."""
+def _is_servers_own(name):
+    """Whether a module is Python's, gunicorn's or gevent's."""
+    return _is_librarys(name) or name.partition(".")[0] in ("gunicorn", "gevent")
+
+
+def _held(owner, name, way):
+    try:
+        return _Held(owner, name, way)
+    except TypeError:  # it cannot be referred to weakly
+        return None
+
+
+def _empties_argument(code):
+    names = code.co_varnames[: code.co_argcount] if not _TAKES.isdisjoint(code.co_names) else ()
+    return any(_empties(code, name, None) for name in names)
+
+
+def _first(holder, way):
+    """Some of what is in a list, dictionary, set, tuple or deque, each with the way to it."""
     kind = next(kind for kind in _HOLDERS if issubclass(type(holder), kind))
-    values = dict.values(holder) if kind is dict else kind.__iter__(holder)
-    return list(itertools.islice(values, _MOST_HELD))
+    some = list(itertools.islice(dict.items(holder) if kind is dict else enumerate(kind.__iter__(holder)), _MOST_HELD))
+    ways = way is not None and kind in (dict, tuple)
+    return [(one, _Item(way, key) if ways and type(key) in (int, str) else None) for key, one in some]
 
 
 class _Enclosed(object):
@@ -704,10 +865,37 @@ def _function(thing):
 
 def _has_attributes(thing):
     """Whether an object has attributes of its own, which can be read without any code of its class."""
-    if isinstance(thing, (type, type(sys))) or _size(thing) is not None or _waits_inside(thing):
+    kind = type(thing)
+    if issubclass(kind, (type, type(sys))) or _size(thing) is not None or _waits_inside(thing):
         return False
-    kept = [vars(base)["__dict__"] for base in type(thing).__mro__ if "__dict__" in vars(base)]
-    return bool(kept) and all(type(one) is types.GetSetDescriptorType for one in kept)
+    bases = [vars(base) for base in type(thing).__mro__]
+    kept = [base["__dict__"] for base in bases if "__dict__" in base]
+    return all(type(one) is types.GetSetDescriptorType for one in kept) and (
+        bool(kept) or any("__slots__" in base for base in bases)
+    )
+
+
+def _fields(kind):
+    """The names of a named tuple's places."""
+    named = [vars(base).get("_fields") for base in kind.__mro__] if issubclass(kind, tuple) else []
+    return next((names for names in named if type(names) is tuple), ())
+
+
+def _attributes(thing):
+    """The attributes of an object by name, those in slots too, for which C code alone is asked."""
+    found = {}
+    for place, name in enumerate(_fields(type(thing))):
+        found[name] = tuple.__getitem__(thing, place)
+    for base in [vars(base) for base in type(thing).__mro__]:
+        if "__dict__" in base:
+            found.update(base["__dict__"].__get__(thing))
+        for name, one in list(base.items()) if "__slots__" in base else ():
+            if type(one) is types.MemberDescriptorType:
+                try:
+                    found.setdefault(name, one.__get__(thing))
+                except AttributeError:  # it is empty
+                    pass
+    return found
 
 
 def _cell(cell):
@@ -718,13 +906,33 @@ def _cell(cell):
 
 
 class _Held(object):
-    """What an object's attribute, or a module's global, stands for now: a buffer may be exchanged for a fresh one."""
+    """What an object's attribute, or a module's global, stands for now: a buffer may be exchanged for a fresh one.
 
-    def __init__(self, owner, name):
-        self._owner, self._name = weakref.ref(owner), name
+    What cannot be referred to weakly is got at by the way that has led to it.
+    """
+
+    def __init__(self, owner, name, way=None):
+        self._name, self._weak = name, way is None or type(owner).__weakrefoffset__ != 0
+        self._owner = weakref.ref(owner) if self._weak else way
 
     def __call__(self):
-        return vars(self._owner()).get(self._name) if self._owner() is not None else None
+        owner = self._owner()
+        if owner is None or not (self._weak or _has_attributes(owner)):
+            return None
+        return (vars(owner) if isinstance(owner, (type, type(sys))) else _attributes(owner)).get(self._name)
+
+
+class _Item(object):
+    """What a dictionary or a tuple that a way leads to has at one place now."""
+
+    def __init__(self, way, key):
+        self._way, self._key = way, key
+
+    def __call__(self):
+        holder = self._way()
+        if issubclass(type(holder), dict):
+            return dict.get(holder, self._key)
+        return holder[self._key] if type(holder) is tuple and len(holder) > self._key else None
 
 
 def _named_queues(owner, names, codes):
@@ -741,7 +949,7 @@ def _named_queues(owner, names, codes):
 
 
 def _is_queue(thing):
-    return not _is_plain(thing) and not issubclass(type(thing), dict)
+    return _size(thing) is not None and not _is_plain(thing)
 
 
 def _is_plain(thing):
@@ -764,37 +972,76 @@ def _reached(code, functions):
 
 def _takes(code, name, thing):
     """Whether a function empties the buffer of this name, or takes from it, or puts another in its place."""
-    if name not in code.co_names and name not in code.co_freevars:
-        return False
+    return (name in code.co_names or name in code.co_freevars) and _empties(code, name, thing)
+
+
+def _empties(code, name, thing):
     if issubclass(type(thing), collections.deque):
         return not _TAKES.isdisjoint(code.co_names)
-    if (id(code), name) not in _taking:
-        _taking[id(code), name] = code, _takes_by_name(code, name)
-    return _taking[id(code), name][1]
+    if id(code) not in _emptying:
+        _emptying[id(code)] = code, _emptied(code)
+    names = _emptying[id(code)][1]
+    return names is None or name in names
 
 
-_taking = {}
-"""By id of code and a name: that code, held so that the id stays its own; whether it takes from what has that name, a
-list or a dictionary."""
+_emptying = {}
+"""By id of code: that code, held so that the id stays its own; the names of what it takes from, None for any."""
 
 
-def _takes_by_name(code, name):
-    known, heap = None, False
+def _emptied(code):
+    found = set()
+    known, heap = [(None, None)] * 4, False  # what the last steps do, and with what
+    also, heaps = {}, {"heappop"}  # what has another name in this function
+    read, stored = set(), set()  # of what under which key
+    for does, said in _steps(code):
+        of = [one[1] if one[0] is None or one[0].startswith("LOAD") else None for one in known]
+        if does == "STORE_FAST" and of[3] is not None:
+            also[said] = also.get(of[3], of[3])
+            heaps.update([said] if of[3] in heaps else ())
+        elif does == "DELETE_SUBSCR":
+            return None
+        elif does in ("STORE_ATTR", "STORE_GLOBAL", "STORE_DEREF") or (heap and does.startswith("LOAD")):
+            found.add(said)
+        elif said in _TAKES and does.startswith("LOAD"):
+            found.add(of[1] if known[3][0] == "BINARY_SUBSCR" else of[3])
+        elif does == "STORE_SLICE":
+            found.add(of[1])
+        elif does == "STORE_SUBSCR" and (known[3][0] == "BUILD_SLICE" or type(of[3]) is slice):
+            found.add(of[2] if type(of[3]) is slice else of[0])
+        elif does in ("BINARY_SUBSCR", "STORE_SUBSCR") and known[3][0] == "LOAD_CONST":
+            (read if does == "BINARY_SUBSCR" else stored).add((of[2], of[3]))
+        known, heap = known[1:] + [(does, said)], said in heaps or (heap and not does.startswith("CALL"))
+    found |= {name for name, _ in read & stored}
+    return found | {also[name] for name in found & also.keys()}
+
+
+def _steps(code):
+    """What each step of a function does, and with what, as Python 3.11 has it."""
     for step in dis.get_instructions(code):
-        if step.opname in ("STORE_ATTR", "STORE_GLOBAL", "STORE_DEREF") and step.argval == name:
-            return True
-        if step.opname == "DELETE_SUBSCR" or (known == name and step.argval in _TAKES):
-            return True
-        if heap and step.argval == name:
-            return True
-        known, heap = step.argval, step.argval == "heappop" or (heap and not step.opname.startswith("CALL"))
-    return False
+        if type(step.argval) is tuple and "_FAST" in step.opname:  # from 3.13: two in one
+            for does, said in zip(re.findall("(LOAD|STORE)_FAST", step.opname), step.argval):  # noqa: B905
+                yield does + "_FAST", said
+        elif step.opname == "BINARY_OP" and step.argrepr == "[]":  # from 3.14
+            yield "BINARY_SUBSCR", None
+        else:
+            yield step.opname, step.argval
 
 
 def _waits_inside(thing):
     """Whether what an object has may be who waits for it: a condition's, an event's or a queue's own."""
     module = type(thing).__module__ or ""
     return module in ("threading", "asyncio.locks") or module.startswith("gevent.") or _size(thing) is not None
+
+
+class _Given(object):
+    """What a partial or a method that a way leads to calls its function with."""
+
+    def __init__(self, way, name):
+        self._way, self._name = way, name
+
+    def __call__(self):
+        thing = self._way()
+        return getattr(thing, self._name, None) if type(thing) in (functools.partial, types.MethodType) else None
 
 
 def _size(thing):
@@ -811,7 +1058,11 @@ def _size(thing):
 
 
 def _far_size(thing):
-    """The same, and of a dictionary also all that is in what it holds: what comes may be counted under one key."""
+    """The same, and of a dictionary also all that is in what it holds, and what it counts: all may be under one key."""
+    if type(thing) in (set, bytearray):
+        return len(thing)
+    if type(thing) in (io.BytesIO, io.StringIO):
+        return _written(thing)
     if not issubclass(type(thing), dict):
         return _size(thing)
     todo, known, found = [thing], set(), 0
@@ -820,12 +1071,31 @@ def _far_size(thing):
         if len(known) == _MOST_WITHIN:
             return dict.__len__(thing)
         kind = next((kind for kind in _HOLDERS if issubclass(type(one), kind)), None)
+        if kind is None and _is_queue(one):
+            found += _size(one)
         if id(one) in known or (kind is None and not _has_attributes(one)):
             continue
         known.add(id(one))
         found += kind.__len__(one) if kind is not None else 0
+        found += _counted(one) if kind is dict else 0
         todo += gc.get_referents(one)
     return found
+
+
+def _counted(thing):
+    numbers = list(itertools.islice(dict.values(thing), _MOST_WITHIN))
+    return sum(numbers) if {type(one) for one in numbers} == {int} else 0
+
+
+def _written(thing):
+    try:
+        return type(thing).tell(thing)
+    except ValueError:  # it is closed
+        return 0
+
+
+def _holds(thing):
+    return issubclass(type(thing), _BUFFERS) or type(thing) in (io.BytesIO, io.StringIO)
 
 
 def _chain_excepthook():
@@ -1184,7 +1454,7 @@ def _tell(frame):
             told.append(row)
         else:
             backed[unit.birth] = row
-    idents, walked, left = set(), collections.Counter(), _MOST_ENCLOSED
+    idents, walked, left = set(), collections.Counter(), _MOST_GONE_THROUGH
     _last["looks"] += 1
     for unit in list(_units.values()):
         thread = unit.thing()
@@ -1198,13 +1468,15 @@ def _tell(frame):
             running = alive and unit.pid == _getpid() and thread.ident in natives
             tid = getattr(thread, "native_id", None) if running else None
             walked[unit.body] += 1
-            if unit.pid != _getpid() and max(walked[unit.body], _last["looks"]) <= _MOST_WALKS:
-                left -= _quietly(_look_into_closures, unit, thread, left) or 0
+            if unit.pid != _getpid() and walked[unit.body] <= _MOST_WALKS and _last["looks"] <= _TRIALS:
+                _quietly(_tell_of_what_fills, unit)
+                if _last["looks"] in _SEARCHES:
+                    left -= _quietly(_look_further, unit, thread, left) or 0
             row = _row(unit, False, running, tid, natives[thread.ident] if running else [], None)
             if running:
                 idents.add(thread.ident)
         row["alive"] = bool(alive)
-        if row["alive"] or row["running"] or row["sizes"] or row["far"]:
+        if row["alive"] or row["running"] or row["sizes"] or row["far"] or unit.maybe:
             told.append(row)
     for key in [key for key, unit in _units.items() if unit.thing() is None]:
         del _units[key]
@@ -1215,17 +1487,56 @@ def _tell(frame):
     )  # fmt: skip
 
 
-def _look_into_closures(unit, thread, most):
-    """Find what comes to a thread that a fork has left behind in closures: some are made when it comes."""
+def _look_further(unit, thread, most):
+    """Find what comes to a thread that a fork has left behind: some of it is made when it comes."""
     function, values = _body_of(thread)
-    body = _function(function)
-    named = [body.__globals__.get(name) for name in body.__code__.co_names] if type(body) is _Function else []
-    found, gone_through = _enclosed([function] + values + named + unit.lost, most)
-    for cell, tells in found.items():
-        if cell not in unit.cells:
-            unit.cells.add(cell)
+    search, given = _Search(), _arguments(function, thread)
+    search.add(function, _Held(thread, "function" if isinstance(thread, _Timer) else "_target"))
+    for _, one, way in given:
+        search.add(one, way)
+    for one in values + unit.lost:
+        search.add(one)
+    search.go(most)
+    found = search.found()
+    body = getattr(_function(function), "__code__", None)
+    codes = _reached(body, {}) if body is not None else []
+    for name, one, way in given:
+        if _holds(one) and any(_empties(code, name, one) for code in codes):
+            found[name] = way
+    for place, tells in found.items():
+        if len(unit.maybe) < _MOST_MAYBE:
+            unit.maybe.setdefault(place, (tells, _far_size(tells()) or 0))
+    return len(search.gone_through)
+
+
+def _tell_of_what_fills(unit):
+    """Have what has filled since it was found told of from now on."""
+    for tells, size in list(unit.maybe.values()):
+        if tells not in unit.far and len(unit.far) < _MOST_TOLD and (_far_size(tells()) or 0) > size:
             unit.far.append(tells)
-    return gone_through
+
+
+def _arguments(function, thread):
+    """What a thread's function is called with: its name there, it, and the way to it."""
+    code = getattr(_function(function), "__code__", None)
+    if code is None or isinstance(thread, _Bare):
+        return []
+    attributes = ("args", "kwargs") if isinstance(thread, _Timer) else ("_args", "_kwargs")
+    given = [(vars(thread).get(name) or (), _Held(thread, name)) for name in attributes]
+    while type(function) is functools.partial:
+        way = weakref.ref(function)
+        given = [(function.args, _Given(way, "args")), (function.keywords, _Given(way, "keywords"))] + given
+        function = function.func
+    names = list(code.co_varnames[1 if type(function) is types.MethodType else 0 : code.co_argcount])
+    found = []
+    for things, way in given:
+        if type(things) is dict:
+            found += [(name, one, _Item(way, name)) for name, one in list(things.items())]
+        else:
+            for place, one in enumerate(things[: len(names)]):
+                found.append((names[place], one, _Item(way, place)))
+            del names[: len(things)]
+    return found
 
 
 def _stacks():
