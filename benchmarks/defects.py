@@ -1489,13 +1489,6 @@ CHECKING_AN_APP = (
         "() if name in vars(module)}, None)",
     ),
     Defect(
-        "a-function-is-where-it-says",
-        "a check looks for what a function names where that says that it is from",
-        f"{PAYLOAD}watch.py",
-        "                if issubclass(type(named.get(name)), type) and not",
-        "                if False and not",
-    ),
-    Defect(
         "classes-hold-nothing",
         "a check passes over what comes to a lost thread in a class",
         f"{PAYLOAD}watch.py",
@@ -1634,6 +1627,31 @@ CHECKING_AN_APP = (
         f"{MAIN}observed.py",
         "        if ended is not None:\n            return ended\n",
         "",
+    ),
+    Defect(
+        "what-a-method-names-is-nothing",
+        "a check passes over what a lost thread takes by a method from its module",
+        f"{PAYLOAD}watch.py",
+        "            self._note_globals(function)\n",
+        "            self._note_globals(function) if function.__name__ == 'serve' else None\n",
+    ),
+    Defect(
+        "a-process-that-died-is-not-told-of",
+        "a check does not see that a process died of an exception",
+        f"{PAYLOAD}watch.py",
+        "    process.run = told\n",
+        "",
+    ),
+    Defect(
+        "a-process-that-died-early-is-no-loop",
+        "a check passes over a process that died before the first window",
+        f"{MAIN}observed.py",
+        """        if any(end["birth"] == birth and end["error"] for end in self.history.of("loop.end")):
+            return True
+        if event["kind"] in _IN_CHILD:
+""",
+        """        if event["kind"] in _IN_CHILD:
+""",
     ),
     Defect(
         "a-process-that-was-started-again-is-missed",

@@ -169,6 +169,15 @@ def test_a_loop_that_died_of_an_error() -> None:
     assert "OSError: gone, raised at /srv/app.py:7" in finding.explanation
 
 
+def test_a_process_that_died_before_the_first_window() -> None:
+    made = [*birth(ARBITER, kind="process"), event(0.4, ARBITER, "child", birth="aa", child=150)]
+    died = event(0.5, 150, "loop.end", loop="Process-1", birth="aa", error="OSError: gone", at=["/srv/app.py:7"])
+    finding = found(observed(made, process(150, "child"), [died]), "no_dead_listener")
+    assert (finding.verdict, finding.how) == (Verdict.BROKEN, "died")
+    assert "it died in child (pid 150) of OSError: gone, raised at /srv/app.py:7" in finding.explanation
+    assert observed(made, process(150, "child")).loops == []
+
+
 def test_a_process_that_runs_the_code_of_the_worker_that_forked_it() -> None:
     made = [*birth(WORKER, kind="process"), event(0.4, WORKER, "child", birth="aa", child=150)]
     line = seen(0.8, "log", line="[2026-11-23 15:55:16 +0000] [150] [INFO] Parent changed, shutting down: <Worker 110>")

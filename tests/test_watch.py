@@ -331,7 +331,8 @@ os._exit(0)
 def test_what_comes_to_a_lost_thread_in_closures(start: str, tmp_path: Path) -> None:
     """The list that a function puts another in the place of, in the child alone; not the one that only remembers."""
     told = watched(ENCLOSED + GO_ON % start, tmp_path)
-    assert told == ["[[]] [[]]"] * 3 + [f"[[]] [[{size}]]" for size in (4, 5, 6)]
+    pools = "" if "pool" not in start else ", 0"  # the queue of its executor
+    assert told == ["[[]] [[]]"] * 3 + [f"[[3{pools}]] [[{size}{pools}]]" for size in (4, 5, 6)]
 
 
 MADE_LATER = """
@@ -434,18 +435,24 @@ HANDED_OVER = {
             def run_all(self):
                 self.queue.popleft()
 
+        class Runner:
+            def __init__(self, token):
+                self.token = token
+            def begin(self):
+                over.wait()
+                self.token.run_all()
+
         def run(main):
-            token = Token()
-            main(token)
-            over.wait()
-            token.run_all()
+            runner = Runner(Token())
+            main(runner.token)
+            runner.begin()
 
         lib = types.ModuleType("lib")  # it says of its functions that they are another's
         sys.modules["lib"] = lib
-        lib.Token, lib.over = Token, over
+        lib.Token, lib.Runner = Token, Runner
         lib.run = types.FunctionType(run.__code__, vars(lib))
         lib.run.__module__ = "elsewhere"
-        del Token, run
+        del Token, Runner, run
 
         def main(made):
             global token
@@ -568,6 +575,36 @@ HANDED_OVER = {
 
         def give(one):
             mine.orders.append(one)
+    """,
+    "of the module of a method": """
+        waiting = []
+
+        class Clerk(threading.Thread):
+            def run(self):
+                over.wait()
+                self.flush()
+
+            def flush(self):
+                waiting.clear()
+
+        Clerk(daemon=True).start()
+
+        def give(one):
+            waiting.append(one)
+    """,
+    "one of many": """
+        a, b, c, d, e, f, g, h, waiting = ([] for _ in "abcdefghi")
+
+        def serve():
+            global a, b, c, d, e, f, g, h
+            over.wait()
+            a, b, c, d, e, f, g, h = ([] for _ in "abcdefgh")
+            waiting.clear()
+
+        start(serve)
+
+        def give(one):
+            waiting.append(one)
     """,
     "queues by name": """
         import queue
@@ -708,6 +745,31 @@ told = [(line["child"] == daemon.pid, line["pid"] != os.getpid()) for line in li
 print(told)
 other.kill()
 """
+
+
+DIED = """
+import glob, json, multiprocessing, os
+
+def work():
+    raise OSError("gone")
+
+class Own(multiprocessing.get_context("fork").Process):
+    def run(self):
+        super().run()
+
+made = [Own(target=work), Own(target=len, args=((),)), Own(target=sys.exit, args=(1,))]
+for process in made:
+    process.start()
+    process.join()
+lines = [json.loads(line) for path in glob.glob(watch.probe._folder + "/history/*") for line in open(path)]
+print([(line["error"], line["pid"] == made[0].pid) for line in lines if line["event"] == "loop.end"])
+print([process.exitcode for process in made])
+"""
+
+
+def test_a_process_that_died_of_an_exception(tmp_path: Path) -> None:
+    """Not one that is done, or that exits by itself."""
+    assert watched(DIED, tmp_path) == ["[('OSError: gone', True)]", "[1, 0, 1]"]
 
 
 def test_a_process_that_is_ended_by_one_that_has_inherited_it(tmp_path: Path) -> None:

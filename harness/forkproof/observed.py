@@ -186,11 +186,11 @@ class Observed:
         birth = event["birth"]
         if event["kind"] not in _IN_CHILD and _body(event) in self._chains:
             return True
+        if any(end["birth"] == birth and end["error"] for end in self.history.of("loop.end")):
+            return True
         if event["kind"] in _IN_CHILD:
             lived = any(self._child_alive(birth, index) for index in range(len(self.history.windows)))
             return lived or bool(self._astray(birth))
-        if any(end["birth"] == birth and end["error"] for end in self.history.of("loop.end")):
-            return True
         if event["kind"] in _RUNNERS and any(self._abandoned(birth, inside) for inside in self._all_looks()):
             return True
         return any(

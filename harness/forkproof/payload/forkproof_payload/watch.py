@@ -59,10 +59,11 @@ _SEARCHES = (1, 4)
 comes."""
 _MOST_GONE_THROUGH = 3000
 """Objects that are gone through for that in one look, which others wait for."""
-_MOST_MAYBE = 300
+_MOST_MAYBE = 400
 """Buffers that are found by that for one thread."""
 _TRIALS = 8
-"""The looks of a process at which it is seen whether one of these fills; from then on, it is told how much is in it."""
+"""The looks of a process at which it is seen whether one of these fills; from then on, it is told how much is in it.
+Of the first few that is told from the start."""
 _MOST_TOLD = 40
 _NUMBERED = re.compile(r"(?<=^ThreadPoolExecutor)-[0-9]+$")
 _HOOKS = (
@@ -231,6 +232,7 @@ class _Finder(object):
 
 def _see_processes(module):
     _wrap(module.BaseProcess, "start", _process_starting, _process_started)
+    _wrap(module.BaseProcess, "_bootstrap", _process_begins)
 
 
 def _see_ends_of_processes(module):
@@ -549,6 +551,23 @@ def _process_starting(process):
     return unit
 
 
+def _process_begins(process):
+    """In the process itself: have what ends it told of."""
+    unit, run = _units.get(id(process)), process.run
+    if unit is None or unit.thing() is not process:
+        return
+
+    @functools.wraps(run)
+    def told(*args, **kwargs):
+        try:
+            return run(*args, **kwargs)
+        except Exception as error:
+            _quietly(_died, unit, process.name, type(error), error, error.__traceback__)
+            raise
+
+    process.run = told
+
+
 def _process_started(process, unit):
     _last["starting"] = None
     probe.event("child", birth=unit.birth, child=process.pid)
@@ -578,38 +597,28 @@ def _queues(body, owner, values):
 
 
 class _Reach(object):
-    """The code that a loop's body leads to: functions that it names, of the objects and modules that are known, and of
-    the classes that it names itself."""
+    """The code that a loop's body leads to: functions that it names, of the objects and modules that are known."""
 
     def __init__(self):
         self.codes, self.names = {}, set()
-        self.fresh = []  # of these names, those that nobody has asked for
-        self._functions, self._modules, self._classes, self._todo = {}, set(), set(), []
+        self.new_names, self.new_functions = [], []  # those that nobody has asked for
+        self._functions, self._known = {}, set()
 
     def know(self, thing):
         """Take in the functions of an object's class, and of the modules in which its classes are."""
-        self._know_class(type(thing))
-        self._follow()
-
-    def _know_class(self, kind):
-        for base in kind.__mro__:
-            if id(base) not in self._classes:
-                self._classes.add(id(base))
-                self._take_in(vars(base))
-                self._know_module(base.__module__)
+        self.know_class(type(thing))
 
     def know_class(self, kind):
-        self._know_class(kind)
-        self._follow()
+        for base in kind.__mro__:
+            if id(base) not in self._known:
+                self._known.add(id(base))
+                self._take_in(vars(base))
+                self.know_module(base.__module__)
 
     def know_module(self, name):
-        self._know_module(name)
-        self._follow()
-
-    def _know_module(self, name):
         module = sys.modules.get(name)
-        if type(module) is type(sys) and name not in self._modules:
-            self._modules.add(name)
+        if type(module) is type(sys) and id(module) not in self._known:
+            self._known.add(id(module))
             self._take_in(vars(module))
 
     def _take_in(self, named):
@@ -619,28 +628,22 @@ class _Reach(object):
             if type(one) is _Function:
                 self._functions.setdefault(name, []).append(one)
                 if name in self.names:
-                    self._todo.append((one.__code__, one.__globals__))
+                    self.follow(one)
 
     def follow(self, function):
-        self._todo.append((function.__code__, function.__globals__ if type(function) is _Function else {}))
-        self._follow()
-
-    def _follow(self):
-        while self._todo:
-            one, named = self._todo.pop()
-            if id(one) in self.codes:
+        todo = [function]
+        while todo:
+            one = todo.pop()
+            code = getattr(one, "__code__", one)
+            if id(code) in self.codes:
                 continue
-            self.codes[id(one)] = one
-            self._todo += [(inner, named) for inner in one.co_consts if type(inner) is type(one)]
-            for name in one.co_names:
-                if name not in self.names:
-                    self.names.add(name)
-                    self.fresh.append(name)
-                    self._todo += [(each.__code__, each.__globals__) for each in self._functions.get(name, ())]
-                if issubclass(type(named.get(name)), type) and not _is_librarys(named[name].__module__):
-                    self._know_class(named[name])
-                elif type(named.get(name)) is _Function and not _is_library(named[name].__code__.co_filename):
-                    self._todo.append((named[name].__code__, named[name].__globals__))
+            self.codes[id(code)] = code
+            self.new_functions += [one] if type(one) is _Function else []
+            todo += [inner for inner in code.co_consts if type(inner) is type(code)]
+            for name in set(code.co_names) - self.names:
+                self.names.add(name)
+                self.new_names.append(name)
+                todo += self._functions.get(name, ())
 
 
 def _is_librarys(name):
@@ -731,7 +734,7 @@ class _Search(object):
             if id(one) not in self.gone_through and not issubclass(type(one), _SIMPLE):
                 self.gone_through.add(id(one))
                 self._open(one, way, within)
-                self._name_more()
+                self._go_on()
 
     def _open(self, one, way, within):
         kind = type(one)
@@ -775,9 +778,11 @@ class _Search(object):
             self.add(thing, at)
         self._reach.follow(one)
         self._reach.know_module(one.__module__)
-        module = sys.modules.get(one.__globals__.get("__name__"))
-        if type(module) is type(sys) and vars(module) is one.__globals__:
-            names = {name for code in _reached(one.__code__, {}) for name in code.co_names}
+    def _note_globals(self, function):
+        """Take in what a function names of its module."""
+        module = sys.modules.get(function.__globals__.get("__name__"))
+        if type(module) is type(sys) and vars(module) is function.__globals__ and not _is_servers_own(module.__name__):
+            names = {name for code in _reached(function.__code__, {}) for name in code.co_names}
             self._note(module, None, {name: vars(module)[name] for name in names if name in vars(module)}, None)
 
     def _note(self, owner, way, values, within):
@@ -788,12 +793,15 @@ class _Search(object):
             else:
                 self._unnamed.setdefault(name, []).append((owner, way, value, within))
 
-    def _name_more(self):
-        """Go on with what has a name that the code has since then."""
-        names, self._reach.fresh = self._reach.fresh, []
+    def _go_on(self):
+        """Go on with what has a name that the code has since then, and with what new code names."""
+        names, self._reach.new_names = self._reach.new_names, []
         for name in names:
             for each in self._unnamed.pop(name, ()):
                 self._name(name, *each)
+        functions, self._reach.new_functions = self._reach.new_functions, []
+        for function in functions:
+            self._note_globals(function)
 
     def _name(self, name, owner, way, value, within):
         at = _held(owner, name, way)
@@ -813,7 +821,7 @@ class _Search(object):
         emptying = {code.co_name for code in codes if _empties_argument(code)}
         for code in codes:
             passes_on = not emptying.isdisjoint(code.co_names)
-            for name in self._held.keys() & set(code.co_names):
+            for name in sorted(self._held.keys() & set(code.co_names)):
                 for at, owner, value, within in self._held[name]:
                     if passes_on or _is_queue(value) or within in exchanged or _takes(code, name, value):
                         found[owner, name] = at
@@ -1104,16 +1112,18 @@ def _chain_excepthook():
     def excepthook(args, *more):
         unit = _units.get(id(args.thread)) if args.thread is not None else None
         if unit is not None and unit.thing() is args.thread:
-            error = "{}: {}".format(args.exc_type.__name__, args.exc_value)
-            at = []
-            trace = args.exc_traceback
-            while trace is not None:
-                at.append("{}:{}".format(trace.tb_frame.f_code.co_filename, trace.tb_lineno))
-                trace = trace.tb_next
-            probe.event("loop.end", loop=args.thread.name, birth=unit.birth, error=error[:500], at=at[-_TOLD_FRAMES:])
+            _died(unit, args.thread.name, args.exc_type, args.exc_value, args.exc_traceback)
         original(args, *more)
 
     threading.excepthook = excepthook
+
+
+def _died(unit, name, kind, value, trace):
+    error, at = "{}: {}".format(kind.__name__, value), []
+    while trace is not None:
+        at.append("{}:{}".format(trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    probe.event("loop.end", loop=name, birth=unit.birth, error=error[:500], at=at[-_TOLD_FRAMES:])
 
 
 # --- forks
@@ -1476,7 +1486,7 @@ def _tell(frame):
             if running:
                 idents.add(thread.ident)
         row["alive"] = bool(alive)
-        if row["alive"] or row["running"] or row["sizes"] or row["far"] or unit.maybe:
+        if row["alive"] or row["running"] or row["sizes"] or row["far"]:
             told.append(row)
     for key in [key for key, unit in _units.items() if unit.thing() is None]:
         del _units[key]
@@ -1504,8 +1514,9 @@ def _look_further(unit, thread, most):
         if _holds(one) and any(_empties(code, name, one) for code in codes):
             found[name] = way
     for place, tells in found.items():
-        if len(unit.maybe) < _MOST_MAYBE:
-            unit.maybe.setdefault(place, (tells, _far_size(tells()) or 0))
+        if place not in unit.maybe and len(unit.maybe) < _MOST_MAYBE:
+            unit.maybe[place] = tells, _far_size(tells()) or 0
+            unit.far += [tells] if len(unit.far) < _MOST_QUEUES else []
     return len(search.gone_through)
 
 
