@@ -747,6 +747,17 @@ other.kill()
 """
 
 
+def test_the_modules_that_hold_nothing_of_an_apps(tmp_path: Path) -> None:
+    """Python's, gunicorn's and what watches."""
+    names = ["sys", "json.decoder", "gunicorn.arbiter", "forkproof_payload.watch", "gevent_of_mine", "__main__", None]
+    code = f"""
+    import json, types
+    sys.modules["gevent_of_mine"] = types.ModuleType("gevent_of_mine")
+    print([watch._is_no_apps(name) for name in {names}])
+    """
+    assert watched(code, tmp_path) == [str([True] * 4 + [False, False, True])]
+
+
 DIED = """
 import glob, json, multiprocessing, os
 

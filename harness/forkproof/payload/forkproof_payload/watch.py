@@ -743,17 +743,17 @@ class _Search(object):
         elif issubclass(kind, weakref.ref):
             self.add(weakref.ref.__call__(one))
         elif issubclass(kind, type):
-            if not _is_servers_own(one.__module__):
+            if not _is_no_apps(one.__module__):
                 self._reach.know_class(one)
                 self._note(one, None, vars(one), None)
         elif kind is type(sys):
-            if not _is_servers_own(one.__name__):
-                self._reach.know_module(one.__name__)
+            if not _is_no_apps(vars(one).get("__name__")):
+                self._reach.know_module(vars(one)["__name__"])
                 self._note(one, None, vars(one), None)
         elif issubclass(kind, _HOLDERS) and not _fields(kind):
             for each, at in _first(one, way):
                 self.add(each, at)
-        elif _has_attributes(one):
+        elif _has_attributes(one) and kind not in (_Unit, _Own, _Bare):
             self._reach.know(one)
             self._note(one, way, _attributes(one), within)
             for base in kind.__mro__:
@@ -778,12 +778,14 @@ class _Search(object):
             self.add(thing, at)
         self._reach.follow(one)
         self._reach.know_module(one.__module__)
+
     def _note_globals(self, function):
         """Take in what a function names of its module."""
-        module = sys.modules.get(function.__globals__.get("__name__"))
-        if type(module) is type(sys) and vars(module) is function.__globals__ and not _is_servers_own(module.__name__):
+        named = function.__globals__
+        module = sys.modules.get(named.get("__name__"))
+        if type(module) is type(sys) and vars(module) is named and not _is_no_apps(named["__name__"]):
             names = {name for code in _reached(function.__code__, {}) for name in code.co_names}
-            self._note(module, None, {name: vars(module)[name] for name in names if name in vars(module)}, None)
+            self._note(module, None, {name: named[name] for name in names if name in named}, None)
 
     def _note(self, owner, way, values, within):
         """Take in what an object has under names, as far as the code has these."""
@@ -828,9 +830,12 @@ class _Search(object):
         return found
 
 
-def _is_servers_own(name):
-    """Whether a module is Python's, gunicorn's or gevent's."""
-    return _is_librarys(name) or name.partition(".")[0] in ("gunicorn", "gevent")
+def _is_no_apps(name):
+    """Whether a module is Python's, gunicorn's, gevent's or ours."""
+    return type(name) is not str or _is_librarys(name) or name.partition(".")[0] in _NO_APPS
+
+
+_NO_APPS = ("gunicorn", "gevent", __name__.partition(".")[0])
 
 
 def _held(owner, name, way):
