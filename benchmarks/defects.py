@@ -2139,6 +2139,14 @@ REPRODUCING = (
         quick=("tests/test_reproducer.py::test_an_answer_tells_what_is_half_imported",),
     ),
     Defect(
+        "reproducer-takes-a-busy-machine-for-its-bug",
+        "a reproducer of a server that does not stop says BUG of one to which the machine gave no time",
+        f"{MAIN}reproducer/checks.py",
+        'if broken.claim != "clean_shutdown" or scenario.server.graceful_timeout >= PATIENT:',
+        "if scenario.server.graceful_timeout >= 0:",
+        quick=("tests/test_reproducer.py::test_a_busy_machine_does_not_seem_to_take_all_of_the_time_to_stop",),
+    ),
+    Defect(
         "cures-that-do-not-hold",
         "a change with which the claim still breaks counts as a cure of a folder",
         "benchmarks/exported.py",

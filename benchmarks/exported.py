@@ -252,7 +252,7 @@ class Bench:
             return {"cure": "the control", "cured": self._alone(sound)}
         trusted = judgement.expectation is not Expectation.MUST_HOLD
         tried = 0
-        for candidates in (self._candidates(made), self._in_two(made)):
+        for candidates in (self._candidates(made), self._in_two(made, cures)):
             for is_open, words, sound in itertools.islice(self._sound(candidates, broken, cures), CURES):
                 tried += 1
                 if trusted and not is_open and self._alone(sound) == SOUND:
@@ -291,14 +291,15 @@ class Bench:
         told = judged and judged.judgement(sound.broken.claim, sound.broken.loop)
         return told is not None and told.finding.verdict is Verdict.HELD
 
-    def _in_two(self, made: Reproducer) -> Iterator[Candidate]:
-        """What is simpler in two things."""
+    def _in_two(self, made: Reproducer, cures: Sequence[str]) -> Iterator[Candidate]:
+        """What is simpler in two things; before that, in one beside what was a cure of another claim."""
         seen = set()
-        for words, other, late in self._candidates(made):
-            for more, both, later in self._candidates(dataclasses.replace(made, scenario=other)) if late == 0 else ():
-                if later == 0 and both.digest not in seen:
-                    seen.add(both.digest)
-                    yield f"{words} and {more}", both, 0
+        for words, other, late in sorted(self._candidates(made), key=lambda one: one[0] not in cures):
+            if late == 0 or words in cures:
+                for more, both, later in self._candidates(dataclasses.replace(made, scenario=other)):
+                    if later == 0 and both.digest not in seen:
+                        seen.add(both.digest)
+                        yield f"{words} and {more}", both, 0
 
     def _candidates(self, made: Reproducer) -> Iterator[Candidate]:
         """What differs in one thing, the cheapest changes first, and how late it is to be tried.

@@ -219,3 +219,14 @@ def test_two_changes_are_a_cure_where_no_one_is(tmp_path: Path) -> None:
     bench = InSync(RunReport(deployment.scenario, ROOT, DATA["target"], [judgement]), tmp_path)
     row = bench._cured(made, judgement, deployment, [])
     assert row == {"cure": "without the patch at app_first_line and with worker_class=sync", "cured": 0}
+
+
+def test_a_cure_of_another_claim_is_the_first_of_two_changes(tmp_path: Path) -> None:
+    deployment = DEPLOYMENTS["examples/original-report/plan-2-process-no-preload"]
+    found = Finding("clean_shutdown", Verdict.BROKEN, None, "told", (), "left")
+    report = RunReport(deployment.scenario, ROOT, DATA["target"], [Judgement(found, Expectation.MUST_BREAK, "")])
+    made = programs(deployment.scenario, Broken(found.claim, None, found.how), DATA["target"])[0]
+    cure = "when each loop starts in config_import"
+    words = [one[0] for one in Trying(report, tmp_path)._in_two(made, [cure])]
+    assert words[0].startswith(f"{cure} and ")
+    assert f"{cure} and when each loop has daemon=True" in words[: exported.CURES]

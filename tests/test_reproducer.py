@@ -265,6 +265,16 @@ def test_faults_after_the_first_bad_window_are_left_out() -> None:
         assert ("kill -HUP" in script) + ('kill -9 "$old"' in script) == faults
 
 
+def test_a_busy_machine_does_not_seem_to_take_all_of_the_time_to_stop() -> None:
+    for asked, had in ((2, 10), (30, 30)):
+        stops = from_dict({**TWICE.to_dict(), "faults": [{"fault": "term"}], "server": {"graceful_timeout": asked}})
+        made = of("clean_shutdown", stops)
+        assert f"graceful_timeout = {had}\n" in made.files["gunicorn.conf.py"]
+        assert f"-lt {100 * had} ]" in made.files["reproduce.sh"]
+        assert made.scenario == stops
+        assert f"graceful_timeout = {asked}\n" in of("quiet_runtime", stops).files["gunicorn.conf.py"]
+
+
 @pytest.mark.parametrize("fault", [name for name, kind in FAULTS.items() if kind.ends_the_run])
 def test_nothing_is_looked_for_in_a_server_that_has_ended(fault: str) -> None:
     killed = {"fault": "kill_worker", "slot": 0}
@@ -449,17 +459,10 @@ def run_with_fake(folder: Path, bad: int, boots: bool = True) -> int:
     return done.returncode
 
 
-def _with_time(scenario: Scenario) -> Scenario:
-    """With more of it to stop in: on a busy machine a sound server takes seconds, too."""
-    last = scenario.faults[-1].fault if scenario.faults else ""
-    server = scenario.server.model_copy(update={"graceful_timeout": 12 if last == "term" else 3})
-    return scenario.model_copy(update={"server": server})
-
-
 @pytest.mark.fork
 @pytest.mark.parametrize("claim", checks.PLANS)
 def test_it_shows_the_planted_bug_and_not_the_control(claim: str, forkproof) -> None:  # type: ignore[no-untyped-def]
-    planted, how, control = (_with_time(part) if isinstance(part, Scenario) else part for part in PLANTED[claim])
+    planted, how, control = PLANTED[claim]
     versions = forkproof.session.target.to_dict()
     loop = None if claim in OF_SERVER else planted.loops[0].name
     bad = reproducer(planted, Broken(claim, loop, how), versions)

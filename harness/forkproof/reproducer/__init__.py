@@ -90,9 +90,10 @@ def reproducer(
         raise NoProgramError(why)
     if broken.loop is not None and scenario.loop(broken.loop).policy is Policy.BEST_EFFORT:
         raise NoProgramError("a loop that is best_effort is not judged")
-    shown = checks.program(scenario, broken)
+    patient = checks.with_time(scenario, broken)
+    shown = checks.program(patient, broken)
     files = {
-        **source.files(scenario, shown.watched),
+        **source.files(patient, shown.watched),
         **({"check.py": shown.check} if shown.check else {}),
         "requirements.txt": _requirements(scenario, versions),
         "reproduce.sh": shown.script,

@@ -74,6 +74,18 @@ OF_THE_END = ("clean_shutdown", "no_orphan_process", "quiet_runtime")
 """Claims that are about a server that was told to end, or killed, too: of others nothing can be seen in it any more."""
 
 
+PATIENT = 10
+"""Seconds that a server may take to stop where that is looked at: on a busy machine a sound one takes some."""
+
+
+def with_time(scenario: Scenario, broken: Broken) -> Scenario:
+    """The scenario in which a server that takes all its graceful_timeout does not only seem to."""
+    if broken.claim != "clean_shutdown" or scenario.server.graceful_timeout >= PATIENT:
+        return scenario
+    server = scenario.server.model_copy(update={"graceful_timeout": PATIENT})
+    return scenario.model_copy(update={"server": server})
+
+
 def _lasting(scenario: Scenario) -> Scenario:
     """The scenario without a last fault that ends the server."""
     lasting = tuple(fault for fault in scenario.faults if not FAULTS[fault.fault].ends_the_run)
