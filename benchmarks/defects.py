@@ -1531,6 +1531,13 @@ CHECKING_AN_APP = (
         "            pass\n",
     ),
     Defect(
+        "coroutines-lead-nowhere",
+        "a check does not look into the coroutine that a lost thread was given",
+        f"{PAYLOAD}watch.py",
+        "                self._note_globals(code, vars(module))\n",
+        "                pass\n",
+    ),
+    Defect(
         "what-a-partial-gives-counts-as-the-threads",
         "a check takes what a thread is given for the first arguments of a function that a partial gives some",
         f"{PAYLOAD}watch.py",
@@ -1639,8 +1646,8 @@ CHECKING_AN_APP = (
         "what-a-method-names-is-nothing",
         "a check passes over what a lost thread takes by a method from its module",
         f"{PAYLOAD}watch.py",
-        "            self._note_globals(function)\n",
-        "            self._note_globals(function) if function.__name__ == 'serve' else None\n",
+        "            self._note_globals(function.__code__, function.__globals__)\n",
+        "            self._note_globals(function.__code__, function.__globals__ if function is None else {})\n",
     ),
     Defect(
         "a-process-that-died-is-not-told-of",

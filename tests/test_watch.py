@@ -592,6 +592,21 @@ HANDED_OVER = {
         def give(one):
             waiting.append(one)
     """,
+    "what a coroutine names": """
+        import asyncio
+        begun, waiting = threading.Event(), []
+        poller = types.ModuleType("poller")
+        poller.begun, poller.waiting, poller.__file__ = begun, waiting, "/srv/poller.py"
+        sys.modules["poller"] = poller
+        poll = "import asyncio\\nasync def poll():\\n begun.set()\\n await asyncio.sleep(100)\\n waiting.pop()\\n"
+        eval(compile(poll, "/srv/poller.py", "exec"), vars(poller))
+        start(asyncio.run, poller.poll())
+        begun.wait()
+        del poller.poll
+
+        def give(one):
+            waiting.append(one)
+    """,
     "one of many": """
         a, b, c, d, e, f, g, h, waiting = ([] for _ in "abcdefghi")
 

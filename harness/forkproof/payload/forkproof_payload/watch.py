@@ -52,6 +52,7 @@ _MOST_WITHIN = 300
 _HOLDERS = (list, dict, set, tuple, collections.deque)
 _BUFFERS = (list, dict, set, bytearray, collections.deque)
 _SIMPLE = (str, bytes, int, float, type(None))
+_CODE_OF = {types.GeneratorType: "gi_code", types.CoroutineType: "cr_code", types.AsyncGeneratorType: "ag_code"}
 _MOST_WALKS = 4
 """Threads of one body for which that is done: one may be started with each request."""
 _SEARCHES = (1, 4)
@@ -740,6 +741,8 @@ class _Search(object):
         kind = type(one)
         if kind in (_Function, types.MethodType, functools.partial):
             self._open_function(one, way)
+        elif kind in _CODE_OF:
+            self._open_code(getattr(one, _CODE_OF[kind]))
         elif issubclass(kind, weakref.ref):
             self.add(weakref.ref.__call__(one))
         elif issubclass(kind, type):
@@ -779,12 +782,18 @@ class _Search(object):
         self._reach.follow(one)
         self._reach.know_module(one.__module__)
 
-    def _note_globals(self, function):
+    def _open_code(self, code):
+        """Go on with what a generator or coroutine runs, whose module its file tells."""
+        self._reach.follow(code)
+        for module in list(sys.modules.values()):
+            if type(module) is type(sys) and vars(module).get("__file__") == code.co_filename:
+                self._note_globals(code, vars(module))
+
+    def _note_globals(self, code, named):
         """Take in what a function names of its module."""
-        named = function.__globals__
         module = sys.modules.get(named.get("__name__"))
         if type(module) is type(sys) and vars(module) is named and not _is_no_apps(named["__name__"]):
-            names = {name for code in _reached(function.__code__, {}) for name in code.co_names}
+            names = {name for one in _reached(code, {}) for name in one.co_names}
             self._note(module, None, {name: named[name] for name in names if name in named}, None)
 
     def _note(self, owner, way, values, within):
@@ -803,7 +812,7 @@ class _Search(object):
                 self._name(name, *each)
         functions, self._reach.new_functions = self._reach.new_functions, []
         for function in functions:
-            self._note_globals(function)
+            self._note_globals(function.__code__, function.__globals__)
 
     def _name(self, name, owner, way, value, within):
         at = _held(owner, name, way)
