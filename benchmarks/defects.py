@@ -1898,6 +1898,14 @@ CHECKING_AN_APP = (
         quick=("tests/test_watcher.py",),
     ),
     Defect(
+        "threads-beyond-a-hundred-are-dead",
+        "a check takes threads that Python does not dump for ones that nobody runs",
+        f"{PAYLOAD}watch.py",
+        'if text.endswith("\\n...\\n"):',
+        "if False:",
+        servers=("tests/test_check_kinds.py::test_an_app_of_more_threads_than_python_dumps",),
+    ),
+    Defect(
         "a-spent-worker-is-a-crash",
         "a check calls a worker crashed that max_requests has ended",
         f"{MAIN}observed.py",

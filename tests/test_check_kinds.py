@@ -133,6 +133,14 @@ def test_workers_that_max_requests_ends(run: Run, tmp_path: Path) -> None:
     assert code == 0, told
 
 
+def test_an_app_of_more_threads_than_python_dumps(run: Run, tmp_path: Path) -> None:
+    start = "threading.Thread(target=listen, daemon=True).start()\n"
+    place = write(tmp_path, APP.replace(start, f"for _ in range(120):\n    {start}"), CONF)
+    code, report, told = checked(run, place)
+    assert code == 0, told
+    assert report["loops"][0]["processes"][0]["units"] == 120
+
+
 LEAVES = """
 import socket
 try:

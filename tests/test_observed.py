@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -678,6 +679,16 @@ def test_a_look_between_two_timers_of_a_chain_loses_nothing() -> None:
     assert ended.loops == []
 
 
+def test_judging_takes_as_long_as_there_are_greenlets() -> None:
+    def seconds(count: int) -> float:
+        crowd = [unit("aa", print=str(number)) for number in range(count)]
+        begun = time.process_time()
+        observed(birth(WORKER, kind="greenlet"), looks(WORKER, *crowd), looks(OTHER)).findings()
+        return time.process_time() - begun
+
+    assert min(seconds(2000) for _ in range(3)) < 9 * min(seconds(500) for _ in range(3))
+
+
 def test_a_cure_is_for_what_is_meant() -> None:
     def cured(one: Observed, claim: str) -> str:
         return cure(found(one, claim), one, Path("/srv"))
@@ -704,6 +715,10 @@ def test_a_cure_is_for_what_is_meant() -> None:
     assert "`work` (app.py:5): a process that is forked takes over" in cured(kept, "clean_shutdown")
     kept = observed(made, lives, SET, TERM, stays)
     assert "`work` (app.py:5): a program of its own, which nobody ends" in cured(kept, "clean_shutdown")
+    program = seen(9.0, "left", processes=[{"pid": 150, "start": 150, "command": "sleep 1000"}])
+    kept = observed(IN_BOTH, SET, TERM, program)
+    assert "'sleep 1000' (pid 150)" in found(kept, "clean_shutdown").explanation
+    assert cured(kept, "clean_shutdown").startswith("What is left: a program of its own, which nobody ends")
     others = seen(9.0, "left", processes=[{"pid": WORKER, "start": WORKER, "command": "gunicorn"}])
     assert "Make its threads daemons" in cured(observed(made, lives, SET, TERM, others), "clean_shutdown")
     hangs = observed(made, lives, silent, SET, TERM, others)

@@ -110,10 +110,10 @@ def _of_server(finding: Finding, observed: Observed) -> str:
             "Begin its body with `signal.signal(signal.SIGTERM, signal.SIG_DFL)`, or start it with "
             "`multiprocessing.get_context('spawn')`; and let it be a daemon."
         )
-    if children:
+    if children or left - known.keys():
         return (
-            f"{names}: a program of its own, which nobody ends at TERM. End it, or shut down the pool that it is of, "
-            "in the hook `worker_exit` (a worker's) or `on_exit` (the master's)."
+            f"{names if children else 'What is left'}: a program of its own, which nobody ends at TERM. End it, or "
+            "shut down the pool that it is of, in the hook `worker_exit` (a worker's) or `on_exit` (the master's)."
         )
     if finding.claim == "clean_shutdown" or finding.how == "old workers stay":
         if observed.history.of("request.info") and {known.get(pid) for pid in left} <= {"worker"}:

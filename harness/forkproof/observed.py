@@ -129,6 +129,7 @@ class Observed:
         self.policies = policies
         self.server: Event | None = next(iter(history.of("server")[-1:]), None)
         self.loops = self._loops()
+        self._states: dict[tuple[int, int], list[State]] = {}
         self.unmatched = [
             pattern for pattern in policies if pattern != "*" and not any(loop.matches(pattern) for loop in self.loops)
         ]
@@ -267,6 +268,12 @@ class Observed:
 
     def states(self, loop: Loop, index: int) -> list[State]:
         """Where a loop is, in one window."""
+        key = id(loop), index
+        if key not in self._states:
+            self._states[key] = self._find_states(loop, index)
+        return self._states[key]
+
+    def _find_states(self, loop: Loop, index: int) -> list[State]:
         window = self.history.windows[index]
         if loop.kind in _IN_CHILD:
             return self._of_children(loop, index)
@@ -302,7 +309,13 @@ class Observed:
         copied = sum(self._is_copy(loop.births[unit["birth"]], process) for unit in running)
         lying = [look for look, units in rows if any(unit["alive"] and not unit["running"] for unit in units)]
         lies = tuple(lying[-2:]) if len(lying) >= 2 and lying[-1] is rows[-1][0] else ()
-        moves = sum(self._moves(process, looks, unit) for unit in running) + max(0, len(births) - 1)
+        prints: dict[str, list[Any]] = {unit["birth"]: [] for unit in running if unit["print"] is not None}
+        for _, units in rows:
+            for unit in units:
+                prints.get(unit["birth"], []).append(unit["print"])
+        moves = sum(self._wakes(process, looks, unit) for unit in running if unit["print"] is None)
+        moves += sum(a != b for found in prints.values() for a, b in itertools.pairwise(found))
+        moves += max(0, len(births) - 1)
         starved = self._starved(looks) if any(unit["print"] is not None for unit in running) else ""
         return State(process, len(running), moves, copied, lies, starved, self._piled(loop, process, rows))
 
@@ -311,10 +324,8 @@ class Observed:
         """Whether a fork has put it there: it, or the one that it was started by in turn."""
         return born.process != process.key or bool(born.get("copy_of"))
 
-    def _moves(self, process: Process, looks: Sequence[Event], unit: Mapping[str, Any]) -> int:
-        if unit["print"] is not None:
-            prints = [one["print"] for look in looks for one in look["units"] if one["birth"] == unit["birth"]]
-            return sum(one != other for one, other in itertools.pairwise(prints))
+    def _wakes(self, process: Process, looks: Sequence[Event], unit: Mapping[str, Any]) -> int:
+        """How often a native thread has woken up."""
         told = [
             event["tasks"].get(process.key, {}).get(str(unit["tid"]))
             for event in self.history.between("tasks", looks[0].t - 1, looks[-1].t)
@@ -406,7 +417,7 @@ class Observed:
 
     def _waits_without_end(self, process: Process, looks: Sequence[Event], units: Sequence[Mapping[str, Any]]) -> bool:
         """Whether a native thread stands in a wait without end: one that has an end may be there to collect."""
-        if not all(unit["running"] and unit["print"] is None for unit in units) or self._moves(
+        if not all(unit["running"] and unit["print"] is None for unit in units) or self._wakes(
             process, looks, units[-1]
         ):
             return False

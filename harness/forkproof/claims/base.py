@@ -100,8 +100,15 @@ def span(history: History, window: Window) -> str:
 def who(history: History, key: str) -> str:
     """A process by its place and pid."""
     process = history.processes.get(key)
-    place = "unknown process" if process is None else str(process.place)
+    place = _program(history, key) if process is None else str(process.place)
     return f"{place} (pid {key.partition('-')[0]})"
+
+
+def _program(history: History, key: str) -> str:
+    """The name of a program that has told nothing of itself, where somebody saw it."""
+    seen = [one for event in history.of("left") + history.of("killed") for one in event["processes"]]
+    named = [one.get("command") for one in seen if f"{one['pid']}-{one['start']}" == key]
+    return repr(named[0]) if named and named[0] else "unknown process"
 
 
 def listing(words: Iterable[str], most: int = 6) -> str:
