@@ -86,10 +86,14 @@ class Alone(exported.Bench):
         ([1, 0, 1, *[0] * 9, 1, 1], 0, "exported", [3, 13]),  # the last one is the script, which tries often enough
         ([1, 0, 1, *[0] * 10, 0], 0, "wrong", [2, 13]),
         ([0] * 13, 0, "did not show", [0, 13]),
+        ([0] * 22 + [1] + [1], 0, "exported", [1, 23]),  # a rare race
         ([1, 2, 1], 0, "wrong", None),
     ],
 )
-def test_what_tries_come_to(codes: list[int], cured: int, came: str, rate: list[int] | None, tmp_path: Path) -> None:
+def test_what_tries_come_to(
+    codes: list[int], cured: int, came: str, rate: list[int] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exported, "PATIENCE", 60 if len(codes) > 20 else 0)
     found = Finding("exactly_one_listener", Verdict.BROKEN, "a", "told", (), "double")
     choices = programs(PLANTED.scenario, Broken(found.claim, found.loop, found.how), DATA["target"])
     bench = Alone(codes, cured, tmp_path)
