@@ -1906,6 +1906,14 @@ CHECKING_AN_APP = (
         servers=("tests/test_check_kinds.py::test_an_app_of_more_threads_than_python_dumps",),
     ),
     Defect(
+        "a-boot-gives-up-after-a-few-requests",
+        "a check that waits for a server to boot stops asking after some requests have failed",
+        f"{MAIN}watcher.py",
+        "if path is not None and self._failed",
+        "if self._failed",
+        quick=("tests/test_watcher.py",),
+    ),
+    Defect(
         "a-spent-worker-is-a-crash",
         "a check calls a worker crashed that max_requests has ended",
         f"{MAIN}observed.py",

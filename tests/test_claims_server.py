@@ -222,9 +222,7 @@ def test_processes_that_are_left() -> None:
 def test_processes_that_nobody_knows_are_left() -> None:
     left = seen(9.0, "left", processes=[{"pid": n, "start": n, "command": "sleep"} for n in (110, 300)])
     found = judged(STOP, TERM, server(), TERMED, left)
-    assert "2 processes still alive 4.0s after TERM: worker 0 (pid 110) and 'sleep' (pid 300)" in (
-        found.explanation
-    )
+    assert "2 processes still alive 4.0s after TERM: worker 0 (pid 110) and 'sleep' (pid 300)" in (found.explanation)
 
 
 STOPPED = seen(8.1, "stopped", seconds=3.1)

@@ -78,6 +78,32 @@ def test_workers_that_end_one_after_the_other_and_none_boots(rig: Rig) -> None:
     assert rig._never_boots() == 0
 
 
+def test_a_path_that_fails_each_time_is_asked_for_no_longer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    async def release(held: list[Any], path: str, alone: bool) -> set[int]:
+        asked.append(path)
+        held.clear()
+        rig._failed += 2
+        return {0, 1} if path == "/" and len(asked) > 30 else set()
+
+    connection = SimpleNamespace(slot=None, age=0.0, close=lambda: None)
+    for name, answer in (("_connect", connection), ("_accepted", None), ("_release", None)):
+        monkeypatch.setattr(rig, name, release if name == "_release" else _giving(answer))
+    rig.plan = {"health": "/", "requests": ["/work"]}
+    assert asyncio.run(rig.ask_every_slot("/work")) is False
+    assert (len(asked), rig._silent) == (11, True)
+    asked.clear()
+    assert asyncio.run(rig.ask_every_slot()) is True, "a server that boots may fail more often"
+
+
+def _giving(answer: Any) -> Any:
+    async def give(*args: Any) -> Any:
+        return answer
+
+    return give
+
+
 def settle(rig: Rig) -> None:
     asyncio.run(rig._settled())
 

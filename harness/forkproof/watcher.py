@@ -32,6 +32,8 @@ AT_ONCE = 16
 LOST = 5
 """Workers of each slot that may end before one has booted: gunicorn replaces them for ever, unless their exit code is
 one of its own."""
+MOST_FAILED = 20
+"""Requests to a path that may fail before a window has no more of them: one that kills its worker does each time."""
 _HELD = 1.0
 _POLL = 0.005
 _LOOK_BOUND = 0.6
@@ -54,6 +56,7 @@ class Watcher(Supervisor):
         self._deaf: list[str] = []
         self._inodes: set[int] = set()
         self._silent = False  # whether a request of this window had no answer: each that hangs costs the whole bound
+        self._failed = 0
         self._booted: set[str] = set()
         self._tls = False
         # Each worker has a file of its own there; `server.log` is what all of them print, for people.
@@ -137,8 +140,12 @@ class Watcher(Supervisor):
         asked = path or self.plan["health"]
         left = set(self.life.slots)
         held: list[_Connection] = []
+        failed = self._failed
         try:
             while left and not budget.expired and not self.arbiter_ended:
+                if path is not None and self._failed - failed > MOST_FAILED:
+                    self._silent = True
+                    break
                 one = await self._connect()
                 if one is None:
                     await asyncio.sleep(_POLL)
@@ -214,6 +221,7 @@ class Watcher(Supervisor):
         except (OSError, EOFError, ValueError) as error:
             if one.silent and one.age > _HELD:  # closed since we, on a crowded machine, took so long to say a word
                 return False
+            self._failed += 1
             self.record("request.fail", request=number, error=f"{type(error).__name__}: {error}")
             return False
         finally:
