@@ -1510,6 +1510,13 @@ CHECKING_AN_APP = (
         "            if True:\n",
     ),
     Defect(
+        "weak-sets-hold-work",
+        "a check takes for work what is in a weak set that a lost thread empties",
+        f"{PAYLOAD}watch.py",
+        '    return type(thing).__module__ in ("weakref", "_weakrefset")\n',
+        "    return False\n",
+    ),
+    Defect(
         "what-watches-holds-work",
         "a check takes for work what it notes itself",
         f"{PAYLOAD}watch.py",

@@ -717,6 +717,24 @@ REMEMBERED = {
     ),
     "set": HANDED_OVER["set"].replace("waiting.pop()", "waiting.add(0)"),
     "passed on": HANDED_OVER["passed on"].replace("orders.clear()", "orders.append(0)"),
+    "weak set": """
+        class Context:
+            def __init__(self):
+                self.sockets = weakref.WeakSet()
+            def close(self):
+                self.sockets.clear()
+
+        def serve(context):
+            over.wait()
+            context.close()
+
+        context, open_ = Context(), []
+        start(serve, context)
+
+        def give(one):
+            open_.append(Context())
+            context.sockets.add(open_[-1])
+    """,
     "Python's": """
         import linecache
 

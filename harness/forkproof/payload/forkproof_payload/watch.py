@@ -672,7 +672,8 @@ def _far_queues(body, owner, values, near):
     found = []
     for _ in range(_FAR):
         level = [each for one in level for each in _opened(one, reach)]
-        level = [one for one in level if _has_attributes(one) and id(one) not in known][:_MOST_REACHED]
+        level = [one for one in level if _has_attributes(one) and not _is_weak(one) and id(one) not in known]
+        level = level[:_MOST_REACHED]
         known.update(map(id, level))
         for one in level:
             reach.know(one)
@@ -817,7 +818,7 @@ class _Search(object):
     def _name(self, name, owner, way, value, within):
         at = _held(owner, name, way)
         self.add(value, at, name)
-        if at is not None and (_holds(value) or _size(value) is not None):
+        if at is not None and not _is_weak(owner) and (_holds(value) or _size(value) is not None):
             self._held.setdefault(name, []).append((at, id(owner), value, within))
 
     def found(self):
@@ -918,6 +919,11 @@ def _attributes(thing):
                 except AttributeError:  # it is empty
                     pass
     return found
+
+
+def _is_weak(thing):
+    """Whether it is a weak set or dictionary: these hold nothing, so they are no place for work."""
+    return type(thing).__module__ in ("weakref", "_weakrefset")
 
 
 def _cell(cell):
