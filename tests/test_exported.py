@@ -22,7 +22,7 @@ from forkproof.claims import REGISTRY
 from forkproof.expectation import Expectation
 from forkproof.judge import Judgement, RunReport
 from forkproof.reproducer import LONGEST, Broken, Reproducer, programs
-from forkproof.scenario import Scenario, WorkerClass
+from forkproof.scenario import LoopStart, Scenario, WorkerClass
 from forkproof.verdict import Finding, Verdict
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,7 +199,7 @@ def test_a_bug_of_gunicorn_is_cured_by_another_gunicorn(tmp_path: Path) -> None:
     session: Any = SimpleNamespace(target=SimpleNamespace(to_dict=lambda: DATA["target"]))
     found = Finding(bad.claim, Verdict.BROKEN, None, "told", (), bad.how)
     judgement = Judgement(found, Expectation.MUST_HOLD, "")
-    row = Cured(session, tmp_path, tmp_path, 1, 3)._cured(made, judgement, deployment, [])
+    row = Cured(session, tmp_path, tmp_path, 1, 3)._cured(made, (3, 3), judgement, deployment, [])
     ours = version("gunicorn")
     assert (row, tried) == ({"cure": f"gunicorn {ours}", "cured": 0}, [f"gunicorn=={ours}\n"])
 
@@ -221,7 +221,7 @@ def test_two_changes_are_a_cure_where_no_one_is(tmp_path: Path) -> None:
             return 0 if made.scenario.server.worker_class is WorkerClass.SYNC else 1
 
     bench = InSync(RunReport(deployment.scenario, ROOT, DATA["target"], [judgement]), tmp_path)
-    row = bench._cured(made, judgement, deployment, [])
+    row = bench._cured(made, (3, 3), judgement, deployment, [])
     assert row == {"cure": "without the patch at app_first_line and with worker_class=sync", "cured": 0}
 
 
@@ -234,3 +234,24 @@ def test_a_cure_of_another_claim_is_the_first_of_two_changes(tmp_path: Path) -> 
     words = [one[0] for one in Trying(report, tmp_path)._in_two(made, [cure])]
     assert words[0].startswith(f"{cure} and ")
     assert f"{cure} and when each loop has daemon=True" in words[: exported.CURES]
+
+
+def test_a_race_is_cured_by_what_shows_in_none_of_as_many_tries(tmp_path: Path) -> None:
+    report, deployment = twice_broken()
+    made = programs(PLANTED.scenario, Broken("exactly_one_listener", "a", "double"), DATA["target"])[0]
+
+    class Race(Trying):
+        """One that shows in one of two scripts of one try."""
+
+        def _alone(self, made: Reproducer) -> int:
+            return 0 if made.tries == 1 or made.scenario.loop("a").start is LoopStart.ON_STARTING else 1
+
+        def _holds(self, sound: Reproducer) -> bool:
+            return True
+
+    judgement = report.judgements[0]
+    assert (
+        Race(report, tmp_path)._cured(made, (1, 4), judgement, deployment, [])["cure"]
+        == "when 'a' starts in on_starting"
+    )
+    assert Race(report, tmp_path)._cured(made, (4, 4), judgement, deployment, [])["cure"] == "with workers=1"
