@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -139,6 +140,30 @@ def test_an_app_of_more_threads_than_python_dumps(run: Run, tmp_path: Path) -> N
     code, report, told = checked(run, place)
     assert code == 0, told
     assert report["loops"][0]["processes"][0]["units"] == 120
+
+
+def test_a_check_is_judged_again_and_drawn(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, APP, CONF + "preload_app = True\n")
+    code, report, _ = checked(run, place, "--policy", "listen=once_per_worker", "--request", "/it's")
+    assert code == 1
+    folder = Path(report["run"])
+    (folder / "verdict.json").unlink()
+    assert run("recheck", folder, "--json", "again.json")[0] == 1
+    assert json.loads((tmp_path / "again.json").read_bytes())["claims"] == report["claims"]
+    assert (folder / "verdict.json").exists()
+    code, _, err = run("timeline", folder, "--html", "drawn.html")
+    assert code == 0, err
+    drawn = (tmp_path / "drawn.html").read_text(encoding="utf-8")
+    assert "listen · thread: " in drawn
+    assert f"created by import of app.py at {place}/app.py:" in drawn
+    again = ["check", "app:app", "--chdir", str(place), "--faults", "term", "--request", "/it's"]
+    again += ["--policy", "listen=once_per_worker"]
+    for command in (("replay", folder), ("export", folder, tmp_path / "to")):
+        code, _, err = run(*command)
+        assert (code, shlex.split(err.partition("again: forkproof ")[2])) == (2, again), err
+    (folder / "check.json").write_text("{}")
+    code, _, err = run("recheck", folder)
+    assert (code, "check.json: app: Field required" in err) == (2, True), err
 
 
 LEAVES = """

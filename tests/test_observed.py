@@ -679,6 +679,18 @@ def test_a_look_between_two_timers_of_a_chain_loses_nothing() -> None:
     assert ended.loops == []
 
 
+def test_how_a_loop_moves_from_look_to_look() -> None:
+    greenlet = [one for n, t in enumerate(LOOKS) for one in look(WORKER, t, unit("aa", print=str(n // 2)))]
+    one = observed(birth(WORKER, kind="greenlet"), greenlet, looks(OTHER))
+    (process,) = [process for process in one.history.processes.values() if process.pid == WORKER]
+    moved = [moves for _, moves in one.course(one.loops[0], process)]
+    assert moved == [0, *(int(n % 2 == 0) for n in range(1, len(LOOKS)))]
+    assert [t for t, _ in one.course(one.loops[0], process)] == list(LOOKS)
+    wakes = tasks({t - 0.01: {7: 3 * n} for n, t in enumerate(LOOKS)})
+    one = observed(birth(WORKER), wakes, looks(WORKER, unit()), looks(OTHER))
+    assert [moves for _, moves in one.course(one.loops[0], process)] == [0, *[3] * (len(LOOKS) - 1)]
+
+
 def test_judging_takes_as_long_as_there_are_greenlets() -> None:
     def seconds(count: int) -> float:
         crowd = [unit("aa", print=str(number)) for number in range(count)]

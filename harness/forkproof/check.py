@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import hashlib
 import ipaddress
 import json
 import os
 import re
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,14 +27,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from packaging.version import Version
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from forkproof import broker, files, launch, subscribers, subscriptions, tables, target, tracebacks
 from forkproof.control import Control
 from forkproof.cures import cure
 from forkproof.errors import CouldNotDecide, MissingPackage, RunFolderError, UsageError
 from forkproof.history import History
-from forkproof.judge import SCHEMA, Judgement, Stands, server_log, since, stands
+from forkproof.judge import SCHEMA, Judgement, Stands, launched, server_log, since, stands
 from forkproof.nursery import Nursery
 from forkproof.observed import LONGEST_STOP, Loop, Observed, State
 from forkproof.scenario import Policy
@@ -445,13 +447,65 @@ RATES = {Verdict.BROKEN: (1, 1), Verdict.HELD: (0, 1)}
 """Of one run: what is undecided tells nothing."""
 
 
+class Plan(BaseModel):
+    """What is read of a check's `check.json`: the words that it was asked with, and where settings stand."""
+
+    app: str | None
+    config: str | None
+    cwd: str
+    options: list[str]
+    health: str
+    requests: list[str]
+    events: list[str]
+    faults: list[str]
+    policies: dict[str, Policy]
+    where: dict[str, str]
+
+    @property
+    def command(self) -> str:
+        """The command line that does it again, in the same environment."""
+        words = ["forkproof", "check", *filter(None, [self.app]), "--chdir", self.cwd]
+        words += ["-c", self.config] if self.config is not None else []
+        words += ["--health", self.health] if self.health != "/" else []
+        words += ["--faults", ",".join(self.faults)] if tuple(self.faults) != FAULTS else []
+        for option, given in (("--request", self.requests), ("--event", self.events)):
+            words += [word for one in given for word in (option, one)]
+        words += [word for name, one in self.policies.items() for word in ("--policy", f"{name}={one.value}")]
+        return shlex.join([*words, *(["--", *self.options] if self.options else [])])
+
+
+def planned(folder: Path) -> Plan | None:
+    """What a check was asked; None where the run in a folder is none. UsageError where it cannot be read."""
+    path = folder / PLAN
+    if not path.exists():
+        return None
+    try:
+        return Plan.model_validate_json(files.read(path))
+    except ValidationError as error:
+        why = tables.first_problem(error)
+    except OSError as error:
+        why = str(error.strerror)
+    raise UsageError(f"{path}: {why}. Give the folder that a report of forkproof check names as `run`.")
+
+
 def judge(folder: Path) -> CheckReport:
-    """Judge the run in a folder, and write its `verdict.json`; launches nothing."""
-    plan = json.loads(files.read(folder / PLAN))
-    started = json.loads(files.read(folder / "launch.json"))
+    """Judge the run in a folder, and write its `verdict.json`; launches nothing. UsageError where it is no check's."""
+    report = assess(folder)
+    try:
+        files.write(folder / "verdict.json", json.dumps(report.to_dict(), indent=1) + "\n")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):  # an old run that is read-only is judged all the same
+            raise RunFolderError(f"{folder}/verdict.json: cannot be written: {error.strerror}. {_ROOM}") from None
+    return report
+
+
+def assess(folder: Path) -> CheckReport:
+    """As `judge`, and leave the folder as it is."""
+    plan = planned(folder)
+    if plan is None:
+        raise UsageError(f"{folder}: is not the folder of a check. Give the one that its report names as `run`.")
     history = History.read(folder / "history")
-    policies = {name: Policy(value) for name, value in plan["policies"].items()}
-    observed = Observed(history, policies, plan["where"])
+    observed = Observed(history, plan.policies, plan.where)
     judgements = [
         Judgement(
             finding, None, "", rate=RATES.get(finding.verdict, (0, 0)),
@@ -460,13 +514,11 @@ def judge(folder: Path) -> CheckReport:
         for finding in observed.findings()
     ]  # fmt: skip
     cures = {
-        judgement.key: cure(judgement.finding, observed, Path(plan["cwd"]))
+        judgement.key: cure(judgement.finding, observed, Path(plan.cwd))
         for judgement in judgements
         if judgement.finding.verdict is Verdict.BROKEN
     }
-    report = CheckReport(folder, started["target"], observed, judgements, cures, stands(folder, history))
-    files.write(folder / "verdict.json", json.dumps(report.to_dict(), indent=1) + "\n")
-    return report
+    return CheckReport(folder, launched(folder).target, observed, judgements, cures, stands(folder, history))
 
 
 # --- an app that does not boot

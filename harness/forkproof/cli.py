@@ -23,7 +23,7 @@ from forkproof.errors import ForkproofError, LaneError, RunFolderError, UsageErr
 
 if TYPE_CHECKING:
     from forkproof.cause import Cause, Claimed
-    from forkproof.check import Checker, Deployment
+    from forkproof.check import Checker, CheckReport, Deployment
     from forkproof.explore import Campaign, Progress
     from forkproof.judge import RunReport
     from forkproof.lanes import Lanes, Shelf
@@ -400,6 +400,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from forkproof.session import asked_for, load, open_session
 
     names = _known_claims(arguments.claim)
+    if arguments.scenario.is_dir():
+        _require_scenario(arguments.scenario, "Replayed are scenarios")
     what = load(arguments.scenario)
     before = {} if arguments.target and arguments.broker else asked_for(arguments.scenario)
     target_name = _target(arguments)
@@ -458,12 +460,26 @@ def _jobs(arguments: argparse.Namespace) -> int:
 
 
 def _recheck(arguments: argparse.Namespace) -> int:
+    from forkproof import check
     from forkproof.judge import judge
 
+    if check.planned(arguments.folder) is not None:
+        if arguments.claim:
+            raise UsageError("--claim: a check is judged as a whole. Leave it out.")
+        return _show_check("recheck", check.judge(arguments.folder), arguments)
     report = judge(arguments.folder, _known_claims(arguments.claim))
     stream = _stream("recheck", arguments)
     stream.ran(report)
     return _show_run(report, arguments, stream)
+
+
+def _require_scenario(folder: Path, what: str) -> None:
+    """UsageError where the run in a folder is a check: its app is not in there."""
+    from forkproof import check
+
+    plan = check.planned(folder)
+    if plan is not None:
+        raise UsageError(f"{folder}: is a check of {plan.app}. {what}; to check it again: {plan.command}")
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -472,6 +488,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from forkproof.reproducer import trial
     from forkproof.session import asked_for
 
+    _require_scenario(arguments.folder, "Exported are scenarios")
     _known_claims([arguments.claim] if arguments.claim else None)
     choices = reproducer.options(assess(arguments.folder), arguments.claim, arguments.loop)
     reproducer.require_empty(arguments.to)
@@ -600,8 +617,6 @@ def _with_causes(report: RunReport, causes: Mapping[Claimed, Cause]) -> dict[str
 def _check(arguments: argparse.Namespace) -> int:
     from forkproof import baseline
     from forkproof.check import combine, open_checker
-    from forkproof.reports import cases, checked, terminal
-    from forkproof.reports.handlers import Outcome
 
     what = _deployment(arguments)
     accepted = baseline.read(arguments.baseline) if arguments.baseline else frozenset[str]()
@@ -619,9 +634,16 @@ def _check(arguments: argparse.Namespace) -> int:
         if not arguments.quiet:
             told = f"forkproof: {arguments.write_baseline} accepts {len(ids)} failure{'s' * (len(ids) != 1)}"
             print(f"{told}: give it with --baseline from now on", file=sys.stderr)
-    _stream("check", arguments).done(
+    return _show_check("check", report, arguments)
+
+
+def _show_check(command: str, report: CheckReport, arguments: argparse.Namespace) -> int:
+    from forkproof.reports import cases, checked, terminal
+    from forkproof.reports.handlers import Outcome
+
+    _stream(command, arguments).done(
         Outcome(
-            "check",
+            command,
             report.verdict.value,
             checked.check(report, verbosity=arguments.verbose),
             terminal.verdict_text(report.verdict),

@@ -324,6 +324,28 @@ class Observed:
         """Whether a fork has put it there: it, or the one that it was started by in turn."""
         return born.process != process.key or bool(born.get("copy_of"))
 
+    def course(self, loop: Loop, process: Process) -> list[tuple[float, int]]:
+        """When one looked and the loop ran there, and how often it had moved since the look before."""
+        found = []
+        looks = [look for looks in self._looks.get(process.key, {}).values() for look in looks]
+        before: dict[str, Any] = {}
+        woken: dict[str, int] = {}
+        for look in sorted(looks, key=lambda look: look.t):
+            units = [unit for unit in look["units"] if unit["birth"] in loop.births and unit["running"]]
+            told = self.history.between("tasks", process.first, look.t)[-1:]
+            tasks = told[0]["tasks"].get(process.key, {}) if told else {}
+            moved = 0
+            for unit in units:
+                birth, wakes = unit["birth"], tasks.get(str(unit["tid"]), 0)
+                if unit["print"] is None:
+                    moved += max(0, wakes - woken.get(birth, wakes))
+                else:
+                    moved += birth in before and before[birth] != unit["print"]
+                before[birth], woken[birth] = unit["print"], wakes
+            if units:
+                found.append((look.t, moved))
+        return found
+
     def _wakes(self, process: Process, looks: Sequence[Event], unit: Mapping[str, Any]) -> int:
         """How often a native thread has woken up."""
         told = [

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from forkproof import claims
+from forkproof import check, claims
 from forkproof.claims.base import number
 from forkproof.history import History
 from forkproof.judge import assess
 from forkproof.reports.pages import document, escape
 from forkproof.reports.timeline.drawing import KINDS, SHAPES, STYLE, svg
-from forkproof.reports.timeline.picture import Break, Picture, of_run
+from forkproof.reports.timeline.picture import Break, Picture, of_check, of_run
 
 __all__ = ["Picture", "page", "picture", "svg"]
 
@@ -20,8 +20,11 @@ _PAGE_STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 
 def picture(folder: Path) -> Picture:
-    """What the timeline of a run shows; errors as `judge.assess`."""
+    """What the timeline of a run, or of a check, shows; errors as `judge.assess`."""
     rules = {name: claim.definition for name, claim in claims.REGISTRY.items()}
+    plan = check.planned(folder)
+    if plan is not None:
+        return of_check(check.assess(folder), plan.command, rules)
     return of_run(assess(folder), History.read(folder / "history"), rules)
 
 

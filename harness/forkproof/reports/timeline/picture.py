@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from forkproof.check import CheckReport
 from forkproof.claims.base import clock, short, who
 from forkproof.history import Event, History, Process
 from forkproof.judge import Judgement, RunReport
+from forkproof.observed import Observed
 from forkproof.target import describe
 
 BINS = 600
@@ -113,15 +115,27 @@ class Picture:
 
 def of_run(report: RunReport, history: History, rules: dict[str, str]) -> Picture:
     """The picture of a run that was judged; `rules` are the claims' definitions."""
+    scenario = report.scenario.model_dump_json(by_alias=True, exclude_defaults=True, indent=1)
+    return _drawn(report, history, rules, scenario, None)
+
+
+def of_check(report: CheckReport, asked: str, rules: dict[str, str]) -> Picture:
+    """The same of a check; `asked` is what it was asked. Its loops move where they were elsewhere at the next look."""
+    return _drawn(report, report.observed.history, rules, asked, report.observed)
+
+
+def _drawn(
+    report: RunReport | CheckReport, history: History, rules: dict[str, str], asked: str, observed: Observed | None
+) -> Picture:
     launch = history.of("launch") or history.events[:1]
     zero = launch[0].t if launch else 0.0
     last = history.events[-1].t if history.events else zero
     seconds = max(last - zero, 0.001)
-    made = _Maker(history, zero, seconds)
+    made = _Maker(history, zero, seconds, observed)
     return Picture(
         title=f"Run {report.folder.resolve().name}",
         versions=describe(report.versions),
-        scenario=report.scenario.model_dump_json(by_alias=True, exclude_defaults=True, indent=1),
+        scenario=asked,
         verdict=report.verdict.value,
         seconds=seconds,
         events=len(history.events),
@@ -136,8 +150,9 @@ def of_run(report: RunReport, history: History, rules: dict[str, str]) -> Pictur
 
 
 class _Maker:
-    def __init__(self, history: History, zero: float, seconds: float) -> None:
+    def __init__(self, history: History, zero: float, seconds: float, observed: Observed | None) -> None:
         self.history = history
+        self.observed = observed
         self.zero = zero
         self.seconds = seconds
 
@@ -161,7 +176,8 @@ class _Maker:
             label = f"{process.place} · pid {process.pid}"
             parent = by_pid.get(process.ppid)
             lane = Lane(process.key, label, self.at(process.first), end, process.gone is None, parent)
-            lane.rows = [*self._doings(process), *self._loops(process)]
+            loops = self._loops(process) if self.observed is None else self._looked_at(process, self.observed)
+            lane.rows = [*self._doings(process), *loops]
             found[process.key] = lane
         outside.rows = self._outside()
         return list(found.values())
@@ -196,6 +212,32 @@ class _Maker:
             for event in self._of_birth.get((birth.birth, process.key), ()):
                 kind = _LOOP_MARKS[event.event]
                 row.marks.append(Mark(self.at(event.t), kind, f"{_clock(self.at(event.t))} {_loop_words(event)}"))
+            row.marks = self._thin(row.marks)
+            rows.append(row)
+        return rows
+
+    def _looked_at(self, process: Process, observed: Observed) -> list[Row]:
+        rows = []
+        for loop in observed.loops:
+            course = observed.course(loop, process)
+            births = [self.history.births[birth] for birth in loop.births if birth in self.history.births]
+            own = [birth for birth in births if birth.process == process.key]
+            if not course and not own:
+                continue
+            copied = bool(course) and not own
+            row = Row(f"{loop.name} · {loop.kind}{' · copied by the fork' if copied else ''}", copied=copied)
+            for t, moved in course:
+                row.bins[self.bin(t)] = row.bins.get(self.bin(t), 0) + moved
+            for birth in own:
+                text = f"{_clock(self.at(birth.t))} {loop.name} created by {loop.started}"
+                row.marks.append(Mark(self.at(birth.t), "created", text))
+                for event in self._of_birth.get((birth.birth, process.key), ()):
+                    if event.event == "loop.end":
+                        words = f"{_clock(self.at(event.t))} {_loop_words(event)}"
+                        row.marks.append(Mark(self.at(event.t), "ended", words))
+            if course:
+                text = f"{_clock(self.at(course[0][0]))} {loop.name} is seen here for the first time"
+                row.marks.append(Mark(self.at(course[0][0]), "begun", text))
             row.marks = self._thin(row.marks)
             rows.append(row)
         return rows
