@@ -166,6 +166,31 @@ def test_a_check_is_judged_again_and_drawn(run: Run, tmp_path: Path) -> None:
     assert (code, "check.json: app: Field required" in err) == (2, True), err
 
 
+BY_KEY = """
+import threading, time
+todo = {}
+def drain():
+    while True:
+        time.sleep(0.02)
+        while todo:
+            todo.popitem()
+threading.Thread(target=drain, daemon=True).start()
+def app(environ, start_response):
+    todo[environ["PATH_INFO"]] = True
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"ok"]
+"""
+
+
+def test_work_that_comes_under_a_key(run: Run, tmp_path: Path) -> None:
+    place = write(tmp_path, BY_KEY, CONF + "preload_app = True\n")
+    code, _, told = checked(run, place, "--request", "/orders/{n}")
+    assert (code, "no_dead_listener (drain) BROKEN" in told) == (1, True), told
+    (place / "gunicorn.conf.py").write_text(CONF)
+    code, _, told = checked(run, place, "--request", "/orders/{n}")
+    assert code == 0, told
+
+
 LEAVES = """
 import socket
 try:

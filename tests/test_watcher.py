@@ -104,6 +104,22 @@ def _giving(answer: Any) -> Any:
     return give
 
 
+def test_a_path_with_a_number_in_it_is_another_each_time(rig: Rig) -> None:
+    asked = []
+
+    async def ask(path: str) -> int:
+        asked.append(path)
+        return 200
+
+    one: Any = SimpleNamespace(closed=False, ask=ask, silent=True, age=0.0, close=lambda: None, worker="", slot=0)
+    rig.plan = {"requests": ["/orders/{n}"]}
+    for _ in range(2):
+        assert asyncio.run(rig._exchange(one, "/orders/{n}")) is True
+    assert asked == ["/orders/1", "/orders/2"]
+    said = (rig.folder / "history" / "supervisor.jsonl").read_text(encoding="utf-8")
+    assert said.count('"path": "/orders/{n}", "work": true') == 2
+
+
 def settle(rig: Rig) -> None:
     asyncio.run(rig._settled())
 

@@ -292,7 +292,9 @@ def _app_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="set in the app's environment")
     parser.add_argument("--keep-bind", action="store_true", help="bind where the configuration says")
     parser.add_argument("--health", default="/", metavar="PATH", help="what is requested of each worker (default /)")
-    parser.add_argument("--request", action="append", default=[], metavar="PATH", help="request it to cause work")
+    parser.add_argument(
+        "--request", action="append", default=[], metavar="PATH", help="request it to cause work; {n}: a number"
+    )
     parser.add_argument("--event", action="append", default=[], metavar="CMD", help="run it in a shell to cause work")
     parser.add_argument("--faults", metavar="NAMES", help="of kill_worker, hup, term; default all of them")
     parser.add_argument("--offline", action="store_true", help="refuse connections that leave this machine")

@@ -32,6 +32,8 @@ AT_ONCE = 16
 LOST = 5
 """Workers of each slot that may end before one has booted: gunicorn replaces them for ever, unless their exit code is
 one of its own."""
+NUMBER = "{n}"
+"""In a path: stands for another number in each request."""
 MOST_FAILED = 20
 """Requests to a path that may fail before a window has no more of them: one that kills its worker does each time."""
 _HELD = 1.0
@@ -206,7 +208,7 @@ class Watcher(Supervisor):
         self._requests += 1
         number = self._requests
         self.record("request.invoke", request=number, path=path, work=path in self.plan["requests"])
-        exchange = asyncio.ensure_future(one.ask(path))
+        exchange = asyncio.ensure_future(one.ask(path.replace(NUMBER, str(number))))
         budget = self._budget(self.launch["bounds"]["answer"])
         while not exchange.done() and not budget.expired and not self.arbiter_ended:
             await asyncio.wait([exchange], timeout=_POLL)
