@@ -225,7 +225,7 @@ def test_a_verdict_that_cannot_be_written(folder: Path) -> None:
 
 def test_a_process_that_is_looked_at_stands_in_what_that_interrupts(tmp_path: Path) -> None:
     frames = [
-        ("/x/forkproof_payload/probe.py", 82, "event"), ("/x/forkproof_payload/watch.py", 10, "_look"),
+        ("/x/forkproof_payload/reach.py", 82, "go"), ("/x/forkproof_payload/watch.py", 10, "_look"),
         ("/lib/multiprocessing/pool.py", 675, "_help_stuff_finish"), ("/x/forkproof_payload/bodies.py", 3, "body"),
     ]  # fmt: skip
     text = "Current thread 0x1 (most recent call first):\n"

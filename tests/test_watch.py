@@ -17,7 +17,7 @@ BEGIN = """
 import os, signal, sys
 os.environ["FORKPROOF_RUN"] = {folder!r}
 sys.path.insert(0, {payload!r})
-from forkproof_payload import watch
+from forkproof_payload import reach, watch
 """
 
 
@@ -155,7 +155,7 @@ class Clerk:
         self.shop.storage.next
 
 def names(body, owner):
-    return [queue._name for queue in watch._far_queues(body, owner, (), [])]
+    return [queue._name for queue in reach.far_queues(body, owner, (), [])]
 
 clerk = Clerk()
 print(names(Clerk.run, clerk))
@@ -218,7 +218,7 @@ def closed(totals):
     return lambda: totals.flush()
 
 def told(body, owner):
-    return [(queue._name, watch._far_size(queue())) for queue in watch._far_queues(body, owner, [], [])]
+    return [(queue._name, reach.far_size(queue())) for queue in reach.far_queues(body, owner, [], [])]
 
 totals = Totals()
 for given in (totals.flush, closed(totals), functools.partial(Totals.flush, totals)):
@@ -782,11 +782,11 @@ other.kill()
 
 def test_the_modules_that_hold_nothing_of_an_apps(tmp_path: Path) -> None:
     """Python's, gunicorn's and what watches."""
-    names = ["sys", "json.decoder", "gunicorn.arbiter", "forkproof_payload.watch", "gevent_of_mine", "__main__", None]
+    names = ["sys", "json.decoder", "gunicorn.arbiter", "forkproof_payload.reach", "gevent_of_mine", "__main__", None]
     code = f"""
     import json, types
     sys.modules["gevent_of_mine"] = types.ModuleType("gevent_of_mine")
-    print([watch._is_no_apps(name) for name in {names}])
+    print([reach._is_no_apps(name) for name in {names}])
     """
     assert watched(code, tmp_path) == [str([True] * 4 + [False, False, True])]
 

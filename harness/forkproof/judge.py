@@ -257,7 +257,7 @@ def _innermost(path: Path) -> list[str]:
 CALLS = 3
 """How many calls of a stack a report shows; the file has all."""
 
-_LOOKING = ("/forkproof_payload/watch.py", "/forkproof_payload/probe.py")
+_LOOKING = tuple(f"/forkproof_payload/{name}.py" for name in ("watch", "reach", "probe"))
 """What runs when a process is looked at: it stands in what that has interrupted."""
 
 _CALL = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
