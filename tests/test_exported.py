@@ -150,6 +150,27 @@ def test_a_cure_is_what_holds_and_is_tried_first_for_the_next_claim(tmp_path: Pa
     assert len(later.launched) == len(bench.launched)
 
 
+@pytest.mark.parametrize(("claim", "cured"), [("no_socket_shared_across_fork", 0), ("server_answers", 1)])
+def test_where_a_program_asks_for_more_than_its_claim_both_must_call_a_cure_sound(
+    claim: str, cured: int, tmp_path: Path
+) -> None:
+    """Here forkproof finds every change to hold, and a folder is sound where the app's import starts the loop."""
+    what = DEPLOYMENTS["planted/no_socket_shared_across_fork"].scenario
+    finding = Finding(claim, Verdict.BROKEN, None, "told", (), "waited on by two")
+    report = RunReport(what, ROOT, DATA["target"], [Judgement(finding, Expectation.MUST_HOLD, "")])
+
+    class Holding(Trying):
+        def run(self, what: Scenario) -> RunReport:
+            held = Judgement(replace(finding, verdict=Verdict.HELD), Expectation.MUST_HOLD, "")
+            return replace(report, scenario=what, judgements=[held], folder=self.root / "none")
+
+        def _alone(self, made: Reproducer) -> int:
+            return int(made.scenario.loops[0].start.value != "app_import")
+
+    [row] = Holding(report, tmp_path).rows("it", Deployment(what), {}, lambda: True, every_claim=True)
+    assert row["cured"] == cured, row
+
+
 def test_what_was_done_is_not_done_again(tmp_path: Path) -> None:
     report, deployment = twice_broken()
     bench = Trying(report, tmp_path)
