@@ -224,7 +224,7 @@ class _Maker:
             own = [birth for birth in births if birth.process == process.key]
             if not course and not own:
                 continue
-            copied = bool(course) and not own
+            copied = bool(course) and not any(not loop.births[birth.birth].get("copy_of") for birth in own)
             row = Row(f"{loop.name} · {loop.kind}{' · copied by the fork' if copied else ''}", copied=copied)
             for t, moved in course:
                 row.bins[self.bin(t)] = row.bins.get(self.bin(t), 0) + moved
