@@ -1437,8 +1437,8 @@ CHECKING_AN_APP = (
         "what-is-counted-by-key-is-nothing",
         "a check counts the keys of a dictionary alone",
         f"{PAYLOAD}reach.py",
-        "        todo += gc.get_referents(one)\n",
-        "        todo += []\n",
+        "for each in gc.get_referents(one) if",
+        "for each in () if",
     ),
     Defect(
         "what-a-loop-is-given-to-call-is-nothing",
@@ -1528,7 +1528,7 @@ CHECKING_AN_APP = (
         "named-places-hold-nothing",
         "a check passes over what comes to a lost thread in a named tuple",
         f"{PAYLOAD}reach.py",
-        "issubclass(kind, _HOLDERS) and not _fields(kind):",
+        "issubclass(kind, _HOLDERS) and not _kind_of(one).fields:",
         "issubclass(kind, _HOLDERS):",
     ),
     Defect(

@@ -130,7 +130,17 @@ def _is_librarys(name):
     return module is None or origin in ("built-in", "frozen") or is_library(getattr(module, "__file__", None) or "")
 
 
-_STORE_ATTR = dis.opmap["STORE_ATTR"]
+_STORE_ATTR, _STORE_FAST = dis.opmap["STORE_ATTR"], dis.opmap["STORE_FAST"]
+_DELETE_SUBSCR = dis.opmap["DELETE_SUBSCR"]
+_STORING = (_STORE_ATTR, dis.opmap["STORE_GLOBAL"])
+_HIDING = {
+    each for name, each in dis.opmap.items()
+    if name in ("STORE_DEREF", "STORE_SLICE") or ("STORE_FAST" in name and name != "STORE_FAST")
+}  # fmt: skip
+_KEY_STORED = bytes([dis.opmap["LOAD_CONST"], dis.opmap["STORE_SUBSCR"]])
+_KEY_READ = bytes([dis.opmap["LOAD_CONST"], dis.opmap.get("BINARY_SUBSCR") or dis.opmap["BINARY_OP"]])
+_SLICE_STORED = bytes([dis.opmap["BUILD_SLICE"], dis.opmap["STORE_SUBSCR"]])
+_NAMED_TAKES = _TAKES | {"heappop"}
 
 
 def far_queues(body, owner, values, near):
@@ -230,7 +240,7 @@ class Search(object):
             if not _is_no_apps(vars(one).get("__name__")):
                 self._reach.know_module(vars(one)["__name__"])
                 self._note(one, None, vars(one), None)
-        elif issubclass(kind, _HOLDERS) and not _fields(kind):
+        elif issubclass(kind, _HOLDERS) and not _kind_of(one).fields:
             for each, at in _first(one, way):
                 self.add(each, at)
         elif _has_attributes(one) and kind not in self._passed_over:
@@ -335,7 +345,7 @@ def _empties_argument(code):
 
 def _first(holder, way):
     """Some of what is in a list, dictionary, set, tuple or deque, each with the way to it."""
-    kind = next(kind for kind in _HOLDERS if issubclass(type(holder), kind))
+    kind = _kind_of(holder).holder
     some = list(itertools.islice(dict.items(holder) if kind is dict else enumerate(kind.__iter__(holder)), _MOST_HELD))
     ways = way is not None and kind in (dict, tuple)
     return [(one, Item(way, key) if ways and type(key) in (int, str) else None) for key, one in some]
@@ -359,28 +369,51 @@ def function_of(thing):
     return getattr(thing, "__func__", thing)
 
 
+class _Kind(object):
+    """What is the same for all objects of a class, which is asked for once: there are many more objects."""
+
+    def __init__(self, kind):
+        self.of = weakref.ref(kind)
+        module = kind.__module__ or ""
+        self.holder = next((one for one in _HOLDERS if issubclass(kind, one)), None)
+        self.is_plain = kind is list or issubclass(kind, collections.deque)
+        self.tells_size = module == "_queue" or (module.startswith("gevent.") and hasattr(kind, "qsize"))
+        has_inner = hasattr(kind, "qsize") and hasattr(kind, "get")
+        self.may_have_size = self.is_plain or self.tells_size or has_inner
+        self.waits_inside = module in ("threading", "asyncio.locks") or module.startswith("gevent.")
+        named = [vars(base).get("_fields") for base in kind.__mro__] if issubclass(kind, tuple) else []
+        self.fields = next((names for names in named if type(names) is tuple), ())
+        bases = [vars(base) for base in kind.__mro__]
+        kept = [base["__dict__"] for base in bases if "__dict__" in base]
+        self.has_attributes = (
+            not self.waits_inside and not issubclass(kind, (type, type(sys)))
+            and all(type(one) is types.GetSetDescriptorType for one in kept)
+            and (bool(kept) or any("__slots__" in base for base in bases))
+        )  # fmt: skip
+
+
+_kinds = {}
+"""By id of the class, which is not held: another may have the id by now."""
+
+
+def _kind_of(thing):
+    kind = type(thing)
+    known = _kinds.get(id(kind))
+    if known is None or known.of() is not kind:
+        known = _kinds[id(kind)] = _Kind(kind)
+    return known
+
+
 def _has_attributes(thing):
     """Whether an object has attributes of its own, which can be read without any code of its class."""
-    kind = type(thing)
-    if issubclass(kind, (type, type(sys))) or size(thing) is not None or _waits_inside(thing):
-        return False
-    bases = [vars(base) for base in type(thing).__mro__]
-    kept = [base["__dict__"] for base in bases if "__dict__" in base]
-    return all(type(one) is types.GetSetDescriptorType for one in kept) and (
-        bool(kept) or any("__slots__" in base for base in bases)
-    )
-
-
-def _fields(kind):
-    """The names of a named tuple's places."""
-    named = [vars(base).get("_fields") for base in kind.__mro__] if issubclass(kind, tuple) else []
-    return next((names for names in named if type(names) is tuple), ())
+    kind = _kind_of(thing)
+    return kind.has_attributes and (not kind.may_have_size or size(thing) is None)
 
 
 def _attributes(thing):
     """The attributes of an object by name, those in slots too, for which C code alone is asked."""
     found = {}
-    for place, name in enumerate(_fields(type(thing))):
+    for place, name in enumerate(_kind_of(thing).fields):
         found[name] = tuple.__getitem__(thing, place)
     for base in [vars(base) for base in type(thing).__mro__]:
         if "__dict__" in base:
@@ -450,11 +483,12 @@ def _named_queues(owner, names, codes):
 
 
 def _is_queue(thing):
-    return size(thing) is not None and not is_plain(thing)
+    kind = _kind_of(thing)
+    return kind.may_have_size and not kind.is_plain and size(thing) is not None
 
 
 def is_plain(thing):
-    return type(thing) is list or issubclass(type(thing), collections.deque)
+    return _kind_of(thing).is_plain
 
 
 def reached(code, functions):
@@ -490,6 +524,31 @@ _emptying = {}
 
 
 def _emptied(code):
+    """The names of what a function takes from, None for any."""
+    steps = code.co_code[::2]
+    if _DELETE_SUBSCR in steps:
+        return None
+    if _may_hide(code, steps):
+        return _emptied_by_steps(code)
+    known = set(zip(steps, code.co_code[1::2]))  # noqa: B905
+    found = {code.co_names[place] for step, place in known if step in _STORING}
+    locals_ = {code.co_varnames[place] for step, place in known if step == _STORE_FAST}
+    return found if found.isdisjoint(locals_) else _emptied_by_steps(code)
+
+
+def _may_hide(code, steps):
+    """Whether it takes more than a look at each step by itself to know what a function takes from."""
+    said = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, code.co_consts)
+    return (
+        not _HIDING.isdisjoint(steps) or not all(map(_NAMED_TAKES.isdisjoint, said))
+        or len(code.co_names) > 256 or len(code.co_varnames) > 256
+        or _SLICE_STORED in steps
+        or (_KEY_STORED in steps and (_KEY_READ in steps or slice in map(type, code.co_consts)))
+    )  # fmt: skip
+
+
+def _emptied_by_steps(code):
+    """The same, for which one has to know what comes before each step: to have them told takes a while."""
     found = set()
     known, heap = [(None, None)] * 4, False  # what the last steps do, and with what
     also, heaps = {}, {"heappop"}  # what has another name in this function
@@ -499,8 +558,6 @@ def _emptied(code):
         if does == "STORE_FAST" and of[3] is not None:
             also[said] = also.get(of[3], of[3])
             heaps.update([said] if of[3] in heaps else ())
-        elif does == "DELETE_SUBSCR":
-            return None
         elif does in ("STORE_ATTR", "STORE_GLOBAL", "STORE_DEREF") or (heap and does.startswith("LOAD")):
             found.add(said)
         elif said in _TAKES and does.startswith("LOAD"):
@@ -530,8 +587,7 @@ def _steps(code):
 
 def _waits_inside(thing):
     """Whether what an object has may be who waits for it: a condition's, an event's or a queue's own."""
-    module = type(thing).__module__ or ""
-    return module in ("threading", "asyncio.locks") or module.startswith("gevent.") or size(thing) is not None
+    return _kind_of(thing).waits_inside or size(thing) is not None
 
 
 class Given(object):
@@ -547,15 +603,15 @@ class Given(object):
 
 def size(thing):
     """How much is in a queue or a buffer, without taking its lock; None for what is none."""
-    kind = type(thing)
-    if is_plain(thing):
+    kind = _kind_of(thing)
+    if not kind.may_have_size:
+        return None
+    if kind.is_plain:
         return len(thing)
-    if kind.__module__ == "_queue" or (kind.__module__ or "").startswith("gevent.") and hasattr(kind, "qsize"):
+    if kind.tells_size:
         return thing.qsize()
-    if hasattr(kind, "qsize") and hasattr(kind, "get"):
-        inner = getattr(thing, "__dict__", {}).get("queue", getattr(thing, "__dict__", {}).get("_queue"))
-        return len(inner) if isinstance(inner, (list, collections.deque)) else None
-    return None
+    inner = getattr(thing, "__dict__", {}).get("queue", getattr(thing, "__dict__", {}).get("_queue"))
+    return len(inner) if isinstance(inner, (list, collections.deque)) else None
 
 
 def far_size(thing):
@@ -571,7 +627,7 @@ def far_size(thing):
         one = todo.pop()
         if len(known) == _MOST_WITHIN:
             return dict.__len__(thing)
-        kind = next((kind for kind in _HOLDERS if issubclass(type(one), kind)), None)
+        kind = _kind_of(one).holder
         if kind is None and _is_queue(one):
             found += size(one)
         if id(one) in known or (kind is None and not _has_attributes(one)):
@@ -579,7 +635,7 @@ def far_size(thing):
         known.add(id(one))
         found += kind.__len__(one) if kind is not None else 0
         found += _counted(one) if kind is dict else 0
-        todo += gc.get_referents(one)
+        todo += [each for each in gc.get_referents(one) if type(each) not in _SIMPLE]
     return found
 
 
