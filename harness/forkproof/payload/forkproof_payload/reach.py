@@ -6,8 +6,9 @@ references: a few steps for any loop (`near_queues`, `far_queues`), and all ther
 (`Search`). What is found is given back as what tells how it is now (`Held` and others): a buffer may be exchanged for a
 fresh one.
 
-Runs no code of the app: attributes are read past its classes' own `__getattr__` and properties, sizes by functions of
-C code or of Python's and gevent's queues. Keeps alive nothing that it looks at, but for the code of functions: what
+Runs no code of the app, unless a class of its own answers for `__dict__` (what a loop is given is asked for that as it
+starts): attributes are read past its classes' `__getattr__` and properties, sizes by functions of C code or of Python's
+and gevent's queues. Keeps alive nothing that it looks at, but for the code of functions: what
 tells refers weakly, or goes the way again that has led there.
 
 Does not see: what C code holds, or takes by itself; what is named by strings that are made while it runs; more than so
