@@ -1922,6 +1922,14 @@ CHECKING_AN_APP = (
         quick=("tests/test_watcher.py",),
     ),
     Defect(
+        "a-worker-that-hung-is-not-back",
+        "a check says that a fault has kept a worker from booting that hung before it",
+        f"{MAIN}watcher.py",
+        "hangs = self._silent and",
+        "hangs = False and",
+        quick=("tests/test_watcher.py",),
+    ),
+    Defect(
         "a-spent-worker-is-a-crash",
         "a check calls a worker crashed that max_requests has ended",
         f"{MAIN}observed.py",

@@ -120,6 +120,31 @@ def test_a_path_with_a_number_in_it_is_another_each_time(rig: Rig) -> None:
     assert said.count('"path": "/orders/{n}", "work": true') == 2
 
 
+class Once:
+    """A bound that has passed when it is asked for the second time."""
+
+    stretch = 1.0
+
+    def __init__(self) -> None:
+        self._ends = iter([False, True])
+
+    @property
+    def expired(self) -> bool:
+        return next(self._ends)
+
+
+@pytest.mark.parametrize(
+    ("silent", "old", "back"), [(True, "5-1", True), (False, "5-1", False), (True, "7-1 8-1", False)]
+)
+def test_a_worker_that_hung_before_a_fault_need_not_answer_after_it(
+    silent: bool, old: str, back: bool, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rig, "_budget", lambda seconds: Once())
+    monkeypatch.setattr(rig, "ask_every_slot", _giving(False))
+    rig.waiting, rig._silent, rig.plan = {7, 8}, silent, {"back": 20.0}
+    assert asyncio.run(rig._back(old.split())) is back
+
+
 def settle(rig: Rig) -> None:
     asyncio.run(rig._settled())
 

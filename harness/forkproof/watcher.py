@@ -298,13 +298,13 @@ class Watcher(Supervisor):
         lost = sum(one.role == "worker" and one.gone for one in self.processes.values())
         return lost if not self._booted and lost > LOST * len(self.life.slots) else 0
 
-    async def _all_there(self, old: Collection[str]) -> bool:
-        """Whether the newest worker of each slot is none of `old`, and accepts connections."""
+    async def _all_there(self, old: Collection[str], *, hangs: bool = False) -> bool:
+        """Whether the newest worker of each slot is none of `old` and answers, or has booted where one `hangs`."""
         workers = self.current_workers()
         if not all(slot in workers and workers[slot].key not in old for slot in self.life.slots):
             return False
         waits = [self._is_waiting(workers[slot]) for slot in self.life.slots]
-        return all(waits) and await self.ask_every_slot()
+        return all(waits) and (hangs or await self.ask_every_slot())
 
     def _is_waiting(self, process: _Process) -> bool:
         """Whether a worker waits for connections: it has booted. One whose loop is never idle only looks for them."""
@@ -434,11 +434,15 @@ class Watcher(Supervisor):
         return there
 
     async def _back(self, old: Collection[str]) -> bool:
-        """Whether other workers than `old` answer in each slot within the boot bound."""
+        """Whether other workers than `old` answer in each slot within the boot bound.
+
+        Where one has hung before, that it answers is not waited for: it is none that the fault has kept from booting.
+        """
         bound = self.plan["back"]
         budget = self._budget(bound)
+        hangs = self._silent and any(worker.key not in old for worker in self.current_workers().values())
         while not budget.expired and not self.arbiter_ended:
-            if await self._all_there(old):
+            if await self._all_there(old, hangs=hangs):
                 return True
             await asyncio.sleep(_POLL)
         self.record("bound", what="boot", seconds=bound, stretch=round(budget.stretch, 2))
