@@ -72,7 +72,7 @@ MORE = 10
 PATIENCE = 120
 """Seconds in which as many more are begun, as long as it shows in none: what is quick to try may be a rarer race."""
 
-BUG, SOUND, NO_END = 1, 0, -1
+BUG, SOUND, NO_ANSWER, NO_END = 1, 0, 2, -1
 """What a script exits with, or does not."""
 
 
@@ -189,6 +189,9 @@ class Bench:
         shown, tried, most, made = 0, 0, 0, choices[0]
         for made in choices[: trial.MOST]:
             codes = self._codes(made, is_whole=made is choices[0])
+            if set(codes) == {NO_ANSWER}:  # nothing is looked at where no worker boots: that is workers_boot's
+                told = f"exits 2 in {len(codes)} of {len(codes)}: its server does not boot"
+                return {"came": "cannot tell", "lines": made.lines_of_python, "left_out": [], "told": told}
             if not {BUG, SOUND}.issuperset(codes):
                 return {"came": "wrong", "lines": made.lines_of_python, "left_out": list(made.left_out), "codes": codes}
             shown, tried = codes.count(BUG), len(codes)
@@ -396,8 +399,8 @@ def page(rows: Sequence[Row], versions: dict[str, str | None], command: str) -> 
         claim = f"`{row['claim']}`" + (f" ({row['loop']})" if row["loop"] else "") if "claim" in row else row["came"]
         made = [str(row.get("lines", "")), ", ".join(row.get("left_out", ()))]
         told = "{} of {}".format(*row["rate"]) if "rate" in row else ""
-        if row["came"] == "text":
-            cells = [*made, "not run", "", "", ""]
+        if row["came"] in ("text", "cannot tell"):
+            cells = [*made, row.get("told", "not run"), "", "", ""]
         elif row["came"] == "refused":
             cells = [*made, f"refused: {row['why']}", "", "", ""]
         elif "alone" in row:

@@ -89,6 +89,7 @@ class Alone(exported.Bench):
         ([0] * 13, 0, "did not show", [0, 13]),
         ([0] * 22 + [1] + [1], 0, "exported", [1, 23]),  # a rare race
         ([1, 2, 1], 0, "wrong", None),
+        ([2, 2, 2], 0, "cannot tell", None),  # a server that does not boot
     ],
 )
 def test_what_tries_come_to(
