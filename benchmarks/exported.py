@@ -127,7 +127,8 @@ class Bench:
         if f"{name}#" in before:
             return
         if not self._kept(name).is_dir() and not may_run():
-            yield {"key": f"{name}#", "deployment": name, "came": "not run"}
+            if not any(key.startswith(f"{name}#") for key in before):
+                yield {"key": f"{name}#", "deployment": name, "came": "not run"}
             return
         report = self._broken(name, deployment)
         if report is None:

@@ -181,6 +181,7 @@ def test_what_was_done_is_not_done_again(tmp_path: Path) -> None:
     assert row["came"] == "text"
     [row] = bench.rows("it", deployment, {}, lambda: False, every_claim=True)  # neither run nor kept
     assert row["came"] == "not run"
+    assert not list(bench.rows("it", deployment, {first["key"]: first}, lambda: False, every_claim=True))
 
 
 def test_what_takes_away_what_is_wanted_is_the_last_cure(tmp_path: Path) -> None:
