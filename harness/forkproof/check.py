@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import errno
 import hashlib
 import ipaddress
 import json
@@ -34,7 +33,7 @@ from forkproof.control import Control
 from forkproof.cures import cure
 from forkproof.errors import CouldNotDecide, MissingPackage, RunFolderError, UsageError
 from forkproof.history import History
-from forkproof.judge import SCHEMA, Judgement, Stands, launched, server_log, since, stands
+from forkproof.judge import SCHEMA, Judgement, Stands, launched, server_log, since, stands, write_verdict
 from forkproof.nursery import Nursery
 from forkproof.observed import LONGEST_STOP, Loop, Observed, State
 from forkproof.scenario import Policy
@@ -491,11 +490,7 @@ def planned(folder: Path) -> Plan | None:
 def judge(folder: Path) -> CheckReport:
     """Judge the run in a folder, and write its `verdict.json`; launches nothing. UsageError where it is no check's."""
     report = assess(folder)
-    try:
-        files.write(folder / "verdict.json", json.dumps(report.to_dict(), indent=1) + "\n")
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EROFS):  # an old run that is read-only is judged all the same
-            raise RunFolderError(f"{folder}/verdict.json: cannot be written: {error.strerror}. {_ROOM}") from None
+    write_verdict(folder, report.to_dict())
     return report
 
 

@@ -144,12 +144,17 @@ class RunReport:
 def judge(folder: Path, names: Collection[str] | None = None) -> RunReport:
     """Judge the run in a folder, all claims or those named, and write its verdict; UsageError where it is no run's."""
     report = assess(folder, names)
+    write_verdict(folder, report.to_dict())
+    return report
+
+
+def write_verdict(folder: Path, plain: Mapping[str, Any]) -> None:
+    """Write a run's `verdict.json`; RunFolderError where there is no room for it."""
     try:
-        files.write(folder / "verdict.json", json.dumps(report.to_dict(), indent=1) + "\n")
+        files.write(folder / "verdict.json", json.dumps(plain, indent=1) + "\n")
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EROFS):  # an old run that is read-only is judged all the same
             raise RunFolderError(f"{folder}/verdict.json: cannot be written: {error.strerror}. Make room.") from None
-    return report
 
 
 def assess(folder: Path, names: Collection[str] | None = None) -> RunReport:
