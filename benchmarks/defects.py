@@ -1933,7 +1933,7 @@ CHECKING_AN_APP = (
         "a-spent-worker-is-a-crash",
         "a check calls a worker crashed that max_requests has ended",
         f"{MAIN}observed.py",
-        " or self._is_spent(process)",
+        " and not self._is_spent(process)",
         "",
         quick=("tests/test_observed.py",),
     ),

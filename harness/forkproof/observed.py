@@ -507,9 +507,9 @@ class Observed:
         for _, window in self._windows():
             for process in self.history.processes.values():
                 gone = process.gone
-                if process.place.role != "worker" or process.key in told_to or gone is None or self._is_spent(process):
+                if process.place.role != "worker" or process.key in told_to or gone is None:
                     continue
-                if window.opened < gone < window.closed:
+                if window.opened < gone < window.closed and not self._is_spent(process):
                     lines = self._last_lines(process, gone)
                     told = f"{who(self.history, process.key)} ended by itself at {clock(self.history, gone)}"
                     told += f", after {quoted(lines[-1])}" if lines else ""

@@ -286,8 +286,9 @@ class Watcher(Supervisor):
             if self._ready and (self.address is None or await self._all_there(())):
                 self.record("booted", seconds=round(time.monotonic() - begun, 3))
                 return True
-            if self._never_boots():
-                self.record("lost", workers=self._never_boots())
+            lost = self._never_boots()
+            if lost:
+                self.record("lost", workers=lost)
                 return False
             await asyncio.sleep(_POLL)
         self.record("bound", what="boot", seconds=bound, stretch=round(budget.stretch, 2))
