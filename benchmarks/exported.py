@@ -275,7 +275,7 @@ class Bench:
         trusted = judgement.expectation is not Expectation.MUST_HOLD
         tried = 0
         for candidates in (self._candidates(made), self._in_two(made, cures)):
-            for is_open, words, sound in itertools.islice(self._sound(candidates, broken, cures), CURES):
+            for is_open, words, sound in itertools.islice(self._sound(candidates, broken, cures, trusted), CURES):
                 tried += 1
                 if trusted and not is_open and self._alone(sound.with_rate(*rate)) == SOUND:
                     return {"cure": words, "cured": SOUND}
@@ -286,16 +286,19 @@ class Bench:
         return {"tried": tried}
 
     def _sound(
-        self, candidates: Iterable[Candidate], broken: Broken, cures: Sequence[str]
+        self, candidates: Iterable[Candidate], broken: Broken, cures: Sequence[str], trusted: bool
     ) -> Iterator[tuple[bool, str, Reproducer]]:
-        """The programs of what may be sound, the likeliest first, and whether the documentation leaves that open."""
+        """The programs of what may be sound, the likeliest first, and whether the documentation leaves that open.
+
+        Of what broke though it was promised to hold, a promise makes no change likelier.
+        """
         versions = self.session.target.to_dict()
         found: list[tuple[bool, Candidate]] = []
         for one in candidates:
             promise = expect(one[1], broken.claim, broken.loop, versions, broken.how)[0]
             if promise is not Expectation.MUST_BREAK:
                 found.append((promise is Expectation.MAY_BREAK, one))
-        found.sort(key=lambda one: (one[1][2] == GIVEN, one[0], one[1][0] not in cures, one[1][2]))
+        found.sort(key=lambda one: (one[1][2] == GIVEN, trusted and one[0], one[1][0] not in cures, one[1][2]))
         for is_open, (words, other, _) in found:
             try:
                 sound = reproducer(other, broken, versions)

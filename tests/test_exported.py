@@ -196,6 +196,27 @@ def test_what_takes_away_what_is_wanted_is_the_last_cure(tmp_path: Path) -> None
     assert late["when 'listen' has body=listen"] == max(late.values())
 
 
+def test_of_what_was_promised_to_hold_and_broke_no_promise_makes_a_cure_likelier(tmp_path: Path) -> None:
+    """A patched master that stands still is cured by no preload, of which the documentation leaves it open."""
+    deployment = DEPLOYMENTS["examples/original-report/proposal-on-starting-preload"]
+    found = Finding("server_answers", Verdict.BROKEN, None, "told", (), "no answer")
+    judgement = Judgement(found, Expectation.MUST_HOLD, "")
+    report = RunReport(deployment.scenario, ROOT, DATA["target"], [judgement])
+    made = programs(deployment.scenario, Broken(found.claim, None, found.how), DATA["target"])[0]
+
+    class NotPreloaded(Trying):
+        """One that is sound where nothing is preloaded."""
+
+        def _holds(self, sound: Reproducer) -> bool:
+            return not sound.scenario.server.preload
+
+        def _alone(self, made: Reproducer) -> int:
+            return int(made.scenario.server.preload)
+
+    row = NotPreloaded(report, tmp_path)._cured(made, (3, 3), judgement, deployment, [])
+    assert row == {"cure": "with preload_app=False", "cured": 0}
+
+
 def test_another_version_is_told_where_a_row_is_made_with_one() -> None:
     row = {"deployment": "planted/it", "claim": "workers_boot", "loop": None, "came": "text"}
     versions = {"python": "3.11.7", "gunicorn": "27.0.1"}
