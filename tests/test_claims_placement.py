@@ -62,6 +62,13 @@ def test_started_twice_is_told_from_copied() -> None:
     assert found.verdict is Verdict.BROKEN
     assert "the birth ids aa and bb: started 2 times" in found.explanation
     assert "copied" not in found.explanation
+    assert (found.evidence[0].event, found.evidence[0].pid) == ("loop.begin", 111), "one alone is as it is meant to be"
+
+
+def test_where_one_is_missing_the_others_are_not_the_first_that_is_bad() -> None:
+    found = judged(ONE, scenario(WORKERS), server(2), window(), created("aa", 110), ran("aa", 110))
+    assert (found.verdict, found.how) == (Verdict.BROKEN, "zero")
+    assert found.evidence[0].event == "window.close"
 
 
 def test_started_twice_and_copied() -> None:

@@ -11,6 +11,7 @@ import pytest
 from histories import ARBITER, WORKER, Events, event, gone, history, key, process, seen, server
 
 from forkproof.cures import cure
+from forkproof.judge import since
 from forkproof.observed import Observed
 from forkproof.scenario import Policy
 from forkproof.verdict import Finding, Verdict
@@ -128,6 +129,8 @@ def test_a_policy_that_names_no_loop_is_told() -> None:
 def test_policies(events: Events, policy: str, verdict: Verdict, how: str) -> None:
     finding = found(observed(events, listen=policy), "exactly_one_listener")
     assert (finding.verdict, finding.how) == (verdict, how)
+    broken = "+1.00s, window.open"  # and not when it was created: it was wrong from the window on
+    assert since(observed(events).history, finding) == (broken if verdict is Verdict.BROKEN else "")
 
 
 def test_without_a_policy_the_count_is_a_fact() -> None:
@@ -140,6 +143,7 @@ def test_a_copy_is_a_failure_unless_it_is_allowed() -> None:
     copied = birth(ARBITER) + looks(ARBITER, unit(print="1")) + looks(WORKER, unit(print="2")) + looks(OTHER)
     finding = found(observed(copied), "no_copied_thread")
     assert (finding.verdict, finding.how) == (Verdict.BROKEN, "copied")
+    assert since(observed(copied).history, finding) == f"+1.10s, look in worker 0 (pid {WORKER})"
     assert "worker 0" in finding.explanation
     assert "worker 1" not in finding.explanation
     allowed = found(observed(copied, listen="inherit_allowed"), "no_copied_thread")
@@ -224,8 +228,10 @@ DEAD = {"alive": False, "running": False, "tid": None}
 
 def test_a_queue_that_fills_where_nobody_is_left_to_take() -> None:
     master = birth(ARBITER) + looks(ARBITER, unit(sizes=[0]))
-    finding = found(observed(master, sized(WORKER, 0, 1, 2, 2, 2, **DEAD)), "no_dead_listener")
+    fills = observed(master, sized(WORKER, 0, 1, 2, 2, 2, **DEAD))
+    finding = found(fills, "no_dead_listener")
     assert (finding.verdict, finding.how) == (Verdict.BROKEN, "dead in worker")
+    assert since(fills.history, finding) == f"+1.90s, look in worker 0 (pid {WORKER})"
     for control in ((1, 1, 1, 1, 1), (0, 1, 0, 1, 0)):  # it was copied so; somebody takes
         assert found(observed(master, sized(WORKER, *control, **DEAD)), "no_dead_listener").verdict is Verdict.HELD
 
@@ -338,6 +344,7 @@ def replaced(*units: dict[str, Any]) -> Events:
 def test_a_loop_that_does_not_come_back() -> None:
     finding = found(observed(IN_BOTH, replaced()), "handover_is_safe")
     assert (finding.verdict, finding.how) == (Verdict.BROKEN, "not back")
+    assert since(observed(IN_BOTH, replaced()).history, finding) == "+3.00s, window.open"
     back = replaced(unit("cc")) + birth(120, "cc", t=2.6)
     assert found(observed(IN_BOTH, back), "handover_is_safe").verdict is Verdict.HELD
     in_one = birth(WORKER, "aa") + looks(WORKER, unit("aa"))  # only ever in one of them: no rule says so

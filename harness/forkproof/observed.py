@@ -482,7 +482,8 @@ class Observed:
             within = f" within {bad[0]['seconds']:g} s: --boot S gives it more" if bad else ""
             lost = [f": {event['workers']} workers ended before one had booted" for event in self.history.of("lost")]
             told = f"the app did not boot{within}" + "".join(lost) + self._asked_at_boot()
-            return [Finding(claim, Verdict.BROKEN, None, told, tuple(last), how="never")]
+            evidence = (*[*self.history.of("lost"), *bad][:1], *last)
+            return [Finding(claim, Verdict.BROKEN, None, told, evidence, how="never")]
         unhealed = [e for e in self.history.of("fault.healed") if not e["healed"]]
         if unhealed:
             told = f"after {unhealed[0]['fault']} not every worker was there and answered again"
@@ -551,7 +552,7 @@ class Observed:
             wrong, how = self._misplaced(loop, index, window)
             if wrong:
                 told = f"after {window.after}: {wrong}; the policy is {loop.policy.value}"
-                return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), how)
+                return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index, window), how)
         windows = number(len(self.history.windows), "window")
         told = f"it was where {loop.policy.value} says in each of {windows}"
         return Finding(claim, Verdict.HELD, loop.name, told, self._evidence(loop, 0))
@@ -602,7 +603,8 @@ class Observed:
                 places = listing(who(self.history, state.process.key) for state in copies)
                 creators = listing({who(self.history, event.process) for event in loop.births.values()}, 2)
                 told = f"created in {creators}, and also alive in {places}: copied by a fork (after {window.after})"
-                return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), "copied")
+                evidence = self._evidence(loop, index, window, copies[0])
+                return Finding(claim, Verdict.BROKEN, loop.name, told, evidence, "copied")
         return Finding(claim, Verdict.HELD, loop.name, "it lives nowhere but where it was created")
 
     def _dead(self, loop: Loop) -> Finding:
@@ -634,7 +636,8 @@ class Observed:
                     told = f"in {place} {state.piled} (after {window.after})"
                     here = any(event.process == state.process.key for event in loop.births.values())
                     how = "abandoned" if here else "dead in worker"
-                    return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), how)
+                    evidence = self._evidence(loop, index, window, state)
+                    return Finding(claim, Verdict.BROKEN, loop.name, told, evidence, how)
         return Finding(claim, Verdict.HELD, loop.name, "nothing takes it for alive where nothing runs it")
 
     def _ended_by_another(self, loop: Loop) -> Finding | None:
@@ -669,10 +672,12 @@ class Observed:
                 if state.starved and state.units:
                     told = f"in {place} gevent's loop is not run, so it has no turns: the main thread stands in "
                     told += f"{state.starved} (after {window.after})"
-                    return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), "starved")
+                    evidence = self._evidence(loop, index, window, state)
+                    return Finding(claim, Verdict.BROKEN, loop.name, told, evidence, "starved")
                 if state.piled and state.units:
                     told = f"in {place} {state.piled} (after {window.after})"
-                    return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), "stuck")
+                    evidence = self._evidence(loop, index, window, state)
+                    return Finding(claim, Verdict.BROKEN, loop.name, told, evidence, "stuck")
         return Finding(claim, Verdict.HELD, loop.name, "wherever it is, it can have its turns")
 
     def _back(self, loop: Loop) -> Finding:
@@ -688,7 +693,7 @@ class Observed:
             missing = sorted(str(place) for place in before - after - self._begun(loop, window))
             if missing and everywhere and loop.policy is not Policy.BEST_EFFORT:
                 told = f"it ran in every worker, and after {window.after} it does not come back in {listing(missing)}"
-                return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index), "not back")
+                return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index, window), "not back")
         return Finding(claim, Verdict.HELD, loop.name, "it is again where it was once workers were replaced")
 
     def _begun(self, loop: Loop, window: Window) -> set[Place]:
@@ -704,14 +709,25 @@ class Observed:
         workers = (one for key, one in self.history.processes.items() if key in made and one.alive_at(window.closed))
         return {one.place for one in workers if one.place.slot is not None}
 
-    def _evidence(self, loop: Loop, index: int) -> tuple[Event, ...]:
+    def _evidence(
+        self, loop: Loop, index: int, wrong: Window | None = None, state: State | None = None
+    ) -> tuple[Event, ...]:
+        """How the loop stood in a window; first where it was wrong there: in that state, or from the beginning."""
+        first: list[Event] = []
+        if wrong is not None:
+            seen = self._looks.get(state.process.key, {}).get(index, []) if state is not None else []
+            opened = [event for event in self.history.of("window.open") if event["window"] == wrong.index]
+            here = [look for look in seen if any(unit["birth"] in loop.births for unit in look["units"])]
+            if state is not None and state.piled:  # by then it has grown
+                here.reverse()
+            first = [*here, *opened][:1]
         looks = [
             look
             for found in self._looks.values()
             for look in found.get(index, [])[-1:]
             if any(unit["birth"] in loop.births for unit in look["units"])
         ]
-        return (*list(loop.births.values())[:4], *looks[:6])
+        return (*first, *list(loop.births.values())[:4], *(look for look in looks[:6] if look not in first))
 
     # The server
 

@@ -77,7 +77,7 @@ def _in_window(say: Say, scenario: Scenario, history: History, loop: Loop, windo
             problems.append(fate(history, loop, window.closed))
     if problems:
         births = {one.birth for one in found} or {birth.birth for birth in history.births_of(loop.name)}
-        evidence = _first_bad(history, loop, found) if found else edges(history, window)
+        evidence = _first_bad(history, loop, found) if "double" in hows else edges(history, window)
         told = "; ".join([*problems, _MEANT[loop.policy]])
         return say.broken(told, evidence, traces(history, births), edges(history, window), how=" and ".join(hows))
     if missing:
@@ -112,15 +112,18 @@ def _alive(history: History, found: list[Listener], window: Window) -> str:
 
 
 def _first_bad(history: History, loop: Loop, found: list[Listener]) -> list[Event]:
-    """The first turns of the listeners: first where none is meant, then of copies, then of the rest."""
+    """The first turns of the listeners: where none is meant, of copies, of those that came second, then of the rest."""
     where = {(one.birth, one.process.key): one.process for one in found}
     begins = [event for event in history.of("loop.begin") if (event["birth"], event.process) in where]
-
-    def rank(event: Event) -> tuple[bool, bool, float]:
+    taken: set[int | None] = set()
+    ranked = []
+    for event in sorted(begins, key=lambda event: event.t):
         process = where[event["birth"], event.process]
-        return meant(loop, process), history.births[event["birth"]].process == event.process, event.t
-
-    return sorted(begins, key=rank)
+        place = process.place.slot if loop.policy is Policy.ONCE_PER_WORKER else None
+        is_copy = history.births[event["birth"]].process != event.process
+        ranked.append(((meant(loop, process), not is_copy, place not in taken, event.t), event))
+        taken.add(place)
+    return [event for _, event in sorted(ranked, key=lambda one: one[0])]
 
 
 def no_copied_thread(scenario: Scenario, history: History) -> list[Finding]:
