@@ -21,6 +21,7 @@ from forkproof import baseline, check, containment
 from forkproof.errors import UsageError
 from forkproof.history import History
 from forkproof.observed import Observed
+from forkproof.plugin import CheckResult
 from forkproof.reports import cases, checked
 from forkproof.scenario import Policy
 from forkproof.target import Target
@@ -312,8 +313,35 @@ def test_a_boot_that_failed_has_the_loops_that_were_started() -> None:
     assert "app.py:5, started by import of app.py" in told
 
 
-def test_a_failure_has_the_files_of_the_run_and_no_command_to_replay_it(tmp_path: Path) -> None:
+def test_a_failure_has_the_files_of_the_run_and_the_command_that_runs_it_again(tmp_path: Path) -> None:
     (tmp_path / "verdict.json").write_text("{}", encoding="utf-8")
-    [case] = cases.of_check(replace(report(DIED), folder=tmp_path))
+    [case] = cases.of_check(replace(report(DIED), folder=tmp_path, again="forkproof check app:app"))
     assert case.attached == [tmp_path / "verdict.json"]
-    assert case.replay == ""
+    assert case.again == "forkproof check app:app"
+
+
+def test_a_failure_tells_since_when_and_how_to_see_it_again() -> None:
+    judged = replace(report(DIED).judgements[0], since="+1.50s, loop.end in worker 0 (pid 4)")
+    one = replace(report(DIED), judgements=[judged], again="forkproof check app:app -- --preload")
+    console = Console(width=40, no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(checked.check(one), crop=False)
+    lines = capture.get().splitlines()
+    assert "since: +1.50s, loop.end in worker 0 (pid 4)" in " ".join(" ".join(lines).split())
+    assert "Reproduce with:  forkproof check app:app -- --preload" in lines
+    with pytest.raises(AssertionError) as told:
+        CheckResult(one).assert_held()
+    assert str(told.value).endswith("Reproduce with:  forkproof check app:app -- --preload")
+    assert "since: +1.50s" in str(told.value)
+
+
+def test_the_command_that_checks_again_has_every_word_but_secrets() -> None:
+    asked = {"given": ["--target", "/a venv/bin/python", "--redis", "embedded", "--offline"], "set": ["KEY"]}
+    plan = check.Plan(
+        app="app:app", config=None, cwd="/srv/my app", options=["-w", "2"], health="/", requests=["/a b"], events=[],
+        faults=["term"], policies={"listen*": Policy.ARBITER_ONLY}, where={}, **asked,
+    )  # fmt: skip
+    assert plan.command == (
+        "forkproof check app:app --chdir '/srv/my app' --target '/a venv/bin/python' --redis embedded --offline "
+        "--faults term --request '/a b' --policy 'listen*=arbiter_only' --env KEY=\"$KEY\" -- -w 2"
+    )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +96,25 @@ def test_a_thread_that_a_patched_master_copies_into_its_workers(run: Run, tmp_pa
     words = " ".join(out.split())
     assert "app.py:4, is started by import of app.py at app.py:8" in words
     assert "preload_app (gunicorn.conf.py:3) and patch_all (app.py:1)" in words
+
+
+def test_a_check_can_be_run_again_from_anywhere(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = "import os\nassert os.environ['REDIS_URL'] and os.environ['KEY'] == 'a b'\n" + APP
+    place = write(tmp_path, app, "").rename(tmp_path / "an app")
+    given = ("--policy", "listen=arbiter_only", "--redis", "embedded", "--env", "KEY=a b", "--faults", "")
+    code, out, err = run("check", "app:app", "--chdir", "an app", "--target", sys.executable, *given, "--", "-w", "2")
+    assert code == 1, out + err
+    [line] = [line for line in out.splitlines() if line.startswith("Reproduce with:  forkproof ")]
+    assert "a b" not in line, "it may be a secret"
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("KEY", "a b")
+    words = shlex.split(os.path.expandvars(line).partition("forkproof ")[2])
+    more = ["--out", tmp_path / "again", "--json", tmp_path / "report.json"]
+    code, out, err = run(words[0], *more, *words[1:])
+    assert code == 1, out + err
+    claims = json.loads((tmp_path / "report.json").read_bytes())["claims"]
+    assert [claim["id"] for claim in claims if claim["verdict"] == "broken"] == ["exactly_one_listener:listen:double"]
+    assert place.is_dir()
 
 
 def test_in_a_suite_of_ones_own(forkproof: Forkproof, tmp_path: Path) -> None:

@@ -69,16 +69,18 @@ WRONG: list[tuple[str, str]] = [
     ("explore --claim nope", "--claim nope: there is no such claim; there are: exactly_one_listener"),
     ("recheck . --claim nope", "--claim nope: there is no such claim; there are: exactly_one_listener"),
     ("claims nope", "nope: there is no such claim; there are: exactly_one_listener"),
-    ("run missing.json", "missing.json: cannot be read: [Errno 2] No such file or directory"),
+    ("run missing.json", "missing.json: cannot be read: No such file or directory. Give the file of a scenario"),
     ("run words", "words: is not JSON: Expecting value: line 1 column 1"),
     ("run impossible.json", "impossible.json: server.workers: 9 is not allowed: input should be less"),
-    ("recheck .", ".: is not the folder of a run: launch.json: No such file or directory"),
+    ("recheck .", "WHERE: is not the folder of a run: launch.json: No such file or directory"),
     ("recheck missing", "missing: is not the folder of a run: launch.json: No such file or directory"),
-    ("replay empty", "empty/scenario.json: cannot be read: [Errno 2] No such file or directory"),
+    ("replay empty", "empty/scenario.json: cannot be read: No such file or directory"),
     (f"run {RUN} --target missing", f"missing: there is no such file. {PYTHON}"),
     (f"run {RUN} --target empty", f"empty: is a folder without bin/python. {PYTHON}"),
     (f"run {RUN} --target words", "words: cannot be run as a Python: [Errno 13] Permission denied: 'WHERE/words'"),
     ("explore --target /bin/true", f"/bin/true: is no Python that forkproof can test: it printed nothing. {PYTHON}"),
+    ("diff --base missing --head python", "missing: there is no such file. Give --base the path of a Python"),
+    ("check app:app --redis nonsense", "--redis 'nonsense': unknown kind of Redis; allowed are \"embedded\""),
     (f"run {RUN} --broker nonsense", "--broker 'nonsense': unknown kind of Redis; allowed are \"embedded\""),
     (f"run {RUN} --broker redis://127.0.0.1:1", "no Redis answers at redis://127.0.0.1:1/0: [Errno 111] Connection"),
     ("doctor --broker nonsense", "--broker 'nonsense': unknown kind of Redis; allowed are \"embedded\""),
@@ -192,6 +194,29 @@ def test_recheck(run: Run, folder: Path, tmp_path: Path) -> None:
     assert b"<failure" in (tmp_path / "report.xml").read_bytes()
 
 
+def test_a_folder_is_named_so_that_it_is_found_from_elsewhere(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "a place"
+    folder.rename(there)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    _, out, _ = run("recheck", "a place", "--github", "--junit", "report.xml", "--json", "report.json")
+    again = f"forkproof replay '{there}'"
+    assert f"Reproduce with:  {again}\n" in out
+    assert f"%0A{again}\n" in out
+    assert f"\n{again}<" in (tmp_path / "report.xml").read_text(encoding="utf-8")
+    assert json.loads((there / "verdict.json").read_bytes())["run"] == str(there)
+
+
+def test_an_option_that_is_for_scenarios_is_refused_for_a_check(run: Run, folder: Path) -> None:
+    plan = {"app": "app:app", "config": None, "cwd": "/srv", "health": "/", "policies": {}, "where": {}}
+    plan |= {name: [] for name in ("options", "requests", "events", "faults")}
+    (folder / "check.json").write_text(json.dumps(plan), encoding="utf-8")
+    code, _, err = run("recheck", folder, "--observations", "lines.jsonl")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("forkproof: --observations: ")
+
+
 def test_json_alone_goes_to_standard_output(run: Run, folder: Path) -> None:
     code, out, err = run("recheck", folder, "--json", "-", "-q", "--claim", "no_copied_thread")
     assert (code, err) == (1, "broken\n")
@@ -232,6 +257,12 @@ def test_annotations_and_a_summary_for_github(
     code, out, err = run("recheck", folder, "--json", "-")
     assert json.loads(out)
     assert "::error " in err
+
+
+def test_nobody_is_left_to_be_told(folder: Path) -> None:
+    words = [sys.executable, "-m", "forkproof", "recheck", str(folder)]
+    with open("/dev/full", "wb") as full:
+        assert subprocess.run(words, stdout=full, stderr=full, check=False, timeout=60).returncode == 3
 
 
 @pytest.mark.fork

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -98,6 +100,23 @@ def test_repeated_from_the_folder_of_a_run(run: Run, tmp_path: Path) -> None:
     assert "held  (2 launched)" in err
     rates = {tuple(claim["rate"]) for claim in json.loads(out)["claims"] if claim["verdict"] == "held"}
     assert rates == {(0, 2)}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_was_found_is_told_when_it_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    words = ["run", str(write(tmp_path, HEALTHY)), "--repeat", "100", "--json", "report.json", "--out", "runs"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "forkproof", *words],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as command:  # fmt: skip
+        assert command.stderr is not None
+        assert command.stderr.readline() == "run 1 of 100: held\n"
+        command.send_signal(number)
+        out, err = command.communicate(timeout=60)
+    assert (command.returncode, err.splitlines()[-1]) == (3, "forkproof: interrupted")
+    assert re.search(r"^held  \(\d launched\)$", out, re.MULTILINE)
+    assert json.loads((tmp_path / "report.json").read_bytes())["verdict"] == "held"
+    assert not list((tmp_path / "runs").glob("campaign-*"))
 
 
 def test_an_app_that_cannot_be_imported_is_heard(run: Run, tmp_path: Path) -> None:

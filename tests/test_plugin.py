@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -108,6 +109,11 @@ def test_a_bad_option_is_one_clear_error(pytester: pytest.Pytester, option: str,
 
 
 @pytest.mark.fork
+def test_the_command_of_a_failure_can_be_typed(request: pytest.FixtureRequest) -> None:
+    words = shlex.split(plugin.shared(request.config).command(Path("/srv/my runs/0123")))
+    assert words[:3] == ["forkproof", "replay", "/srv/my runs/0123"]
+
+
 def test_what_uses_the_fixture_is_marked(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_server(forkproof): forkproof.run({})\ndef test_other(): pass")
     result = pytester.runpytest("-m", "not fork", "--strict-markers", *WITHOUT_HYPOTHESIS)

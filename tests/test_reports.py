@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import re
+import shlex
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,7 +14,7 @@ import pytest
 from hypothesis.internal.observability import TestCaseObservation
 from rich.console import Console, Group
 
-from forkproof import known_issues
+from forkproof import files, known_issues
 from forkproof.claims import REGISTRY
 from forkproof.errors import ForkproofError, LaneError, RunFolderError
 from forkproof.expectation import Expectation
@@ -22,7 +23,8 @@ from forkproof.history import Event
 from forkproof.judge import Judgement, RunReport, combine
 from forkproof.reports import github, junit, terminal
 from forkproof.reports.cases import Case, of_campaign, of_run
-from forkproof.reports.handlers import Json, Observations, Outcome, Stream, Terminal, Text
+from forkproof.reports.handlers import Annotations, Json, Observations, Outcome, Stream, Summary, Terminal, Text
+from forkproof.reports.observations import observation
 from forkproof.reports.progress import CampaignProgress
 from forkproof.scenario import from_dict
 from forkproof.verdict import Finding, Verdict
@@ -130,9 +132,10 @@ ODD = "said \x1b[31m[/red] [bold] <b> & \x00 \ufffe \ud800 \u2028 \U0001f600 ]]>
 
 def test_junit_is_xml_whatever_a_server_said(tmp_path: Path) -> None:
     path = tmp_path / "report.xml"
-    junit.write(path, "run", of_run(report(HELD, BROKEN, UNKNOWN, said=ODD)))
+    path.write_text(junit.text("run", of_run(report(HELD, BROKEN, UNKNOWN, said=ODD)), 86400.0, 1.5), encoding="utf-8")
     suite = ElementTree.parse(path).getroot()[0]
-    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "1", "1")
+    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["3", "1", "0", "1"]
+    assert (suite.get("timestamp"), suite.get("time")) == ("1970-01-02T00:00:00", "1.500")
     tags = [["properties"], ["properties", "failure"], ["properties", "skipped"]]
     assert [[child.tag for child in case] for case in suite] == tags
     told = suite[1][1].text or ""
@@ -147,20 +150,27 @@ def test_junit_names_claim_and_loop() -> None:
 
 
 def test_junit_has_the_evidence_and_the_files_of_the_run(tmp_path: Path) -> None:
-    path, folder = tmp_path / "report.xml", tmp_path / "run"
+    folder = tmp_path / "run"
     folder.mkdir()
     (folder / "verdict.json").write_text("{}", encoding="utf-8")
     (folder / "server.log").symlink_to("/etc/passwd")
     event = Event(1.5, 7, 7, "log", {"line": ODD.replace("\ud800", "")})
     finding = Finding("workers_boot", BROKEN, None, "so", (event,), "the arbiter ended")
     found = Judgement(finding, Expectation.MUST_HOLD, "", rate=(2, 3), since="+1.50s, log")
-    junit.write(path, "run", of_run(RunReport(PLAIN, folder, VERSIONS, [found])))
-    [case] = ElementTree.parse(path).getroot()[0]
+    [case] = ElementTree.fromstring(junit.text("run", of_run(RunReport(PLAIN, folder, VERSIONS, [found])), 0, 0))[0]
     told = {one.get("name"): one.get("value") or "" for one in case[0]}
     assert (told["rate"], told["since"], told["surprise"], told["run"]) == ("2/3", "+1.50s, log", "true", str(folder))
     assert '"event": "log"' in told["evidence"]
     assert [child.tag for child in case] == ["properties", "failure", "system-out"]
     assert case[2].text == f"[[ATTACHMENT|{folder}/verdict.json]]"
+
+
+def test_a_command_in_a_report_can_be_typed() -> None:
+    one = report(BROKEN, folder="/srv/a run")
+    campaign = Campaign(failures=[Failure(one.judgements[0], PLAIN, one.folder, (3, 5))])
+    for case in (*of_run(one), *of_campaign(campaign)):
+        assert shlex.split(case.again) == ["forkproof", "replay", "/srv/a run"]
+        assert case.text.endswith(f"\n{case.again}")
 
 
 def test_a_claim_of_a_campaign_passes_or_fails_by_its_surprises(tmp_path: Path) -> None:
@@ -175,7 +185,7 @@ def test_a_claim_of_a_campaign_passes_or_fails_by_its_surprises(tmp_path: Path) 
         (names[1], "passed"),
     ]
     [failed, _] = of_campaign(campaign)
-    assert (failed.properties["rate"], failed.replay) == ("3/5", "forkproof replay run")
+    assert (failed.properties["rate"], failed.again) == ("3/5", "forkproof replay run")
 
 
 def test_annotations_say_one_thing_a_line_whatever_a_server_said(tmp_path: Path) -> None:
@@ -198,13 +208,79 @@ def test_annotations_say_one_thing_a_line_whatever_a_server_said(tmp_path: Path)
 
 
 def test_a_summary_is_one_table_whatever_a_server_said() -> None:
-    bad = Case("a", "failure", "x | y\n<script> [l](javascript:1) `c`", {"rate": "1/2"}, folder=Path("a run"))
+    bad = Case(
+        "a", "failure", "x | y\n<script> [l](javascript:1) `c`", {"rate": "1/2"}, again="forkproof replay 'a run'"
+    )
     rows = [line for line in github.summary("run", "broken", [bad]).splitlines() if line.startswith("|")]
     assert len(rows) == 3
     assert rows[2].count(" | ") == 4
     assert "x \\| y" in rows[2]
     assert "<script" not in rows[2]
     assert "forkproof replay 'a run'" in rows[2]
+
+
+def test_a_summary_is_no_longer_than_github_shows(tmp_path: Path) -> None:
+    cases = [Case(f"claim {n}", "failure", "<" * 5000) for n in range(100)]
+    told = github.summary("run", "broken", cases)
+    assert len(told.encode()) < 2**20
+    rows = told.count("| claim ")
+    assert f"\n\n{100 - rows + 1} more are in what the step printed" in told  # the head of the table is a row, too
+    assert "more are" not in github.summary("run", "broken", [Case("a", "failure", "so")] * 300)
+    before = tmp_path / "summary.md"
+    before.write_text("x" * (2**20 - 3000), encoding="utf-8")
+    Summary(before).done(Outcome("run", "broken", "", "", {}, [Case("a", "failure", "so " * 200)] * 100))
+    assert before.stat().st_size < 2**20
+
+
+def obeyed(lines: list[str]) -> list[str]:
+    """The lines that GitHub's runner takes for orders: at a line's start, or, as of old, anywhere in it."""
+    orders, until = [], ""
+    for line in lines:
+        found = re.match(r"\s*::([\w-]+)(?: [^:]*)?::(.*)", line) or re.search(r"##\[([\w-]+)[^]]*\](.*)", line)
+        if found and until:
+            until = "" if found[1] == until else until
+        elif found and found[1] == "stop-commands":
+            until = found[2]
+        elif found:
+            orders.append(line)
+    assert not until
+    return orders
+
+
+def test_a_server_gives_no_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    said = f"{'x' * 70} ::error::bad ##[error]worse"
+    outcome = Outcome("run", "broken", said, "", {}, [Case("a", "failure", said)])
+    assert len(obeyed(["", *said.split(), f"| {said}"])) == 3
+    with github.Orders() as orders:
+        Stream("run", [Terminal(Console(width=80)), Annotations(Path(), orders)]).done(outcome)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("::error::bad") for line in lines)
+    [ours] = obeyed(lines)
+    assert ours.startswith("::error title=forkproof run%3A a::")
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text("old", encoding="utf-8")
+    path.chmod(0o640)
+    with pytest.raises(UnicodeEncodeError):
+        files.put(path, "x" * 100_000 + "\ud800")
+    assert path.read_text(encoding="utf-8") == "old"
+    files.put(path, "new")
+    assert (path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777) == ("new", 0o640)
+    (tmp_path / "link").symlink_to(path)
+    files.put(tmp_path / "link", "other")
+    assert path.read_text(encoding="utf-8") == "other"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["link", "report.json"]
+
+
+def test_what_is_observed_fails_where_the_command_does(tmp_path: Path) -> None:
+    expected = report(BROKEN)
+    expected = dataclasses.replace(
+        expected, judgements=[dataclasses.replace(expected.judgements[0], expectation=Expectation.MUST_BREAK)]
+    )
+    told = {command: observation(command, expected, 0, 0)["status"] for command in ("run", "recheck", "explore")}
+    assert told == {"run": "failed", "recheck": "failed", "explore": "passed"}
 
 
 def test_a_line_of_observations_for_each_run(tmp_path: Path) -> None:
@@ -315,6 +391,30 @@ def test_progress_tells_rate_what_was_found_and_the_time_left(
     assert lines[1].endswith(f"1.0/s, 0 surprises, 10 broken, 0 unknown, {told}")
     assert lines[2] == f"surprise: exactly_one_listener broken: so ({tmp_path})"
     assert lines[3] == "surprise: exactly_one_listener broken: so"
+
+
+def test_a_phase_that_ends_by_its_budget_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("forkproof.reports.progress.time.monotonic", lambda: now[0])
+    into = io.StringIO()
+    with CampaignProgress(Console(file=into, width=200), what="") as progress:
+        stream = Stream("run", [progress])
+        for name in ("confirm and shrink it", "cause of it"):
+            stream.phase(name, None)
+            if name == "cause of it":
+                stream.until(200.0)
+            now[0] += 20.0
+            stream.ran(report(BROKEN))
+    told = ["confirm and shrink it: 1, 0.1/s, 1 broken, 0 unknown", "cause of it: 1, 0.1/s, 2 broken, 0 unknown"]
+    assert into.getvalue().splitlines()[1::2] == [told[0], f"{told[1]}, at most about 60 s left"]
+
+
+def test_a_terminal_of_no_width_is_written_to(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    Terminal(terminal.console()).done(Outcome("run", "held", "held", "", {}))
+    assert capsys.readouterr().out == "held\n"
 
 
 def test_a_phase_of_unknown_length_has_no_bar_of_the_one_before() -> None:

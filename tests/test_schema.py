@@ -116,6 +116,10 @@ def test_what_doctor_says_keeps_to_it(run: Run) -> None:
     code, out, _ = run("doctor", "--json", "-")
     assert code in (0, 3)
     validate(json.loads(out), "doctor")
+    with pytest.raises(ValidationError):
+        validate(
+            {"schema": 1, "answers": [{"subject": "machine", "good": "yes", "text": "", "needed": True}]}, "doctor"
+        )
 
 
 def test_what_lanes_says_keeps_to_it(run: Run) -> None:

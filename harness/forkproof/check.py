@@ -129,6 +129,8 @@ class CheckReport:
     runs: int = 1
     also: frozenset[str] = frozenset()
     """The ids of failures of other runs, of which `judgements` have but one for each claim and loop."""
+    again: str = ""
+    """The command line that runs it again."""
 
     @property
     def verdict(self) -> Verdict:
@@ -305,6 +307,8 @@ class Checker:
     pruner: Pruner
     redis: str | None = None
     """The URL of the Redis that apps get as REDIS_URL, where it is not the user's own."""
+    redis_name: str | None = None
+    """The word that asked for it."""
 
     def around(self, what: Deployment) -> Deployment:
         """The same with what this checker puts into its environment."""
@@ -321,11 +325,12 @@ class Checker:
             raise UsageError(
                 f"--chdir {what.folder}: there is no such folder. Give the one that the app is started in."
             )
+        asked = self._asked(what)
         what = self.around(what)
         self.pruner.ran()
         folder = self._folder(what)
         try:
-            self._prepare(what, folder)
+            self._prepare(what, folder, asked)
             launch.supervise(folder, self.nursery)
         except OSError as error:
             raise RunFolderError(f"{folder}: the run folder cannot be written: {error.strerror}. {_ROOM}") from None
@@ -347,9 +352,22 @@ class Checker:
             raise RunFolderError(f"{folder}: cannot be made: {error.strerror}. {_ROOM}") from None
         return folder
 
-    def _prepare(self, what: Deployment, folder: Path) -> None:
+    def _asked(self, what: Deployment) -> dict[str, list[str]]:
+        """What its command line has beside the words of the plan.
+
+        Of the environment the names alone: a value may be a secret, and reports are shown around.
+        """
+        words = ["--target", self.target.executable]
+        words += ["--redis", self.redis_name] if self.redis_name is not None else []
+        words += ["--keep-bind"] if what.keep_bind else []
+        words += ["--offline"] if what.offline else []
+        words += ["--boot", f"{what.boot_seconds:g}"] if what.boot_seconds != Deployment.boot_seconds else []
+        return {"given": words, "set": [name for name in what.environment if name.isidentifier()]}
+
+    def _prepare(self, what: Deployment, folder: Path, asked: Mapping[str, Any]) -> None:
         environment = environ(what)
         plan = {
+            **asked,
             "app": what.app, "config": what.config, "cwd": str(what.folder.absolute()), "options": what.options,
             "environment": environment, "health": what.health, "requests": what.requests, "events": what.events,
             "faults": what.faults, "turns": _TURNS, "looks": _LOOKS, "look_signal": int(LOOK_SIGNAL),
@@ -459,18 +477,22 @@ class Plan(BaseModel):
     faults: list[str]
     policies: dict[str, Policy]
     where: dict[str, str]
+    given: list[str] = []
+    set: list[str] = []
+    """What was set in the app's environment."""
 
     @property
     def command(self) -> str:
-        """The command line that does it again, in the same environment."""
-        words = ["forkproof", "check", *filter(None, [self.app]), "--chdir", self.cwd]
+        """The command line that does it again; values that were set come from the shell's own variables."""
+        words = ["forkproof", "check", *filter(None, [self.app]), "--chdir", self.cwd, *self.given]
         words += ["-c", self.config] if self.config is not None else []
         words += ["--health", self.health] if self.health != "/" else []
         words += ["--faults", ",".join(self.faults)] if tuple(self.faults) != FAULTS else []
         for option, given in (("--request", self.requests), ("--event", self.events)):
             words += [word for one in given for word in (option, one)]
         words += [word for name, one in self.policies.items() for word in ("--policy", f"{name}={one.value}")]
-        return shlex.join([*words, *(["--", *self.options] if self.options else [])])
+        told = [shlex.join(words), *(f'--env {name}="${name}"' for name in self.set)]
+        return " ".join([*told, *(["--", shlex.join(self.options)] if self.options else [])])
 
 
 def planned(folder: Path) -> Plan | None:
@@ -513,7 +535,9 @@ def assess(folder: Path) -> CheckReport:
         for judgement in judgements
         if judgement.finding.verdict is Verdict.BROKEN
     }
-    return CheckReport(folder, launched(folder).target, observed, judgements, cures, stands(folder, history))
+    return CheckReport(
+        folder, launched(folder).target, observed, judgements, cures, stands(folder, history), again=plan.command
+    )
 
 
 # --- an app that does not boot
@@ -677,7 +701,7 @@ def open_checker(target_name: str | None, out: Path, redis: str | None = None) -
             nursery = stack.enter_context(Nursery(folder, launch.namespace()))
             found = _required(target.find(target_name or active()))
             url = stack.enter_context(broker.start(broker.parse(redis), folder)).url if redis else None
-            yield Checker(found, out, control, nursery, Pruner(out), url)
+            yield Checker(found, out, control, nursery, Pruner(out), url, redis)
     finally:
         launch.remove_folder(folder)
 

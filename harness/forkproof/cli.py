@@ -11,10 +11,11 @@ import itertools
 import json
 import os
 import random
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -49,40 +50,72 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a server says may be unsayable in this locale
             stream.reconfigure(errors="backslashreplace")
+    with _ended_as_by_ctrl_c(), contextlib.ExitStack() as until_told:
+        code = _answer(list(sys.argv[1:] if argv is None else argv), until_told)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let what else asks us to end leave as little behind as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    ours = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]  # nohup ignores
+    for one in ours:
+        signal.signal(one, interrupt)
     try:
-        words = list(sys.argv[1:] if argv is None else argv)
+        yield
+    finally:
+        for one in ours:
+            signal.signal(one, signal.SIG_DFL)
+
+
+def _answer(words: list[str], until_told: contextlib.ExitStack) -> int:
+    """Do what the words say, and give the exit code; what is in the stack ends once all is told."""
+    try:
         for_gunicorn: list[str] = []
         if words[:1] in (["check"], ["advise"]) and "--" in words:
             words, for_gunicorn = words[: words.index("--")], words[words.index("--") + 1 :]
         arguments = _parser().parse_args(words)
         arguments.options = for_gunicorn
         _require_linux()
+        if "github" in vars(arguments):  # it judges something
+            arguments.github = arguments.github or os.environ.get("GITHUB_ACTIONS") == "true"
+            if arguments.github:
+                from forkproof.reports import github
+
+                arguments.orders = until_told.enter_context(github.Orders(stderr=_aside(arguments)))
         from forkproof import registries
 
         registries.require()
-        code = arguments.run(arguments)
+        code = int(arguments.run(arguments))
         if sys.stdout is not None:
             sys.stdout.flush()
-        sys.exit(code)
+        return code
     except ForkproofError as error:
         from forkproof.reports import printable
 
-        print(f"forkproof: {printable(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _complain(f"forkproof: {printable(str(error))}")
+        return error.exit_code
     except KeyboardInterrupt:
-        print("forkproof: interrupted", file=sys.stderr)
-        sys.exit(3)
+        _complain("forkproof: interrupted")
+        return 3
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.ENOSPC):
             # Whoever read our output has gone, or its disk is full: what is left in the buffer has nowhere to go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            print(f"forkproof: the output was cut short: {error.strerror}", file=sys.stderr)
-            sys.exit(3)
-        traceback.print_exc()
-        print(
-            f"forkproof: this is a defect of forkproof {__version__}; please report it with the above", file=sys.stderr
-        )
-        sys.exit(4)
+            _complain(f"forkproof: the output was cut short: {error.strerror}")
+            return 3
+        _complain(traceback.format_exc().rstrip())
+        _complain(f"forkproof: this is a defect of forkproof {__version__}; please report it with the above")
+        return 4
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody hears it: the exit code tells
+        print(text, file=sys.stderr, flush=True)
 
 
 def _require_linux() -> None:
@@ -341,7 +374,9 @@ def _lanes_options(parser: argparse.ArgumentParser) -> None:
 def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--claim", action="append", metavar="NAME", help="judge this claim alone; may be repeated")
     parser.add_argument("--json", type=_file, metavar="FILE", help="write the report as JSON; - for standard output")
-    parser.add_argument("--junit", type=_file, metavar="FILE", help="write the report as JUnit XML")
+    parser.add_argument(
+        "--junit", type=_file, metavar="FILE", help="write the report as JUnit XML; - for standard output"
+    )
     parser.add_argument(
         "--observations", type=_file, metavar="FILE", help="append a line a run, as Hypothesis has them"
     )
@@ -428,11 +463,21 @@ def _run(arguments: argparse.Namespace) -> int:
                     print(f"run {number + 1} of {repeat}: {reports[-1].verdict.value}", file=sys.stderr)
             if arguments.why:
                 causes = _causes(session, combine(reports), arguments)
+    except KeyboardInterrupt:
+        if not reports:
+            raise
+        return _as_far_as_it_came(_show_run(combine(reports), arguments, stream, causes))
     except RunFolderError as error:
         if what.to_json() not in str(error):
             raise RunFolderError(f"{error} The scenario was:\n{what.to_json()}") from None
         raise
     return _show_run(combine(reports), arguments, stream, causes)
+
+
+def _as_far_as_it_came(code: int) -> int:
+    """The exit code of what was interrupted, from that of what was found by then."""
+    print("forkproof: interrupted", file=sys.stderr)
+    return code or 3
 
 
 def _causes(session: Session, report: RunReport, arguments: argparse.Namespace) -> dict[Claimed, Cause]:
@@ -443,9 +488,15 @@ def _causes(session: Session, report: RunReport, arguments: argparse.Namespace) 
     asked = {judgement.key: judgement.rate for judgement in report.broken}
     if not asked:
         return {}
-    with CampaignProgress(terminal.console(stderr=True), quiet=arguments.quiet) as progress:
+    with CampaignProgress(terminal.console(stderr=True), quiet=arguments.quiet, what="") as progress:
         explorer = Explorer(session, jobs=_jobs(arguments), progress=progress, budget_seconds=arguments.budget)
-        return explorer.explain(report.scenario, asked, report)
+        try:
+            return explorer.explain(report.scenario, asked, report)
+        except KeyboardInterrupt:
+            session.stop.set()
+            raise
+        finally:
+            explorer.close()
 
 
 def _machines(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[Machines]:
@@ -465,12 +516,15 @@ def _recheck(arguments: argparse.Namespace) -> int:
     from forkproof import check
     from forkproof.judge import judge
 
-    if check.planned(arguments.folder) is not None:
+    stream = _stream("recheck", arguments)
+    folder = arguments.folder.absolute()  # reports name it, and are read elsewhere
+    if check.planned(folder) is not None:
         if arguments.claim:
             raise UsageError("--claim: a check is judged as a whole. Leave it out.")
-        return _show_check("recheck", check.judge(arguments.folder), arguments)
-    report = judge(arguments.folder, _known_claims(arguments.claim))
-    stream = _stream("recheck", arguments)
+        if arguments.observations:
+            raise UsageError("--observations: has lines of scenarios, and a check has none. Leave it out.")
+        return _show_check(check.judge(folder), arguments, stream)
+    report = judge(folder, _known_claims(arguments.claim))
     stream.ran(report)
     return _show_run(report, arguments, stream)
 
@@ -568,8 +622,7 @@ def _stream(command: str, arguments: argparse.Namespace, *more: Progress) -> Str
     from forkproof.reports import handlers, terminal
 
     given = vars(arguments)
-    aside = any(_to_stdout(given.get(name)) for name in ("json", "diff", "markdown", "html"))
-    console = terminal.console(stderr=aside)
+    console = terminal.console(stderr=_aside(arguments))
     found: list[Progress] = [*more, handlers.Terminal(console, quiet=given.get("quiet", False))]
     if given.get("html"):
         found.append(handlers.Page(arguments.html))
@@ -581,11 +634,17 @@ def _stream(command: str, arguments: argparse.Namespace, *more: Progress) -> Str
         found.append(handlers.Observations(arguments.observations, command))
     if "github" not in given:  # it judges nothing
         return handlers.Stream(command, found)
-    if arguments.github or os.environ.get("GITHUB_ACTIONS") == "true":
-        found.append(handlers.Annotations(Path(os.environ.get("GITHUB_WORKSPACE") or "."), stderr=aside))
+    if arguments.github:
+        found.append(handlers.Annotations(Path(os.environ.get("GITHUB_WORKSPACE") or "."), arguments.orders))
     if os.environ.get("GITHUB_STEP_SUMMARY"):
         found.append(handlers.Summary(Path(os.environ["GITHUB_STEP_SUMMARY"])))
     return handlers.Stream(command, found)
+
+
+def _aside(arguments: argparse.Namespace) -> bool:
+    """Whether standard output is a file's, so that what a person reads goes to standard error."""
+    given = vars(arguments)
+    return any(_to_stdout(given.get(name)) for name in ("json", "junit", "diff", "markdown", "html"))
 
 
 def _show_run(
@@ -616,36 +675,54 @@ def _with_causes(report: RunReport, causes: Mapping[Claimed, Cause]) -> dict[str
     return plain
 
 
+@contextlib.contextmanager
+def _called(option: str, here: str) -> Iterator[None]:
+    """Let an error name an option as this command calls it."""
+    try:
+        yield
+    except ForkproofError as error:
+        error.args = (str(error).replace(option, here),)
+        raise
+
+
 def _check(arguments: argparse.Namespace) -> int:
     from forkproof import baseline
     from forkproof.check import combine, open_checker
 
     what = _deployment(arguments)
+    stream = _stream("check", arguments)
     accepted = baseline.read(arguments.baseline) if arguments.baseline else frozenset[str]()
-    reports = []
-    with open_checker(arguments.target, arguments.out, arguments.redis) as checker:
-        _say_contacts(checker, what, quiet=arguments.quiet)
-        for number in range(arguments.repeat):
-            reports.append(dataclasses.replace(checker.check(what), accepted=accepted))
-            if arguments.repeat > 1 and not arguments.quiet:
-                print(f"run {number + 1} of {arguments.repeat}: {reports[-1].verdict.value}", file=sys.stderr)
+    reports: list[CheckReport] = []
+    interrupted = False
+    try:
+        with _called("--broker", "--redis"), open_checker(arguments.target, arguments.out, arguments.redis) as checker:
+            _say_contacts(checker, what, quiet=arguments.quiet)
+            for number in range(arguments.repeat):
+                reports.append(dataclasses.replace(checker.check(what), accepted=accepted))
+                if arguments.repeat > 1 and not arguments.quiet:
+                    print(f"run {number + 1} of {arguments.repeat}: {reports[-1].verdict.value}", file=sys.stderr)
+    except KeyboardInterrupt:
+        if not reports:
+            raise
+        interrupted = True
     report = dataclasses.replace(combine(reports), accepted=accepted)
-    if arguments.write_baseline:
+    if arguments.write_baseline and not interrupted:
         ids = report.ids
         baseline.write(arguments.write_baseline, ids)
         if not arguments.quiet:
             told = f"forkproof: {arguments.write_baseline} accepts {len(ids)} failure{'s' * (len(ids) != 1)}"
             print(f"{told}: give it with --baseline from now on", file=sys.stderr)
-    return _show_check("check", report, arguments)
+    code = _show_check(report, arguments, stream)
+    return _as_far_as_it_came(code) if interrupted else code
 
 
-def _show_check(command: str, report: CheckReport, arguments: argparse.Namespace) -> int:
+def _show_check(report: CheckReport, arguments: argparse.Namespace, stream: Stream) -> int:
     from forkproof.reports import cases, checked, terminal
     from forkproof.reports.handlers import Outcome
 
-    _stream(command, arguments).done(
+    stream.done(
         Outcome(
-            command,
+            stream.command,
             report.verdict.value,
             checked.check(report, verbosity=arguments.verbose),
             terminal.verdict_text(report.verdict),
@@ -675,7 +752,7 @@ def _advise(arguments: argparse.Namespace) -> int:
             print(f"forkproof: {printable(text)}", file=sys.stderr, flush=True)
 
     what = _deployment(arguments)
-    with open_checker(arguments.target, arguments.out, arguments.redis) as checker:
+    with _called("--broker", "--redis"), open_checker(arguments.target, arguments.out, arguments.redis) as checker:
         _say_contacts(checker, what, quiet=arguments.quiet)
         adviser = Adviser(checker, what, arguments.n, arguments.repeat, arguments.budget, tell)
         tell(advised.announcement(what, arguments.budget))
@@ -783,9 +860,11 @@ def _diff(arguments: argparse.Namespace) -> int:
 
     names = _known_claims(arguments.claim)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1_000_000)
-    chosen = [_target(arguments, name) for name in (arguments.base, arguments.head)]
-    for name in chosen:
-        target.find(name).require(PLAINEST)
+    chosen = []
+    for option, name in (("--base", arguments.base), ("--head", arguments.head)):
+        with _called("--target", option):
+            chosen.append(_target(arguments, name))
+            target.find(chosen[-1]).require(PLAINEST)
     with contextlib.ExitStack() as stack:
         base, head = (
             stack.enter_context(

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 
 class ForkproofError(Exception):
-    """The base of all errors that a user can cause; `exit_code` as in docs/exit-codes.md."""
+    """The base of all errors that a user can cause; `exit_code` as in docs/cli.md."""
 
     exit_code: ClassVar[int] = 2
 

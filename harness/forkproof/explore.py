@@ -200,6 +200,9 @@ class Progress:
     def phase(self, name: str, total: int | None) -> None:
         """A phase has begun, with `total` runs where that is known."""
 
+    def until(self, moment: float) -> None:
+        """The phase begins nothing more after that monotonic time."""
+
     def ran(self, report: RunReport) -> None:
         """A run was judged."""
 
@@ -365,7 +368,7 @@ class Explorer:
             self.session.stop.set()
             self._report_unconfirmed()
         finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self.close()
         self._end_phase()
         self.campaign.launched = self.session.launched
         self.campaign.versions = self.session.target.to_dict()
@@ -373,6 +376,10 @@ class Explorer:
         self.campaign.judged = [name for name in REGISTRY if self.session.claims is None or name in self.session.claims]
         self.campaign.seconds = time.monotonic() - begun
         return self.campaign
+
+    def close(self) -> None:
+        """Wait for what is running; begin nothing more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _run_kept(self, until: float | None) -> None:
         claims = self.session.claims
@@ -507,6 +514,7 @@ class Explorer:
         # There are more neighbours to every side than simpler ones.
         last_launch = self.session.launched + 2 * self.budget_launches
         deadline = time.monotonic() + self.budget_seconds
+        self.progress.until(deadline)
         before = example if self.session.claims is None else assess(example.folder)
 
         def run_all(batch: Sequence[Scenario]) -> Iterator[RunReport]:
@@ -577,6 +585,7 @@ class Explorer:
         """Runs of simpler and simpler scenarios that still fail so, within the budget of launches and time."""
         last_launch = self.session.launched + self.budget_launches
         deadline = time.monotonic() + self.budget_seconds
+        self.progress.until(deadline)
         # A race that fails in one of three runs needs several tries before a simpler candidate counts as sound.
         tries = 1 if rate[0] == rate[1] else min(4, max(2, round(2 * rate[1] / rate[0])))
         return descend(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -42,6 +43,24 @@ def write(path: Path, text: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with os.fdopen(os.open(path, flags, 0o666), "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def put(path: Path, text: str) -> None:
+    """Write a file that the user names, whole or not at all; OSError where it cannot be written."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):  # as /dev/stdout, or a pipe
+        path.write_text(text, encoding="utf-8")
+        return
+    beside = path.absolute().with_name(f".forkproof-{secrets.token_hex(8)}")
+    try:
+        with beside.open("x", encoding="utf-8") as file:
+            file.write(text)
+        if path.exists():
+            beside.chmod(stat.S_IMODE(path.stat().st_mode))
+        beside.replace(path)
+    except PermissionError:  # the folder is another's, and the file may be ours
+        path.write_text(text, encoding="utf-8")
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _open(path: Path) -> int:

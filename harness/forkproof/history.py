@@ -19,6 +19,7 @@ import bisect
 import contextlib
 import heapq
 import math
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -147,7 +148,7 @@ class History:
             if wrong and path.name == SUPERVISOR:
                 raise HistoryError(
                     f"{path}: {wrong[0]}. The file is damaged, and nothing can be judged without it: run the scenario "
-                    f"again with `forkproof replay {folder.parent}`."
+                    f"again with `forkproof replay {shlex.quote(str(folder.parent))}`."
                 )
             events += found
             problems += [f"history/{path.name}: {why}" for why in wrong]

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -209,7 +210,7 @@ class Shared:
             words += ["--broker", self._broker]
         if self._warm:
             words.append("--warm")
-        return " ".join(words)
+        return shlex.join(words)
 
     def close(self) -> None:
         """End the session."""
@@ -418,14 +419,16 @@ class CheckResult:
 
         __tracebackhide__ = True
         problems = [
-            _text(checked.failure(judgement.finding, self.report.cures.get(judgement.key, "")))
+            _text(checked.failure(judgement, self.report.cures.get(judgement.key, "")))
             for judgement in self.report.judgements
             if judgement.finding.verdict in (Verdict.BROKEN, Verdict.UNKNOWN)
         ]
         problems += [f"policy {name!r}: no loop is called so" for name in self.report.observed.unmatched]
         if problems or self.report.verdict is not Verdict.HELD:
             self.failed = True
-            raise AssertionError("\n\n".join(problems or ["nothing applied to it, so nothing was shown"]))
+            problems = problems or ["nothing applied to it, so nothing was shown"]
+            told = f"evidence: {self.report.folder}\n\nReproduce with:  {self.report.again}"
+            raise AssertionError("\n\n".join([*problems, told]))
 
     def evidence(self) -> Iterator[tuple[str, str]]:
         """Titles and texts that show what happened."""

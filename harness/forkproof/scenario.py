@@ -657,7 +657,10 @@ def _parsed(path: Path, read: Callable[[], bytes]) -> Scenario:
         if len(content) > LONGEST:
             raise ValueError(f"is longer than {LONGEST} bytes")
         text = content.decode()
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}. Give the file of a scenario, or the folder of a run."
+        raise ScenarioError(str(path), [why]) from None
+    except ValueError as error:
         raise ScenarioError(str(path), [f"cannot be read: {error}"]) from None
     return parse(text, source=str(path))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from pathlib import Path
 
 _CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f]")
 
@@ -14,3 +16,8 @@ def printable(text: str) -> str:
     True
     """
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def replay(folder: Path) -> str:
+    """The command that runs the scenario of a run's folder again."""
+    return f"forkproof replay {shlex.quote(str(folder))}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from forkproof.compare import Comparison
 from forkproof.coverage import Coverage
 from forkproof.explore import Campaign, Failure
 from forkproof.judge import Judgement, RunReport
+from forkproof.reports import replay
 from forkproof.verdict import Verdict
 
 PASSED, FAILED, SKIPPED = "passed", "failure", "skipped"
@@ -30,7 +30,7 @@ class Case:
     """A claim, for a loop or the server. `outcome` is passed, failure or skipped.
 
     `text` tells why; `properties` are the evidence, by name; `file` and `line` where it stands in the user's own code,
-    where that is known; `folder` is the run that shows it, and `replays` whether that can be run again from there.
+    where that is known; `folder` is the run that shows it, and `again` the command that runs it again.
     """
 
     name: str
@@ -40,12 +40,7 @@ class Case:
     file: str = ""
     line: int = 0
     folder: Path | None = None
-    replays: bool = True
-
-    @property
-    def replay(self) -> str:
-        """The command that runs it again; empty where there is none."""
-        return f"forkproof replay {shlex.quote(str(self.folder))}" if self.folder is not None and self.replays else ""
+    again: str = ""
 
     @property
     def attached(self) -> list[Path]:
@@ -60,10 +55,11 @@ def of_run(report: RunReport, source: Path | None = None, causes: Mapping[Claime
     for judgement in report.judgements:
         cause = (causes or {}).get(judgement.key)
         told = list(cause.lines()) if cause is not None else []
-        text = "\n".join([judgement.finding.explanation, *told, f"forkproof replay {report.folder}"])
+        text = "\n".join([judgement.finding.explanation, *told, replay(report.folder)])
         properties = _evidence(judgement, report.folder) | ({"cause": "\n".join(told)} if told else {})
         place = (str(source), 1) if source is not None else ("", 0)
-        found.append(Case(_name(judgement), _outcome(judgement), text, properties, *place, report.folder))
+        again = replay(report.folder)
+        found.append(Case(_name(judgement), _outcome(judgement), text, properties, *place, report.folder, again))
     return found
 
 
@@ -74,11 +70,11 @@ def of_check(report: CheckReport) -> list[Case]:
     for judgement in report.judgements:
         finding, cured = judgement.finding, report.cures.get(judgement.key, "")
         place = _PLACE.fullmatch(places.get(finding.loop or "", ""))
-        text = "\n".join(word for word in (finding.explanation, cured, str(report.folder)) if word)
+        text = "\n".join(word for word in (finding.explanation, cured, report.again) if word)
         properties = _evidence(judgement, report.folder) | ({"cure": cured} if cured else {})
         outcome = PASSED if report.is_accepted(finding) else _outcome(judgement)
         where = (place["file"], int(place["line"])) if place is not None else ("", 0)
-        found.append(Case(_name(judgement), outcome, text, properties, *where, report.folder, replays=False))
+        found.append(Case(_name(judgement), outcome, text, properties, *where, report.folder, report.again))
     return found
 
 
@@ -95,11 +91,12 @@ def of_comparison(found: Comparison) -> list[Case]:
         if one.change is None:
             text = (
                 f"{one.name}: {one.judgement.finding.explanation}\n{json.dumps(one.scenario.to_dict())}\n"
-                f"forkproof replay {one.report.folder}"
+                f"{replay(one.report.folder)}"
             )
             rates = {side: f"{rate[0]}/{rate[1]}" for side, rate in zip(("base", "head"), one.rates, strict=True)}
             properties = _evidence(one.judgement, one.report.folder) | rates | {"change": one.name}
-            case = Case(_name(one.judgement), FAILED, text, properties, folder=one.report.folder)
+            folder = one.report.folder
+            case = Case(_name(one.judgement), FAILED, text, properties, folder=folder, again=replay(folder))
             bad.setdefault(one.key[0], []).append(case)
     return _by_claim(found.coverage, bad)
 
@@ -125,14 +122,14 @@ def _by_name(failures: Iterable[Failure]) -> Iterable[tuple[str, list[Failure]]]
 def _surprise(failure: Failure) -> Case:
     cause = list(failure.cause.lines()) if failure.cause is not None else []
     scenario = json.dumps(failure.scenario.to_dict())
-    told = [failure.judgement.finding.explanation, *cause, scenario, f"forkproof replay {failure.folder}"]
+    told = [failure.judgement.finding.explanation, *cause, scenario, replay(failure.folder)]
     properties = _evidence(failure.judgement, failure.folder) | {
         "rate": f"{failure.rate[0]}/{failure.rate[1]}", "seen": str(failure.seen), "scenario": scenario,
         **({"cause": "\n".join(cause)} if cause else {}),
     }  # fmt: skip
     how = f": {failure.judgement.finding.how}" if failure.judgement.finding.how else ""
     name = _name(failure.judgement) + how
-    return Case(name, FAILED, "\n".join(told), properties, folder=failure.folder)
+    return Case(name, FAILED, "\n".join(told), properties, folder=failure.folder, again=replay(failure.folder))
 
 
 def _name(judgement: Judgement) -> str:

@@ -11,11 +11,12 @@ from forkproof.check import CheckReport, identity, still_possible
 from forkproof.claims.base import listing, who
 from forkproof.claims.logs import RAISED
 from forkproof.history import Event
+from forkproof.judge import Judgement
 from forkproof.observed import Loop, Observed
-from forkproof.reports.terminal import Fitting, escape, last_words, verdict_text, whole
+from forkproof.reports.terminal import Fitting, again, escape, last_words, verdict_text, whole
 from forkproof.subscribers import Holder, Told
 from forkproof.target import describe
-from forkproof.verdict import Finding, Verdict
+from forkproof.verdict import Verdict
 
 
 def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
@@ -36,7 +37,7 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
             parts += ["", f"accepted: {escape(identity(finding))}"]
         elif finding.verdict in (Verdict.BROKEN, Verdict.UNKNOWN):
             rate = judgement.rate if report.runs > 1 else (0, 0)
-            parts += ["", failure(finding, report.cures.get(judgement.key, ""), rate)]
+            parts += ["", failure(judgement, report.cures.get(judgement.key, ""), rate)]
         elif verbosity > 0:
             words = finding.verdict.value.replace("_", " ")
             about = f" ({finding.loop})" if finding.loop else ""
@@ -51,6 +52,8 @@ def check(report: CheckReport, *, verbosity: int = 0) -> RenderableType:
     if report.left_loopback:
         parts += ["", escape(f"connections that leave this machine: {', '.join(report.left_loopback)}")]
     parts += sure(report)
+    if report.verdict is not Verdict.HELD and report.again:
+        parts += ["", again(report.again)]
     parts += ["", whole(f"{verdict_text(report.verdict)}  (evidence: {escape(str(report.folder))})")]
     return Group(*parts)
 
@@ -159,13 +162,15 @@ def _connections(holder: Holder) -> str:
 
 
 def brief(text: str) -> str:
-    """A path without the folders that say nothing."""
-    head, marker, tail = text.rpartition("-packages/")
-    return tail if marker and " " not in head else text.rpartition("/")[2] if " " not in text else _last_words(text)
+    """A path, or what is told to be at one, without the folders that say nothing.
 
-
-def _last_words(text: str) -> str:
-    return " ".join(word.rpartition("/")[2] if "/" in word else word for word in text.split(" "))
+    >>> brief("/srv/my app/app.py:3"), brief("import of app.py at /srv/my app/app.py:8")
+    ('app.py:3', 'import of app.py at app.py:8')
+    """
+    told, at, path = text.rpartition(" at /")
+    if at:
+        return f"{told} at {path.rpartition('/')[2]}"
+    return text.rpartition("-packages/")[2] if "-packages/" in text else text.rpartition("/")[2]
 
 
 def _cells(observed: Observed, loop: Loop, index: int) -> dict[str, str]:
@@ -177,11 +182,14 @@ def _difference(before: dict[str, str], after: dict[str, str]) -> str:
     return ", ".join(f"{place}: {after.get(place, '-')}" for place in changed) or "same"
 
 
-def failure(finding: Finding, cured: str, rate: tuple[int, int] = (0, 0)) -> str:
-    """What broke, why, and what helps."""
+def failure(judgement: Judgement, cured: str, rate: tuple[int, int] = (0, 0)) -> str:
+    """What broke, since when, why, and what helps."""
+    finding = judgement.finding
     colour = "bold red" if finding.verdict is Verdict.BROKEN else "yellow"
     loop = f" ({escape(finding.loop)})" if finding.loop else ""
     lines = [f"[{colour}]{finding.claim}{loop} {finding.verdict.value.upper()}[/]: {escape(finding.explanation)}"]
+    if judgement.since:
+        lines.append(f"  since: {escape(judgement.since)}")
     if rate[1]:
         lines.append(f"  failed in {rate[0]} of {rate[1]} runs")
     if cured:

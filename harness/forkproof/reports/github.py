@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
 import re
-from collections.abc import Iterator
+import secrets
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from forkproof.reports.cases import FAILED, PASSED, SKIPPED, Case
@@ -13,7 +16,41 @@ from forkproof.reports.cases import FAILED, PASSED, SKIPPED, Case
 MOST = 10
 """Annotations of one kind that GitHub shows for a step."""
 
+LARGEST = 1 << 20
+"""Bytes of the summary of a step, beyond which GitHub shows nothing of it."""
+
+_AROUND = 1000
+"""Bytes that the lines around a table's rows take at most."""
+
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+|~@!:-])")
+
+
+class Orders:
+    """While it is entered, GitHub takes no order from what is printed: a server may have said it.
+
+    It takes `::order::` at the start of a line, which is where a folded line may have it, and `##[order]` anywhere.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        self._stderr = stderr
+        self._token = secrets.token_hex(16)
+
+    def __enter__(self) -> Orders:
+        self._say(f"::stop-commands::{self._token}")
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            self._say(f"::{self._token}::")
+
+    def give(self, lines: Iterable[str]) -> None:
+        """Print orders that are ours."""
+        given = list(lines)
+        if given:
+            self._say(f"::{self._token}::", *given, f"::stop-commands::{self._token}")
+
+    def _say(self, *lines: str) -> None:
+        print(*lines, sep="\n", file=sys.stderr if self._stderr else sys.stdout, flush=True)
 
 
 def annotated(command: str, cases: list[Case], workspace: Path) -> Iterator[str]:
@@ -49,8 +86,8 @@ def within(file: str, workspace: Path) -> str:
         return ""
 
 
-def summary(command: str, verdict: str, cases: list[Case]) -> str:
-    r"""What the job's page shows, in Markdown.
+def summary(command: str, verdict: str, cases: list[Case], room: int = LARGEST) -> str:
+    r"""What the job's page shows, in Markdown; rows that go beyond `room` bytes are left out.
 
     >>> summary("run", "held", []).splitlines()[0]
     '## forkproof run: held'
@@ -61,13 +98,18 @@ def summary(command: str, verdict: str, cases: list[Case]) -> str:
     failed = [case for case in cases if case.outcome == FAILED]
     if failed:
         lines += ["| claim | what | since | rate | again |", "|---|---|---|---|---|"]
-    for case in failed[:100]:
+    for number, case in enumerate(failed):
         told = case.properties
         cells = (
             markdown(case.name), markdown(case.text.partition("\n")[0]), markdown(told.get("since", "")),
-            markdown(told.get("rate", "")), f"<code>{markdown(case.replay)}</code>" if case.replay else "",
+            markdown(told.get("rate", "")), f"<code>{markdown(case.again)}</code>" if case.again else "",
         )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
+        row = f"| {' | '.join(cells)} |"
+        room -= len(row.encode(errors="replace")) + 1
+        if room < _AROUND:
+            lines += ["", f"{len(failed) - number} more are in what the step printed"]
+            break
+        lines.append(row)
     return "\n".join(lines) + "\n\n"
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
+from forkproof import files
 from forkproof.errors import ForkproofError, RunFolderError
 from forkproof.explore import Progress
 from forkproof.judge import Judgement, RunReport
@@ -59,6 +60,11 @@ class Stream(Handler):
         """A phase has begun."""
         for handler in self.handlers:
             handler.phase(name, total)
+
+    def until(self, moment: float) -> None:
+        """The phase begins nothing more after that monotonic time."""
+        for handler in self.handlers:
+            handler.until(moment)
 
     def ran(self, report: RunReport) -> None:
         """A run was judged."""
@@ -137,27 +143,29 @@ class Text(Handler):
 
 
 class Junit(Handler):
-    """JUnit XML."""
+    """JUnit XML; `-` is standard output."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._begun = time.time()
+        self._clock = time.monotonic()
 
     def done(self, outcome: Outcome) -> None:
         """Write it."""
-        writing(self._path, lambda: junit.write(self._path, outcome.command, outcome.cases))
+        put(self._path, junit.text(outcome.command, outcome.cases, self._begun, time.monotonic() - self._clock))
 
 
 class Annotations(Handler):
     """GitHub's annotations, among what the step prints."""
 
-    def __init__(self, workspace: Path, *, stderr: bool = False) -> None:
+    def __init__(self, workspace: Path, orders: github.Orders) -> None:
         self._workspace = workspace
-        self._stderr = stderr
+        self._orders = orders
 
     def done(self, outcome: Outcome) -> None:
         """Print them."""
-        for line in github.annotated(outcome.command, list(outcome.cases), self._workspace):
-            print(printable(line), file=sys.stderr if self._stderr else sys.stdout)
+        lines = github.annotated(outcome.command, list(outcome.cases), self._workspace)
+        self._orders.give(map(printable, lines))
 
 
 class Summary(Handler):
@@ -168,8 +176,12 @@ class Summary(Handler):
 
     def done(self, outcome: Outcome) -> None:
         """Append it."""
-        text = github.summary(outcome.command, outcome.verdict, list(outcome.cases))
-        writing(self._path, lambda: _append(self._path, text))
+
+        def append() -> None:
+            room = github.LARGEST - (self._path.stat().st_size if self._path.exists() else 0)
+            _append(self._path, github.summary(outcome.command, outcome.verdict, list(outcome.cases), room))
+
+        writing(self._path, append)
 
 
 class Observations(Handler):
@@ -203,7 +215,7 @@ def put(path: Path, text: str) -> None:
     if str(path) == "-":
         sys.stdout.write(text)
     else:
-        writing(path, lambda: path.write_text(text, encoding="utf-8"))
+        writing(path, lambda: files.put(path, text))
 
 
 def writing(path: Path, write: Callable[[], object]) -> None:
@@ -215,5 +227,5 @@ def writing(path: Path, write: Callable[[], object]) -> None:
 
 
 def _append(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
+    with path.open("ab", buffering=0) as file:  # at once, so that no line of another process comes into one
+        file.write(text.encode())

@@ -9,13 +9,19 @@ from forkproof.coverage import values_of
 from forkproof.judge import RunReport
 from forkproof.verdict import Verdict
 
+SEARCHES = ("explore", "diff")
+"""The commands in which what is expected to break is no failure."""
+
 
 def observation(command: str, report: RunReport, run_start: float, seconds: float) -> dict[str, Any]:
-    """What a run came to. A surprise that is no known issue is a failure; what decided nothing was given up.
+    """What a run came to: failed where the command would by it, given up where nothing was decided.
 
     `run_start` is when the command began, in seconds since the epoch; `seconds` went by since the run before.
     """
-    bad = [judgement for judgement in report.surprises if judgement.known_issue is None]
+    if command in SEARCHES:
+        bad = [judgement for judgement in report.surprises if judgement.known_issue is None]
+    else:
+        bad = report.broken
     decided = any(one.finding.verdict in (Verdict.HELD, Verdict.BROKEN) for one in report.judgements)
     features: dict[str, Any] = {}
     for (name, value), _ in values_of(report.scenario):
@@ -32,7 +38,7 @@ def observation(command: str, report: RunReport, run_start: float, seconds: floa
         "status_reason": bad[0].finding.explanation if bad else "" if decided else "nothing was decided",
         "representation": json.dumps(small),
         "arguments": report.scenario.to_dict(),
-        "how_generated": "drawn by forkproof_strategies" if command in ("explore", "diff") else "given",
+        "how_generated": "drawn by forkproof_strategies" if command in SEARCHES else "given",
         "features": features,
         "coverage": None,
         "timing": {"since the run before": round(seconds, 3)},

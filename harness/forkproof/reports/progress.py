@@ -26,7 +26,8 @@ NARROW = 100
 class CampaignProgress(explore.Progress):
     """Shows phase, count, rate, what was found so far and the time left. Use as a context manager.
 
-    `until` is the monotonic time from which on nothing new is begun, where that was asked for; `what` is looked for.
+    `until` is the monotonic time from which on nothing new is begun, where that was asked for; `what` is looked for,
+    where anything is.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class CampaignProgress(explore.Progress):
         self._task = self._bar.add_task("start", total=None, told="")
         self._name = "start"
         self._total: int | None = None
+        self._ends: float | None = None
         self._begun = self._last_line = time.monotonic()
         self._runs = self._broken = self._unknown = self._looked_for = 0
 
@@ -61,12 +63,16 @@ class CampaignProgress(explore.Progress):
 
     def phase(self, name: str, total: int | None) -> None:
         """A phase has begun."""
-        self._name, self._total = name, total
+        self._name, self._total, self._ends = name, total, None
         self._begun, self._runs = time.monotonic(), 0
         self._bar.remove_task(self._task)  # rich's reset keeps the total of before where there is none now
         self._task = self._bar.add_task(escape(name), total=total, told=self._told())
         if not self._draws and not self._quiet:
             self._console.print(escape(name if total is None else f"{name}: {number(total, 'run')}"))
+
+    def until(self, moment: float) -> None:
+        """The phase begins nothing more after that monotonic time."""
+        self._ends = moment
 
     def ran(self, report: RunReport) -> None:
         """A run was judged."""
@@ -104,19 +110,20 @@ class CampaignProgress(explore.Progress):
             return ""
         of = f" of {self._total}" if self._total is not None else ""
         rate = self._runs / max(time.monotonic() - self._begun, 0.1)
-        left = self._left()
-        found = number(self._looked_for, self._what)
-        told = f": {self._runs}{of}, {rate:.1f}/s, {found}, {self._broken} broken, {self._unknown} unknown"
-        return told + (f", about {left:.0f} s left" if left is not None else "")
+        found = f"{number(self._looked_for, self._what)}, " if self._what else ""
+        told = f": {self._runs}{of}, {rate:.1f}/s, {found}{self._broken} broken, {self._unknown} unknown"
+        return told + self._left()
 
-    def _left(self) -> float | None:
-        """Seconds that it takes yet, or the phase where there is no time to keep to; None where nobody knows."""
+    def _left(self) -> str:
+        """How long it takes yet, or the phase where there is no time to keep to; empty where nobody knows."""
         now = time.monotonic()
         if self._until is not None and now < self._until:
-            return self._until - now
+            return f", about {self._until - now:.0f} s left"
         if self._total is not None and self._runs:
-            return (self._total - self._runs) * (now - self._begun) / self._runs
-        return None
+            return f", about {(self._total - self._runs) * (now - self._begun) / self._runs:.0f} s left"
+        if self._ends is not None and now < self._ends:
+            return f", at most about {self._ends - now:.0f} s left"
+        return ""
 
     def refresh(self) -> None:
         """Draw the bar now; it is drawn ten times a second anyway."""

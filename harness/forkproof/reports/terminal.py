@@ -19,7 +19,7 @@ from forkproof.claims.base import number
 from forkproof.compare import BASE, HEAD, LEVEL, Comparison, Difference
 from forkproof.explore import Campaign, Failure, Stale
 from forkproof.judge import Judgement, RunReport, server_log
-from forkproof.reports import printable
+from forkproof.reports import printable, replay
 from forkproof.scenario import Scenario
 from forkproof.target import describe
 from forkproof.verdict import Verdict
@@ -32,13 +32,20 @@ def escape(text: str) -> str:
     return markup.escape(printable(text))
 
 
+NARROWEST = 20
+"""Columns in which it can still be read."""
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that is plain where there is no terminal.
 
     rich heeds COLUMNS, and NO_COLOR as https://no-color.org asks for it: no colours, and bold stays. In an id such as
     `claim:watch:how` it must not see an emoji.
     """
-    return Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
+    if made.width < NARROWEST:  # as COLUMNS=0 has it, where rich would print nothing
+        made.width = NARROWEST
+    return made
 
 
 def verdict_text(verdict: Verdict) -> str:
@@ -58,14 +65,14 @@ def whole(marked: str) -> Text:
     return text
 
 
-def typed(title: str, *words: str) -> Text:
+def typed(title: str, command: str) -> Text:
     """A command."""
-    return whole(escape(f"{title}  {shlex.join(words)}"))
+    return whole(escape(f"{title}  {command}"))
 
 
-def again(*words: str) -> Text:
+def again(command: str) -> Text:
     """The command that shows it once more."""
-    return typed("Reproduce with:", *words)
+    return typed("Reproduce with:", command)
 
 
 class Verbatim:
@@ -195,9 +202,9 @@ def run(report: RunReport, *, causes: Mapping[Claimed, Cause] | None = None, ver
     if verbosity > 0 or any(j.finding.claim == "workers_boot" for j in report.broken):
         parts += ["", "the server's last words:", last_words(report.folder)]
     if report.verdict is not Verdict.HELD:
-        parts += ["", again("forkproof", "replay", str(report.folder))]
+        parts += ["", again(replay(report.folder))]
     if report.broken and not causes:
-        parts.append(typed("Cause and cure:", "forkproof", "replay", str(report.folder), "--why"))
+        parts.append(typed("Cause and cure:", f"{replay(report.folder)} --why"))
     parts += ["", f"{verdict_text(report.verdict)}  ({len(report.folders) or 1} launched)"]
     return Group(*parts)
 
@@ -300,7 +307,7 @@ def surprise(failed: Failure) -> RenderableType:
         *(f"  {escape(str(stands))}" for stands in failed.stands),
         f"  fails in {failed.rate[0]} of {failed.rate[1]} runs; seen {number(failed.seen, 'time')}; smallest scenario:",
         smallest(failed.scenario),
-        again("forkproof", "replay", str(failed.folder)),
+        again(replay(failed.folder)),
     )
 
 
@@ -359,7 +366,7 @@ def difference(one: Difference) -> RenderableType:
         lines.append(f"  the same scenario also differs in {', '.join(one.also)}")
     size = "smallest scenario" if one.is_small else "a scenario, simpler ones were not tried"
     lines.append(f"  by chance alone: {one.chance:.1g}; seen in {number(one.seen, 'scenario')}; {size}:")
-    return Group("\n".join(lines), smallest(one.scenario), again("forkproof", "replay", str(one.report.folder)))
+    return Group("\n".join(lines), smallest(one.scenario), again(replay(one.report.folder)))
 
 
 def no_longer_shows(stale: Stale) -> RenderableType:
@@ -369,7 +376,7 @@ def no_longer_shows(stale: Stale) -> RenderableType:
     return Group(
         f"[bold red]known issue {issue.id} does not show[/]: its scenario held in {stale.tried} of {stale.tried} runs\n"
         f"  {escape(issue.title)}\n  said to be in {escape(where)}; correct its versions in known_issues.toml",
-        again("forkproof", "run", str(issue.scenario), "--repeat", str(stale.tried)),
+        again(shlex.join(["forkproof", "run", str(issue.scenario), "--repeat", str(stale.tried)])),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from forkproof import known_issues
 from forkproof.claims import REGISTRY
 from forkproof.explore import Campaign
 from forkproof.judge import Stands
+from forkproof.reports import replay
 from forkproof.reports.campaign.found import Counts, Failure, Found, Trial, read
 from forkproof.reports.pages import document, escape
 
@@ -132,7 +132,7 @@ def _failure(failure: Failure, number: int, link: Link) -> Iterator[str]:
     yield '<p class="quiet">The smallest scenario that still fails:</p>'
     yield f'<pre tabindex="0" aria-label="Smallest scenario">{escape(json.dumps(failure.smallest, indent=1))}</pre>'
     yield '<p class="quiet">Reproduce with:</p>'
-    command = f"forkproof replay {shlex.quote(failure.run)}"
+    command = replay(Path(failure.run))
     yield f'<pre class="command" tabindex="0" aria-label="Command">{escape(command)}</pre>'
     there = link(failure.run)
     if there is not None:
