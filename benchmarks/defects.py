@@ -1360,8 +1360,8 @@ CHECKING_AN_APP = (
         "a-worker-without-the-loop-is-fine",
         "a check does not miss the loop in a worker",
         f"{MAIN}observed.py",
-        '            if missing:\n                return f"it does not run',
-        '            if len(missing) > 9:\n                return f"it does not run',
+        '            if missing:\n                told = f"it does not run',
+        '            if len(missing) > 9:\n                told = f"it does not run',
     ),
     Defect(
         "a-copy-of-the-users-loop-is-none",

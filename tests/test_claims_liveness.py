@@ -228,6 +228,7 @@ def test_starved_by_another_loop() -> None:
         "had 20 turns in the same process; its stack is in stacks/110-110.txt"
     )
     assert [event.event for event in found.evidence][-1] == "stack"
+    assert found.evidence[0].event == "window.close", "it was well when it was created"
 
 
 def test_the_busiest_loop_is_named() -> None:

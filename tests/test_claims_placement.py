@@ -12,6 +12,7 @@ from histories import (
     created,
     ended,
     gone,
+    history,
     judged,
     process,
     published,
@@ -24,6 +25,8 @@ from histories import (
     worker,
 )
 
+from forkproof.claims import REGISTRY
+from forkproof.judge import first_bad
 from forkproof.verdict import Verdict
 
 ONE = "exactly_one_listener"
@@ -69,6 +72,27 @@ def test_where_one_is_missing_the_others_are_not_the_first_that_is_bad() -> None
     found = judged(ONE, scenario(WORKERS), server(2), window(), created("aa", 110), ran("aa", 110))
     assert (found.verdict, found.how) == (Verdict.BROKEN, "zero")
     assert found.evidence[0].event == "window.close"
+
+
+def test_one_in_each_worker_and_a_second_in_one_of_them() -> None:
+    each = scenario({"policy": "once_per_worker"})
+    there = created("aa", 110) + ran("aa", 110) + created("bb", 111) + ran("bb", 111)
+    more = created("cc", 111, t=0.8) + begin("cc", 111, t=0.9) + ran("cc", 111)[1:]
+    found = judged(ONE, each, server(2), window(), there, more)
+    assert (found.verdict, found.how) == (Verdict.BROKEN, "double")
+    assert found.evidence[0]["birth"] == "cc"
+
+
+def test_one_worker_of_two_has_none() -> None:
+    each = scenario({"policy": "once_per_worker"})
+    there = [*server(2), *window(), *created("aa", 110), *ran("aa", 110)]
+    for begun in ([*created("bb", 111), *begin("bb", 111)], []):
+        events = history(there, begun)
+        (found,) = REGISTRY[ONE].check(each, events)
+        assert (found.verdict, found.how) == (Verdict.BROKEN, "zero")
+        assert found.evidence[0].event == "window.close"
+        first, places = first_bad(events, found)
+        assert (first.event, places) == ("window.open", ("111-111",)), "not the worker that has one"
 
 
 def test_started_twice_and_copied() -> None:

@@ -114,6 +114,20 @@ def test_they_meet() -> None:
     assert (finding.verdict, finding.how) == (BROKEN, "two holders")
     assert "both ticked from +2.80s to +2.90s" in finding.explanation
     assert {event.get("birth") for event in finding.evidence} == {"a", "b", None}
+    assert (finding.evidence[0].event, finding.evidence[0].pid) == ("loop.begin", NEXT)
+
+
+def test_there_were_two_before() -> None:
+    both = server() + created("a", ARBITER) + ran("a", ARBITER, 50, 50) + created("b", ARBITER) + window()
+    both += ran("b", ARBITER, 50, 50) + SINCE + LANDED + window(1)
+    turns = [
+        one
+        for t in (3.2, 3.4, 3.6)
+        for one in (*sample(t, ARBITER, a=int(100 * t)), *sample(t + 0.1, ARBITER, b=int(100 * t)))
+    ]
+    finding = judged("handover_is_safe", ONE, both, turns)
+    assert (finding.verdict, finding.how) == (BROKEN, "two holders")
+    assert finding.evidence[0].event == "fault.ok", "what came before is no handover's"
 
 
 def test_in_one_sample_they_need_not_have_met() -> None:

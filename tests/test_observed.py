@@ -11,7 +11,7 @@ import pytest
 from histories import ARBITER, WORKER, Events, event, gone, history, key, process, seen, server
 
 from forkproof.cures import cure
-from forkproof.judge import since
+from forkproof.judge import first_bad, since
 from forkproof.observed import Observed
 from forkproof.scenario import Policy
 from forkproof.verdict import Finding, Verdict
@@ -129,8 +129,25 @@ def test_a_policy_that_names_no_loop_is_told() -> None:
 def test_policies(events: Events, policy: str, verdict: Verdict, how: str) -> None:
     finding = found(observed(events, listen=policy), "exactly_one_listener")
     assert (finding.verdict, finding.how) == (verdict, how)
-    broken = "+1.00s, window.open"  # and not when it was created: it was wrong from the window on
-    assert since(observed(events).history, finding) == (broken if verdict is Verdict.BROKEN else "")
+    broken = "+1.00s, window.open in "  # and not when it was created: it was wrong from the window on
+    told = since(observed(events).history, finding)
+    assert told.startswith(broken) if verdict is Verdict.BROKEN else told == ""
+
+
+@pytest.mark.parametrize(
+    ("events", "policy", "first"),
+    [
+        (IN_BOTH, "once_per_service", OTHER),
+        (IN_BOTH, "arbiter_only", WORKER),
+        (IN_MASTER, "once_per_worker", WORKER),
+        (IN_MASTER + looks(WORKER) + looks(OTHER), "once_per_worker", WORKER),
+        (IN_BOTH + birth(ARBITER, "cc") + looks(ARBITER, unit("cc")), "once_per_worker", ARBITER),
+    ],
+)
+def test_it_is_told_in_which_process_it_is_wrong_first(events: Events, policy: str, first: int) -> None:
+    one = observed(events, listen=policy)
+    event, places = first_bad(one.history, found(one, "exactly_one_listener"))
+    assert (event.event, places) == ("window.open", (key(first),))
 
 
 def test_without_a_policy_the_count_is_a_fact() -> None:
@@ -146,6 +163,7 @@ def test_a_copy_is_a_failure_unless_it_is_allowed() -> None:
     assert since(observed(copied).history, finding) == f"+1.10s, look in worker 0 (pid {WORKER})"
     assert "worker 0" in finding.explanation
     assert "worker 1" not in finding.explanation
+    assert (finding.evidence[0].pid, finding.evidence[0].t) == (WORKER, LOOKS[0])
     allowed = found(observed(copied, listen="inherit_allowed"), "no_copied_thread")
     assert allowed.verdict is Verdict.NOT_APPLICABLE
     assert found(observed(IN_MASTER), "no_copied_thread").verdict is Verdict.HELD
@@ -232,6 +250,7 @@ def test_a_queue_that_fills_where_nobody_is_left_to_take() -> None:
     finding = found(fills, "no_dead_listener")
     assert (finding.verdict, finding.how) == (Verdict.BROKEN, "dead in worker")
     assert since(fills.history, finding) == f"+1.90s, look in worker 0 (pid {WORKER})"
+    assert (finding.evidence[0].event, finding.evidence[0].pid) == ("look", WORKER)
     for control in ((1, 1, 1, 1, 1), (0, 1, 0, 1, 0)):  # it was copied so; somebody takes
         assert found(observed(master, sized(WORKER, *control, **DEAD)), "no_dead_listener").verdict is Verdict.HELD
 
@@ -344,7 +363,7 @@ def replaced(*units: dict[str, Any]) -> Events:
 def test_a_loop_that_does_not_come_back() -> None:
     finding = found(observed(IN_BOTH, replaced()), "handover_is_safe")
     assert (finding.verdict, finding.how) == (Verdict.BROKEN, "not back")
-    assert since(observed(IN_BOTH, replaced()).history, finding) == "+3.00s, window.open"
+    assert since(observed(IN_BOTH, replaced()).history, finding) == "+3.00s, window.open in worker 0 (pid 120)"
     back = replaced(unit("cc")) + birth(120, "cc", t=2.6)
     assert found(observed(IN_BOTH, back), "handover_is_safe").verdict is Verdict.HELD
     in_one = birth(WORKER, "aa") + looks(WORKER, unit("aa"))  # only ever in one of them: no rule says so
@@ -554,6 +573,13 @@ def test_an_app_that_never_booted() -> None:
     assert finding.explanation == "the app did not boot"
     late = Observed(history(server(0), seen(3.0, "bound", what="boot", seconds=3.0, stretch=1.0)), {}, {})
     assert late.findings()[0].explanation == "the app did not boot within 3 s: --boot S gives it more"
+    assert late.findings()[0].evidence[0].event == "bound"
+    said = Observed(
+        history(server(0), seen(0.2, "log", line="[110] [INFO] Booting"), seen(0.3, "log", line="[110] [ERROR] no")),
+        {},
+        {},
+    )
+    assert [line["line"][6:] for line in said.findings()[0].evidence] == ["[ERROR] no", "[INFO] Booting"]
     lost = Observed(history(server(0), seen(3.0, "lost", workers=11)), {}, {})
     assert lost.findings()[0].explanation == "the app did not boot: 11 workers ended before one had booted"
     asked = [seen(1.0, "request.invoke", request=n, path="/", work=False) for n in (1, 2, 3)]

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import browser as browsers
 import pytest
 from histories import (
+    ARBITER,
     WORKER,
     Events,
     begin,
@@ -84,7 +85,7 @@ def test_each_broken_claim_is_marked_at_its_first_bad_event(tmp_path: Path) -> N
     first = {broken.claim: broken for broken in shown.breaks}
     assert [broken.number for broken in shown.breaks] == [*range(1, len(shown.breaks) + 1)]
     copy = first["no_copied_thread"]
-    assert (copy.t, copy.lane, copy.loop) == (0.6, f"{WORKER}-{WORKER}", "listen")
+    assert (copy.t, copy.lanes, copy.row) == (0.6, (f"{WORKER}-{WORKER}",), "listen")
     assert (
         copy.rule
         == "No birth id ticks in a process other than the one that it was created in, unless the policy allows it."
@@ -94,6 +95,62 @@ def test_each_broken_claim_is_marked_at_its_first_bad_event(tmp_path: Path) -> N
     page = timeline.page(shown)
     assert f'href="#broken-{copy.number}"' in page
     assert f'id="broken-{copy.number}"' in page
+
+
+PLACES: list[tuple[Events, list[str], str]] = [
+    (request(1.5, aa=True), ["worker 0"], "listen"),
+    (
+        seen(1.5, "left", processes=[{"pid": pid, "start": pid} for pid in (ARBITER, WORKER)]),
+        ["arbiter", "worker 0"],
+        "listen",
+    ),
+    (
+        seen(1.5, "orphans", index=0, ended=[], below=[], left=[{"pid": WORKER, "start": WORKER}], seconds=1.0),
+        ["worker 0"],
+        "listen",
+    ),
+    (seen(1.5, "resources", target=f"{WORKER}-{WORKER}", fds=9, threads=1, sockets={}), ["worker 0"], "listen"),
+    (seen(1.5, "exit", child=WORKER, status=9), ["worker 0"], "listen"),
+    (fault("kill_worker", 1.5, target=WORKER), ["worker 0"], "listen"),
+    (log(1.5, "what nobody expects"), ["from outside"], "bad lines of the log"),
+    (seen(1.5, "request.info", request=9, error="no answer"), ["from outside"], "requests without an answer"),
+    (seen(1.5, "numsub.ok", loop="listen", count=2), ["from outside"], ""),
+    (window()[-1:] + begin("aa", WORKER), ["worker 0"], "listen"),
+    (window()[-1:] + created("gone", 999), ["from outside"], ""),
+]
+
+
+@pytest.mark.parametrize(("evidence", "lanes", "row"), PLACES, ids=lambda one: str(one)[:30])
+def test_the_ring_is_where_the_first_bad_event_is(evidence: Events, lanes: list[str], row: str) -> None:
+    broken = Finding("no_copied_thread", Verdict.BROKEN, "listen", "so", tuple(evidence), "copied")
+    report = RunReport(CASE_ZERO, Path("run"), VERSIONS, [Judgement(broken, None, "")])
+    shown = of_run(report, history(server(1), window(), COPIED, evidence), {})
+    [found] = shown.breaks
+    names = {lane.key: lane.label.partition(" · ")[0] for lane in shown.lanes}
+    assert ([names[key] for key in found.lanes], found.row) == (lanes, row)
+    drawn = timeline.svg(shown, alone=True)
+    assert drawn.count('<circle class="ring"') == len(lanes)
+    if row and row != "listen":
+        assert f">{row}</text>" in drawn
+
+
+def test_a_shared_connection_has_a_ring_in_each_process_that_waits() -> None:
+    keys = [f"{pid}-{pid}" for pid in (ARBITER, WORKER)]
+    waits = seen(1.5, "waits", on={key: {"1": [77]} for key in keys} | {"99-99": {"1": [78]}}, blind={})
+    socket = seen(1.2, "socket", inode=77, state="connected")
+    broken = Finding("no_socket_shared_across_fork", Verdict.BROKEN, None, "so", (*waits, *socket), "so")
+    report = RunReport(CASE_ZERO, Path("run"), VERSIONS, [Judgement(broken, None, "")])
+    assert list(of_run(report, history(server(1), window(), waits, socket), {}).breaks[0].lanes) == keys
+
+
+def test_the_stacks_are_those_of_the_process_that_broke_it(tmp_path: Path) -> None:
+    def asked(pid: int) -> Events:
+        where = {"target": f"{pid}-{pid}", "file": f"stacks/{pid}-{pid}.txt"}
+        return seen(2.1, "stack", **where, threads=[[f"{pid}.py:1 in run"]])
+
+    shown = timeline.picture(copied(tmp_path, asked(ARBITER), asked(WORKER)))
+    [copy] = [broken for broken in shown.breaks if broken.claim == "no_copied_thread"]
+    assert [calls[0] for _, calls in copy.stacks] == [f"{WORKER}.py:1 in run"]
 
 
 def test_what_is_done_and_what_comes_of_it(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from forkproof import claims, expectation, files, known_issues, scenario, tables
-from forkproof.claims.base import clock, who
+from forkproof.claims.base import clock, listing, who
 from forkproof.claims.fork_phase import stood_at_fork
 from forkproof.errors import RunFolderError, UsageError
 from forkproof.expectation import Expectation
-from forkproof.history import History, Process
+from forkproof.history import Event, History, Process
 from forkproof.scenario import Policy, Scenario
 from forkproof.target import is_version
 from forkproof.verdict import Finding, Verdict, merge
@@ -221,15 +221,42 @@ def since(history: History, finding: Finding) -> str:
     """When something broke first, in which process, and how long after the fault before it; empty where nothing did."""
     if finding.verdict is not Verdict.BROKEN or not finding.evidence:
         return ""
-    first = finding.evidence[0]
-    if first.event == "window.close":  # what was missing was so from the window's beginning
-        opened = (event for event in history.of("window.open") if event["window"] == first["window"])
-        first = next(opened, first)
+    first, places = first_bad(history, finding)
     told = f"{clock(history, first.t)}, {first.event}"
-    if first.process in history.processes:
-        told += f" in {who(history, first.process)}"
+    if places:
+        told += f" in {listing(who(history, key) for key in places)}"
     faults = [event for event in history.of("fault.ok") if event.t <= first.t]
     return told + (f", {first.t - faults[-1].t:.2f} s after {faults[-1]['fault']}" if faults else "")
+
+
+def first_bad(history: History, finding: Finding) -> tuple[Event, tuple[str, ...]]:
+    """The first bad event of what broke, and the processes that it happened in: none where it was seen from outside."""
+    first, *others = finding.evidence
+    if first.event not in ("window.open", "window.close"):
+        return first, _places(history, first, others)
+    # What was missing was so from the window's beginning, in the process that the evidence names first.
+    opened = (event for event in history.of("window.open") if event["window"] == first["window"])
+    first = next(opened, first)
+    for event in others:
+        process = history.processes.get(event.process)
+        if process is not None and event.event.startswith(("loop.", "role", "look")):
+            return first, (process.key,) if process.alive_at(first.t) else ()
+    return first, ()
+
+
+def _places(history: History, event: Event, others: Sequence[Event]) -> tuple[str, ...]:
+    if event.process in history.processes:
+        return (event.process,)
+    named = [event.get(name) for name in ("worker", "target", "by")]
+    if event.event == "waits":
+        shared = {other["inode"] for other in others if other.event == "socket"}
+        named += [key for key, tasks in event["on"].items() if any(shared & set(inodes) for inodes in tasks.values())]
+    listed = event.get("left") if event.event == "orphans" else event.get("processes")
+    named += [f"{one['pid']}-{one['start']}" for one in listed or () if isinstance(one, Mapping)]
+    pids = {event.get("child"), *({event.get("target")} if event.event == "fault.ok" else ())}
+    known = history.processes.values()
+    named += [one.key for one in known if one.pid in pids and one.first <= event.t and one.key not in named]
+    return tuple(key for key in dict.fromkeys(named) if isinstance(key, str) and key in history.processes)
 
 
 def stands(folder: Path, history: History) -> list[Stands]:

@@ -482,8 +482,9 @@ class Observed:
             within = f" within {bad[0]['seconds']:g} s: --boot S gives it more" if bad else ""
             lost = [f": {event['workers']} workers ended before one had booted" for event in self.history.of("lost")]
             told = f"the app did not boot{within}" + "".join(lost) + self._asked_at_boot()
-            evidence = (*[*self.history.of("lost"), *bad][:1], *last)
-            return [Finding(claim, Verdict.BROKEN, None, told, evidence, how="never")]
+            first = [*self.history.of("lost"), *bad][:1] or [line for line in last if _TROUBLE.search(line["line"])][:1]
+            seen = (*first, *(line for line in last if line not in first))
+            return [Finding(claim, Verdict.BROKEN, None, told, seen, how="never")]
         unhealed = [e for e in self.history.of("fault.healed") if not e["healed"]]
         if unhealed:
             told = f"after {unhealed[0]['fault']} not every worker was there and answered again"
@@ -549,10 +550,11 @@ class Observed:
         if loop.policy is Policy.BEST_EFFORT:
             return Finding(claim, Verdict.NOT_APPLICABLE, loop.name, "the policy best_effort is counted, never judged")
         for index, window in self._windows():
-            wrong, how = self._misplaced(loop, index, window)
+            wrong, how, where = self._misplaced(loop, index, window)
             if wrong:
                 told = f"after {window.after}: {wrong}; the policy is {loop.policy.value}"
-                return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index, window), how)
+                seen = self._evidence(loop, index, where, since=window)
+                return Finding(claim, Verdict.BROKEN, loop.name, told, seen, how)
         windows = number(len(self.history.windows), "window")
         told = f"it was where {loop.policy.value} says in each of {windows}"
         return Finding(claim, Verdict.HELD, loop.name, told, self._evidence(loop, 0))
@@ -565,7 +567,8 @@ class Observed:
         told = "no loop is called so: it never ran, or nothing gave it work, or it has another name"
         return Finding(claim, Verdict.UNKNOWN, pattern, told)
 
-    def _misplaced(self, loop: Loop, index: int, window: Window) -> tuple[str, str]:
+    def _misplaced(self, loop: Loop, index: int, window: Window) -> tuple[str, str, Sequence[str]]:
+        """What is wrong with where a loop is, in which way, and the processes that tell; empty where nothing is."""
         states = [state for state in self.states(loop, index) if state.units]
         useful = [state for state in states if not state.starved and not state.piled]
         counts = Counter(str(state.process.place) for state in states)
@@ -575,22 +578,31 @@ class Observed:
         total = sum(counts.values())
         where = listing(f"{place}{f' x{count}' if count > 1 else ''}" for place, count in counts.items())
         if not useful:
-            return f"it runs in no process{f' ({where} stand still)' if states else ''}", "zero"
+            stand = [state.process.key for state in states]
+            return f"it runs in no process{f' ({where} stand still)' if states else ''}", "zero", stand
+        # Where it was first is as good a place as any; what came after is too much.
+        later = [state.process.key for state in sorted(states, key=lambda state: state.process.first)][1:]
         if loop.policy is Policy.ONCE_PER_SERVICE and total > 1:
-            return f"it runs {total} times: in {where}", "double"
+            return f"it runs {total} times: in {where}", "double", later
         if loop.policy is Policy.ARBITER_ONLY:
             outside = [s for s in states if s.process.place.slot is not None or s.process.place.role == "worker"]
             if outside or total > 1:
-                return f"it runs in {where}", "double"
+                return f"it runs in {where}", "double", [state.process.key for state in outside] or later
         if loop.policy is Policy.ONCE_PER_WORKER:
             wanted = set(window.slots or ())
             missing = sorted(wanted - {state.process.place.slot for state in useful})
             extra = [s for s in states if s.process.place.slot is None]
             if missing:
-                return f"it does not run in {listing(f'worker {slot}' for slot in missing)}", "zero"
+                told = f"it does not run in {listing(f'worker {slot}' for slot in missing)}"
+                return (
+                    told,
+                    "zero",
+                    [p.key for p in self.history.live_workers(window).values() if p.place.slot in missing],
+                )
             if extra or total > len(wanted):
-                return f"it runs {total} times for {number(len(wanted), 'worker')}: in {where}", "double"
-        return "", ""
+                told = f"it runs {total} times for {number(len(wanted), 'worker')}: in {where}"
+                return told, "double", [state.process.key for state in extra] or later
+        return "", "", ()
 
     def _copies(self, loop: Loop) -> Finding:
         claim = "no_copied_thread"
@@ -601,10 +613,10 @@ class Observed:
             copies = [state for state in self.states(loop, index) if state.copied]
             if copies:
                 places = listing(who(self.history, state.process.key) for state in copies)
+                seen = self._evidence(loop, index, [state.process.key for state in copies], there=True)
                 creators = listing({who(self.history, event.process) for event in loop.births.values()}, 2)
                 told = f"created in {creators}, and also alive in {places}: copied by a fork (after {window.after})"
-                evidence = self._evidence(loop, index, window, copies[0])
-                return Finding(claim, Verdict.BROKEN, loop.name, told, evidence, "copied")
+                return Finding(claim, Verdict.BROKEN, loop.name, told, seen, "copied")
         return Finding(claim, Verdict.HELD, loop.name, "it lives nowhere but where it was created")
 
     def _dead(self, loop: Loop) -> Finding:
@@ -636,8 +648,8 @@ class Observed:
                     told = f"in {place} {state.piled} (after {window.after})"
                     here = any(event.process == state.process.key for event in loop.births.values())
                     how = "abandoned" if here else "dead in worker"
-                    evidence = self._evidence(loop, index, window, state)
-                    return Finding(claim, Verdict.BROKEN, loop.name, told, evidence, how)
+                    seen = self._evidence(loop, index, [state.process.key])
+                    return Finding(claim, Verdict.BROKEN, loop.name, told, seen, how)
         return Finding(claim, Verdict.HELD, loop.name, "nothing takes it for alive where nothing runs it")
 
     def _ended_by_another(self, loop: Loop) -> Finding | None:
@@ -669,15 +681,14 @@ class Observed:
         for index, window in self._windows():
             for state in self.states(loop, index):
                 place = who(self.history, state.process.key)
+                seen = self._evidence(loop, index, [state.process.key])
                 if state.starved and state.units:
                     told = f"in {place} gevent's loop is not run, so it has no turns: the main thread stands in "
                     told += f"{state.starved} (after {window.after})"
-                    evidence = self._evidence(loop, index, window, state)
-                    return Finding(claim, Verdict.BROKEN, loop.name, told, evidence, "starved")
+                    return Finding(claim, Verdict.BROKEN, loop.name, told, seen, "starved")
                 if state.piled and state.units:
                     told = f"in {place} {state.piled} (after {window.after})"
-                    evidence = self._evidence(loop, index, window, state)
-                    return Finding(claim, Verdict.BROKEN, loop.name, told, evidence, "stuck")
+                    return Finding(claim, Verdict.BROKEN, loop.name, told, seen, "stuck")
         return Finding(claim, Verdict.HELD, loop.name, "wherever it is, it can have its turns")
 
     def _back(self, loop: Loop) -> Finding:
@@ -693,7 +704,9 @@ class Observed:
             missing = sorted(str(place) for place in before - after - self._begun(loop, window))
             if missing and everywhere and loop.policy is not Policy.BEST_EFFORT:
                 told = f"it ran in every worker, and after {window.after} it does not come back in {listing(missing)}"
-                return Finding(claim, Verdict.BROKEN, loop.name, told, self._evidence(loop, index, window), "not back")
+                fresh = [p.key for p in self.history.live_workers(window).values() if str(p.place) in missing]
+                seen = self._evidence(loop, index, fresh, since=window)
+                return Finding(claim, Verdict.BROKEN, loop.name, told, seen, "not back")
         return Finding(claim, Verdict.HELD, loop.name, "it is again where it was once workers were replaced")
 
     def _begun(self, loop: Loop, window: Window) -> set[Place]:
@@ -710,24 +723,26 @@ class Observed:
         return {one.place for one in workers if one.place.slot is not None}
 
     def _evidence(
-        self, loop: Loop, index: int, wrong: Window | None = None, state: State | None = None
+        self, loop: Loop, index: int, where: Sequence[str] = (), *, since: Window | None = None, there: bool = False
     ) -> tuple[Event, ...]:
-        """How the loop stood in a window; first where it was wrong there: in that state, or from the beginning."""
-        first: list[Event] = []
-        if wrong is not None:
-            seen = self._looks.get(state.process.key, {}).get(index, []) if state is not None else []
-            opened = [event for event in self.history.of("window.open") if event["window"] == wrong.index]
-            here = [look for look in seen if any(unit["birth"] in loop.births for unit in look["units"])]
-            if state is not None and state.piled:  # by then it has grown
-                here.reverse()
-            first = [*here, *opened][:1]
-        looks = [
-            look
-            for found in self._looks.values()
-            for look in found.get(index, [])[-1:]
-            if any(unit["birth"] in loop.births for unit in look["units"])
-        ]
-        return (*first, *list(loop.births.values())[:4], *(look for look in looks[:6] if look not in first))
+        """The last looks of a window, first those into the processes that tell; and where it was created.
+
+        What is there and must not be was so from the first look that saw it; of what was so all along, `since` is the
+        window.
+        """
+        last = {key: found[index][-1] for key, found in self._looks.items() if found.get(index)}
+        bad = [last[key] for key in where if key in last][:6]
+        bad = bad or [event for event in self.history.of("role") if event.process in where][:6]
+        if there:
+            inside = [look for key in where for look in self._looks.get(key, {}).get(index, ())]
+            runs = (one for one in inside if any(u["birth"] in loop.births and u["running"] for u in one["units"]))
+            first = sorted(runs, key=lambda look: look.t)[:1]
+            bad = [*first, *(look for look in bad if look not in first)]
+        looks = [one for one in last.values() if any(unit["birth"] in loop.births for unit in one["units"])]
+        looks = [look for look in looks if look not in bad][:6]
+        opened = self.history.of("window.open") if since is not None else []
+        opened = [event for event in opened if since is not None and event["window"] == since.index]
+        return (*opened, *bad, *list(loop.births.values())[:4], *looks)
 
     # The server
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from forkproof.history import (
@@ -290,25 +290,32 @@ def meant(loop: Loop, process: Process) -> bool:
 
 @dataclass(frozen=True)
 class Absence:
-    """The places of a window that ought to have a listener and have none; `doubt` says why that may mean nothing."""
+    """The places of a window that ought to have a listener and have none; `doubt` says why that may mean nothing.
+
+    `processes` are those of the places that are a process.
+    """
 
     places: tuple[str, ...] = ()
     doubt: str = ""
+    processes: tuple[str, ...] = ()
 
 
 def absence(scenario: Scenario, history: History, loop: Loop, window: Window) -> Absence:
     """Which of the policy's places are silent in a window, and whether that may be concluded from it."""
     heard = [one.process for one in listeners(history, loop, window) if meant(loop, one.process)]
     late: list[str] = []
+    processes: list[str] = []
     if loop.policy is Policy.ONCE_PER_WORKER:
         slots = {process.place.slot for process in heard}
         silent = [p for slot, p in sorted(history.live_workers(window).items()) if slot not in slots]
-        places = [who(history, process.key) for process in silent if process.first <= window.opened]
+        processes = [process.key for process in silent if process.first <= window.opened]
+        places = [who(history, key) for key in processes]
         late = [who(history, process.key) for process in silent if process.first > window.opened]
     elif heard:
         places = []
     elif loop.policy is Policy.ARBITER_ONLY:
         arbiter = history.arbiter_in(window)
+        processes = [arbiter.key] if arbiter else []
         places = [who(history, arbiter.key) if arbiter else "the arbiter"]
     else:
         places = ["any process"]
@@ -320,7 +327,7 @@ def absence(scenario: Scenario, history: History, loop: Loop, window: Window) ->
         return Absence((*places, *late), reason)
     if not places:
         return Absence(tuple(late), f"{listing(late)} began only inside the window {span(history, window)}")
-    return Absence(tuple(places))
+    return Absence(tuple(places), processes=tuple(processes))
 
 
 def traces(history: History, births: Iterable[str]) -> list[Event]:
@@ -328,6 +335,17 @@ def traces(history: History, births: Iterable[str]) -> list[Event]:
     wanted = set(births)
     kinds = ("loop.created", "loop.begin", "loop.subscribed", "loop.end")
     return [event for event in history.of(*kinds) if event["birth"] in wanted]
+
+
+def silence(history: History, births: Iterable[str], processes: Collection[str]) -> list[Event]:
+    """What tells of births that are silent in some processes, what these wrote first: if nothing, that they are there.
+
+    After the edges of a window the first of them tells in which process something was missing.
+    """
+    found = traces(history, births)
+    inside = [event for event in found if event.process in processes]
+    inside = inside or [event for event in history.of("role") if event.process in processes]
+    return [*inside, *(event for event in found if event.process not in processes)]
 
 
 def fate(history: History, loop: Loop, t: float) -> str:

@@ -19,6 +19,7 @@ from forkproof.claims.base import (
     number,
     quoted,
     short,
+    silence,
     span,
     still_copies,
     tells_of_fault,
@@ -126,7 +127,8 @@ def _sound(say: Say, scenario: Scenario, history: History, loop: Loop, window: W
     told = f"silent in {missing} {span(history, window)}: nothing in the log tells"
     told += f"; {fate(history, loop, window.closed)}"
     births = [birth.birth for birth in history.births_of(loop.name)]
-    return say.broken(told, edges(history, window), traces(history, births), how="silent without a sign")
+    seen = silence(history, births, absent.processes)
+    return say.broken(told, edges(history, window), seen, how="silent without a sign")
 
 
 def _sign(history: History, window: Window) -> Event | None:
@@ -199,7 +201,7 @@ def turns_of(
     """Whether a loop got its turns in a process, in a window that both lived through."""
     ticks = history.ticks(birth, key, window.opened, window.closed)
     place = who(history, key)
-    evidence = (traces(history, [birth]), edges(history, window))
+    evidence = (edges(history, window), silence(history, [birth], [key]))
     if ticks > 0:
         return say.held(f"it had {number(ticks, 'turn')} in {place} {span(history, window)}", *evidence)
     if reason := idle(history, loop, window):

@@ -19,6 +19,7 @@ from forkproof.claims.base import (
     no_window,
     number,
     short,
+    silence,
     span,
     still_copies,
     too_few,
@@ -76,10 +77,13 @@ def _in_window(say: Say, scenario: Scenario, history: History, loop: Loop, windo
         if not found:
             problems.append(fate(history, loop, window.closed))
     if problems:
-        births = {one.birth for one in found} or {birth.birth for birth in history.births_of(loop.name)}
+        births = {birth.birth for birth in history.births_of(loop.name)}
+        if found and not missing:
+            births = {one.birth for one in found}
         evidence = _first_bad(history, loop, found) if "double" in hows else edges(history, window)
+        seen = silence(history, births, absent.processes)
         told = "; ".join([*problems, _MEANT[loop.policy]])
-        return say.broken(told, evidence, traces(history, births), edges(history, window), how=" and ".join(hows))
+        return say.broken(told, evidence, seen, edges(history, window), how=" and ".join(hows))
     if missing:
         return say.unknown(f"no tick was seen in {missing}, but {absent.doubt}", edges(history, window))
     if loop.policy is not Policy.INHERIT_ALLOWED and not decides(scenario, window):

@@ -139,8 +139,9 @@ def _through(
                 begin, end = max(one.first, other.first), min(one.last, other.last)
                 told = f"two holders {through}: {_holder(history, one)} and {_holder(history, other)} both ticked"
                 told += f" from {clock(history, begin)} to {clock(history, end)}"
+                second = _beginning(history, max(one, other, key=lambda holder: holder.first), since) or fault
                 evidence = traces(history, {one.birth, other.birth})
-                return say.broken(told, evidence or [fault], [fault], how="two holders")
+                return say.broken(told, [second], evidence, [fault], how="two holders")
     if window is None:
         return say.unknown(f"no window was opened {through}", [fault])
     absent = absence(scenario, history, loop, window)
@@ -162,6 +163,12 @@ def _holders(history: History, loop: Loop, opened: float, closed: float) -> list
             if times:
                 found.append(_Holder(birth.birth, process, times[0], times[-1]))
     return found
+
+
+def _beginning(history: History, holder: _Holder, since: float) -> Event | None:
+    """The first turn of a holder; None where it was one before."""
+    begun = (e for e in history.of("loop.begin") if (e["birth"], e.process) == (holder.birth, holder.process))
+    return next((event for event in begun if event.t > since), None)
 
 
 def _holder(history: History, holder: _Holder) -> str:

@@ -197,8 +197,9 @@ class _Drawing:
     def line(self, broken: Break) -> str:
         """A dashed line through all lanes, and a ring where its first bad event is."""
         inside = f'<path class="line" d="M0 16V{self.height:g}"/>'
-        if broken.lane in self.tops:
-            inside += f'<circle class="ring" cy="{self.ring(broken):g}" r="7"/>'
+        for lane in self.picture.lanes:
+            if lane.key in broken.lanes:
+                inside += f'<circle class="ring" cy="{self.ring(lane, broken.row):g}" r="7"/>'
         place = f'data-t="{broken.t:.6f}" data-y="0" transform="translate({self.x(broken.t):g} 0)"'
         return f"<g {place}>{inside}</g>"
 
@@ -216,11 +217,10 @@ class _Drawing:
             return f'<g class="break" {place}><title>{escape(text)}</title>{inside}</g>'
         return f'<a class="break" href="#broken-{broken.number}"{self.tip(text, named=True)} {place}>{inside}</a>'
 
-    def ring(self, broken: Break) -> float:
-        """Where its first bad event is: in the row of its loop, or at the head of the lane."""
-        lane = next(lane for lane in self.picture.lanes if lane.key == broken.lane)
-        loops = [index for index, row in enumerate(lane.rows) if row.label.partition(" · ")[0] == broken.loop]
-        return self.tops[lane.key] + (HEAD + ROW * loops[0] + ROW - 9 if loops else HEAD / 2)
+    def ring(self, lane: Lane, name: str) -> float:
+        """Where in a lane the first bad event is: in the row of that name, or at its head."""
+        rows = [index for index, row in enumerate(lane.rows) if row.label.partition(" · ")[0] == name]
+        return self.tops[lane.key] + (HEAD + ROW * rows[0] + ROW - 9 if rows else HEAD / 2)
 
     def tip(self, text: str, named: bool = False) -> str:
         if self.alone:

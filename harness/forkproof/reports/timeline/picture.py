@@ -15,7 +15,7 @@ from typing import Any
 from forkproof.check import CheckReport
 from forkproof.claims.base import clock, short, who
 from forkproof.history import Event, History, Process
-from forkproof.judge import Judgement, RunReport
+from forkproof.judge import Judgement, RunReport, first_bad
 from forkproof.observed import Observed
 from forkproof.target import describe
 
@@ -30,6 +30,9 @@ EVIDENCE = 12
 
 STACK = 12
 """Calls of each thread that are told."""
+
+STACKS = 10
+"""Processes whose stacks are told of a claim that is none of theirs."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,19 @@ class Lane:
 
 @dataclass(frozen=True)
 class Break:
-    """A broken claim, where it broke first, and what that stands on."""
+    """A broken claim, where it broke first, and what that stands on.
+
+    `lanes` are the processes of its first bad event, or the one that looks from outside; `row` is where in them, if
+    they have such a row.
+    """
 
     number: int
     claim: str
     loop: str | None
     rule: str
     t: float
-    lane: str | None
+    lanes: Sequence[str]
+    row: str
     explanation: str
     expected: str
     surprise: bool
@@ -131,7 +139,7 @@ def _drawn(
     zero = launch[0].t if launch else 0.0
     last = history.events[-1].t if history.events else zero
     seconds = max(last - zero, 0.001)
-    made = _Maker(history, zero, seconds, observed)
+    made = _Maker(history, zero, seconds, observed, report.broken)
     return Picture(
         title=f"Run {report.folder.resolve().name}",
         versions=describe(report.versions),
@@ -150,7 +158,11 @@ def _drawn(
 
 
 class _Maker:
-    def __init__(self, history: History, zero: float, seconds: float, observed: Observed | None) -> None:
+    def __init__(
+        self, history: History, zero: float, seconds: float, observed: Observed | None, broken: Sequence[Judgement]
+    ) -> None:
+        first = [one.finding.evidence[0] for one in broken if one.finding.evidence]
+        self.noise = {(event.t, event["line"]) for event in first if event.event == "log"}
         self.history = history
         self.observed = observed
         self.zero = zero
@@ -243,7 +255,7 @@ class _Maker:
         return rows
 
     def _outside(self) -> list[Row]:
-        requests, doings = Row("requests without an answer"), Row("messages and signals")
+        requests, doings = Row(_UNANSWERED), Row(_DONE)
         for event in self.history.of("request.fail", "request.info"):
             begin = self.at(self._invoked.get(event["request"], event.t))
             kind = "failed" if event.event == "request.fail" else "unanswered"
@@ -252,9 +264,9 @@ class _Maker:
         for event in self.history.of("publish.ok", "publish.info", "signal.invoke", "signal.fail", "stack", "exit"):
             kind, text = _OUTSIDE[event.event](event, self.history)
             doings.marks.append(Mark(self.at(event.t), kind, f"{_clock(self.at(event.t))} {text}"))
-        log = Row("bad lines of the log")
+        log = Row(_LOG)
         for event in self.history.of("log"):
-            if any(word in event["line"] for word in _BAD):
+            if any(word in event["line"] for word in _BAD) or (event.t, event["line"]) in self.noise:
                 log.marks.append(Mark(self.at(event.t), "log", f"{_clock(self.at(event.t))} {event['line'][:200]}"))
         doings.marks, log.marks = self._thin(doings.marks), self._thin(log.marks)
         requests.spans = self._thin_spans(requests.spans)
@@ -291,13 +303,11 @@ class _Maker:
 
     def broken(self, number: int, judgement: Judgement, rule: str) -> Break:
         finding = judgement.finding
-        first = finding.evidence[0] if finding.evidence else None
-        if first is not None and first.event == "window.close":  # what was missing was so from the window's beginning
-            opened = (event for event in self.history.of("window.open") if event["window"] == first["window"])
-            first = next(opened, first)
+        first, places = first_bad(self.history, finding) if finding.evidence else (None, ())
         t = self.at(first.t) if first is not None else self.seconds
         asked = [event for event in self.history.of("stack") if event in finding.evidence]
-        asked = asked or [event for event in self.history.of("stack") if self.at(event.t) >= t][:2]
+        later = [event for event in self.history.of("stack") if self.at(event.t) >= t]
+        asked = asked or [event for event in later if event["target"] in places] or later[:STACKS]
         expected = judgement.expectation.value.replace("_", " ") if judgement.expectation else ""
         return Break(
             number,
@@ -305,7 +315,8 @@ class _Maker:
             finding.loop,
             rule,
             t,
-            first.process if first is not None and first.process in self.history.processes else None,
+            places or ("",),
+            _OUTSIDE_ROWS.get(first.event, "") if first is not None and not places else finding.loop or "",
             finding.explanation,
             f"{expected}; {judgement.reason}" if expected else "",
             judgement.surprise,
@@ -397,6 +408,11 @@ def _order(process: Process) -> tuple[int, int, float]:
 def _clock(t: float) -> str:
     return f"{t:+.3f} s"
 
+
+_UNANSWERED, _DONE, _LOG = "requests without an answer", "messages and signals", "bad lines of the log"
+_OUTSIDE_ROWS = {"request.info": _UNANSWERED, "request.fail": _UNANSWERED, "log": _LOG, "publish.ok": _DONE,
+                 "publish.info": _DONE, "signal.fail": _DONE}  # fmt: skip
+"""Where in the lane of what is seen from outside an event stands."""
 
 _BAD = ("Traceback", "[ERROR]", "[CRITICAL]", "Exception ", " failed with ", "Parent changed")
 
