@@ -42,7 +42,7 @@ from test_judge import CASE_ZERO, COPIED, VERSIONS, run_folder
 from forkproof.claims import REGISTRY
 from forkproof.judge import Judgement, RunReport
 from forkproof.reports import timeline
-from forkproof.reports.timeline.picture import BINS, MARKS, Lane, Picture, of_run
+from forkproof.reports.timeline.picture import ALL, BINS, MARKS, Lane, Picture, of_run
 from forkproof.verdict import Finding, Verdict
 
 __all__ = ["run", "tmp_path"]
@@ -128,7 +128,7 @@ def test_the_ring_is_where_the_first_bad_event_is(evidence: Events, lanes: list[
     [found] = shown.breaks
     names = {lane.key: lane.label.partition(" · ")[0] for lane in shown.lanes}
     assert ([names[key] for key in found.lanes], found.row) == (lanes, row)
-    drawn = timeline.svg(shown, alone=True)
+    drawn = timeline.svg(shown, alone=False)
     assert drawn.count('<circle class="ring"') == len(lanes)
     if row and row != "listen":
         assert f">{row}</text>" in drawn
@@ -151,6 +151,69 @@ def test_the_stacks_are_those_of_the_process_that_broke_it(tmp_path: Path) -> No
     shown = timeline.picture(copied(tmp_path, asked(ARBITER), asked(WORKER)))
     [copy] = [broken for broken in shown.breaks if broken.claim == "no_copied_thread"]
     assert [calls[0] for _, calls in copy.stacks] == [f"{WORKER}.py:1 in run"]
+
+
+def test_what_one_hovers_for_stands_there_in_words(tmp_path: Path) -> None:
+    page = timeline.page(timeline.picture(copied(tmp_path, log(2.3, "[110] [ERROR] so"), published(1.2, "listen-1"))))
+    shown, words = page.split("What happened, in words")
+    for text in ("hook post_fork", "listen created as", "takes its first turn", "answered after",
+                 "published listen-1", "[ERROR] so", "window 0 after boot"):  # fmt: skip
+        assert text in words, text
+    assert "<td>worker 0 · pid 110</td><td>arbiter · pid 100</td>" in shown
+
+
+def test_what_was_found_patched(tmp_path: Path) -> None:
+    def found(pid: int, *names: str) -> Events:
+        return [event(0.9, pid, "patched", when="look", keywords=["socket", "sys", *names], off=["sys"], names={})]
+
+    nothing = event(0.9, ARBITER, "patched", when="look", keywords=[], off=[], names={})
+    shown = timeline.picture(copied(tmp_path, found(WORKER, "thread"), [nothing]))
+    told = {
+        one.label: [mark.text for row in one.rows for mark in row.marks if mark.kind == "patch"] for one in shown.lanes
+    }
+    assert told["worker 0 · pid 110"] == ["+0.900 s found patched: socket, thread"]
+    assert told["arbiter · pid 100"] == []
+
+
+def test_the_svg_tells_what_broke_where_nobody_can_hover(tmp_path: Path) -> None:
+    shown = timeline.picture(copied(tmp_path))
+    drawn = ElementTree.fromstring(timeline.svg(shown, alone=True))
+    assert (drawn.get("width"), float(drawn.get("height") or 0) > 300) == ("1000", True)
+    told = "\n".join("".join(text.itertext()) for text in drawn.iter("{http://www.w3.org/2000/svg}text"))
+    for broken in shown.breaks:
+        assert f"{broken.number}. {broken.claim}" in told
+        assert broken.rule[:100] in told
+        assert broken.explanation[:60] in told
+    for word in ("Timeline of Run run: broken", "gunicorn", "turns of a copied loop", "its first bad event"):
+        assert word in told
+    bottoms = [float(text.get("y") or 0) for text in drawn.findall("{http://www.w3.org/2000/svg}text")]
+    assert max(bottoms) < float(drawn.get("height") or 0)
+
+
+def test_what_is_long_is_cut_and_told_whole_below() -> None:
+    long, wide = "n" * 300, "監" * 400
+    events = history(server(1), window(), created("bb", WORKER, loop=long), begin("bb", WORKER, loop=long))
+    broken = [Finding("no_copied_thread", Verdict.BROKEN, long, wide, tuple(COPIED[-1:]), "so") for _ in range(30)]
+    shown = of_run(
+        RunReport(CASE_ZERO, Path("run"), VERSIONS, [Judgement(one, None, "") for one in broken]), events, {}
+    )
+    assert long in timeline.page(shown)
+    drawn = ElementTree.fromstring(timeline.svg(shown, alone=True))
+    texts = ["".join(text.itertext()) for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert "and 10 broken claims more" in texts
+    assert [text for text in texts if text.startswith("監") and len(text) > 80] == []
+
+
+def test_names_of_windows_and_faults_stand_apart_and_inside() -> None:
+    many_windows = [one for n in range(9) for one in (
+        *seen(1 + n / 100, "window.open", window=n, after="kill -9 of a worker", healed=True),
+        *seen(1.005 + n / 100, "window.close", window=n, turns=60, control=60),
+    )]  # fmt: skip
+    report = RunReport(CASE_ZERO, Path("run"), VERSIONS, [])
+    text = timeline.svg(of_run(report, history(server(1), many_windows), {}), alone=True)
+    places = [(float(x), name) for x, name in re.findall(r'class="band"[^>]* x="([\d.]+)" y="27">([^<]*)<', text)]
+    assert len(places) == 1
+    assert all(x + 6 * len(name) < 1000 for x, name in places)
 
 
 def test_what_is_done_and_what_comes_of_it(tmp_path: Path) -> None:
@@ -233,12 +296,29 @@ def test_a_long_history_is_a_small_page() -> None:
     shown = many()
     assert shown.events > MANY
     for row in [row for lane in shown.lanes for row in lane.rows]:
-        assert len(row.marks) <= 4 * MARKS
-        assert len(row.spans) <= 3 * MARKS
+        assert len(row.marks) <= 4 * MARKS[0]
+        assert len(row.spans) <= 3 * MARKS[0]
         assert len(row.bins) <= BINS
     assert sum(sum(row.bins.values()) for row in lane(shown, "worker 0").rows) == 50 + MANY // 5 - 1
     assert len(timeline.page(shown)) < 5_000_000
     assert len(timeline.svg(shown, alone=True)) < 5_000_000
+
+
+def test_many_rows_share_what_a_browser_can_draw() -> None:
+    groups: list[Events] = [server(8), window()]
+    births = [(f"{slot * 16 + n + 1:x}", WORKER + slot) for slot in range(8) for n in range(6)]
+    for birth, pid in births:
+        groups += [created(birth, pid, loop=f"loop_{birth}"), begin(birth, pid, loop=f"loop_{birth}")]
+    for turn in range(1000):
+        groups += [handled(1 + turn / 1000, f"m-{turn}", birth, pid) for birth, pid in births]
+    shown = of_run(RunReport(CASE_ZERO, Path("run"), VERSIONS, []), history(*groups), {})
+    rows = [row for one in shown.lanes for row in one.rows if row.label.startswith("loop_")]
+    assert len(rows) == len(births)
+    assert sum(len(row.marks) for row in rows) <= ALL
+    for row in rows:
+        assert sum(1 + int((re.findall(r"and (\d+) more", mark.text) or [0])[0]) for mark in row.marks) == 1002
+        assert [mark.t for mark in row.marks] == sorted(mark.t for mark in row.marks)
+    assert len(timeline.page(shown)) < 5_000_000
 
 
 def crowded() -> Picture:
@@ -315,6 +395,7 @@ def quiet(chromium: browsers.Browser, tmp_path: Path) -> None:
 
 
 FIRST_MARK = "JSON.stringify(document.querySelector('.mark.hook').getBoundingClientRect())"
+TIP = "(() => { const tip = document.getElementById('tip'); return tip.hidden ? '' : tip.textContent; })()"
 RANGE = "document.getElementById('range').textContent"
 
 
@@ -346,12 +427,71 @@ class TestInABrowser:
         opened(chromium, tmp_path, copied(tmp_path))
         place = json.loads(chromium.js(FIRST_MARK))
         chromium.mouse(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
-        tip = "(() => { const tip = document.getElementById('tip'); return tip.hidden ? '' : tip.textContent; })()"
-        assert chromium.js(tip) == "+0.400 s hook post_fork"
+        assert chromium.js(TIP) == "+0.400 s hook post_fork"
         chromium.mouse(5, 5)
-        assert chromium.js(tip) == ""
+        assert chromium.js(TIP) == ""
         chromium.js("document.querySelector('a.break').focus()")
-        assert "broken, first bad event at" in chromium.js(tip)
+        assert "broken, first bad event at" in chromium.js(TIP)
+        chromium.key("Escape")
+        assert chromium.js(TIP) == ""
+
+    def test_a_finger_is_told_what_a_mark_is(self, chromium: browsers.Browser, tmp_path: Path) -> None:
+        opened(chromium, tmp_path, copied(tmp_path))
+        chromium.size(375, 800)
+        chromium.call("Emulation.setTouchEmulationEnabled", enabled=True)
+        try:
+            chromium.js("document.querySelector('.mark.hook').scrollIntoView({block: 'center'})")
+            place = json.loads(chromium.js(FIRST_MARK))
+            for aside in (0, 8):  # a finger is broader than a mark
+                at = {"x": place["x"] + place["width"] / 2 - aside, "y": place["y"] + place["height"] / 2}
+                chromium.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[at])
+                chromium.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+                chromium.frame()
+                assert chromium.js(TIP) == "+0.400 s hook post_fork", aside
+                chromium.key("Escape")
+                assert chromium.js(TIP) == ""
+        finally:
+            chromium.call("Emulation.setTouchEmulationEnabled", enabled=False)
+
+    def test_the_first_bad_event_is_shown_however_long_the_page(
+        self, chromium: browsers.Browser, tmp_path: Path
+    ) -> None:
+        others = [one for n in range(30) for one in created(f"{n:x}", ARBITER, loop=f"other_{n}")]
+        opened(chromium, tmp_path, copied(tmp_path, others))
+        chromium.size(1200, 400)
+        count = chromium.js("document.querySelectorAll('[data-show]').length")
+        assert count > 1
+        for index in range(count):
+            chromium.js(f"document.querySelectorAll('[data-show]')[{index}].click()")
+            chromium.frame()
+            ring = f"document.querySelector('[data-line=\"{index + 1}\"] circle').getBoundingClientRect()"
+            place = json.loads(chromium.js(f"JSON.stringify({ring})"))
+            assert 0 <= place["y"] <= 390
+            assert 0 <= place["x"] <= 1200
+        assert chromium.js("document.activeElement.id") == "plot"
+
+    def test_no_name_of_a_window_or_fault_is_cut(self, chromium: browsers.Browser, tmp_path: Path) -> None:
+        late = [
+            *seen(2.9, "fault.invoke", fault="kill_worker", index=0),
+            *seen(3.0, "sample", turn=0, control=0, ticks={}, gone=[]),
+        ]
+        opened(chromium, tmp_path, copied(tmp_path, late))
+        shown = "[...document.querySelectorAll('#plot text.band')].filter((one) => one.style.display === '')"
+        for width in (375, 1200):
+            chromium.size(width, 800)
+            ends = chromium.js(f"{shown}.map((one) => one.getBoundingClientRect().right)")
+            assert len(ends) > 1
+            assert max(ends) <= width
+
+    def test_it_is_printed_on_white(self, chromium: browsers.Browser, tmp_path: Path) -> None:
+        opened(chromium, tmp_path, copied(tmp_path))
+        dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+        chromium.call("Emulation.setEmulatedMedia", media="print", features=dark)
+        try:
+            assert chromium.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+            assert chromium.js("document.querySelector('details pre').checkVisibility({contentVisibilityAuto: true})")
+        finally:
+            chromium.call("Emulation.setEmulatedMedia", media="", features=[])
 
     def test_it_fits_a_phone_and_both_schemes(self, chromium: browsers.Browser, tmp_path: Path) -> None:
         opened(chromium, tmp_path, copied(tmp_path))

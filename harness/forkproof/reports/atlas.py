@@ -18,8 +18,8 @@ _SCRIPT = Path(__file__).with_name("atlas.js").read_text(encoding="utf-8")
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --quiet: #5b636d; --rule: #d9dde2; --held: #1d7a3c;
   --broken: #c01f2a; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171b; --ink: #e6e8eb; --quiet: #9aa3ad; --rule: #333a42;
-  --held: #4fc07a; --broken: #ff6b74; } }
+@media screen and (prefers-color-scheme: dark) { :root { --paper: #14171b; --ink: #e6e8eb; --quiet: #9aa3ad;
+  --rule: #333a42; --held: #4fc07a; --broken: #ff6b74; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 96rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }

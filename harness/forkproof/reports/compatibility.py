@@ -25,8 +25,9 @@ MEANS = {
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --quiet: #5b636d; --rule: #d9dde2;
   --surprise: #d1242f; --known: #d4830b; --broken: #6d83b8; --unknown: #a3a9b1; --held: #217a3f; --on: #fff; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171b; --ink: #e6e8eb; --quiet: #9aa3ad; --rule: #333a42;
-  --surprise: #f2555e; --known: #e0a03a; --broken: #7f95cc; --unknown: #6a727c; --held: #3aa862; --on: #101214; } }
+@media screen and (prefers-color-scheme: dark) { :root { --paper: #14171b; --ink: #e6e8eb; --quiet: #9aa3ad;
+  --rule: #333a42; --surprise: #f2555e; --known: #e0a03a; --broken: #7f95cc; --unknown: #6a727c; --held: #3aa862;
+  --on: #101214; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 96rem; background: var(--paper); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }

@@ -123,7 +123,7 @@ class Folder:
 
     def index(self) -> str:
         """The page that leads to all others."""
-        return document(f"Runs in {self.path}", self._index())
+        return document(f"Runs in {self.path}", self._index(), style=_STYLE)
 
     def _index(self) -> Iterator[str]:
         runs = self.runs()
@@ -170,6 +170,8 @@ class Folder:
 
 
 DEFAULT = ".forkproof"
+_STYLE = "td:first-child { min-width: 10rem; max-width: 20rem; overflow-wrap: anywhere; }\n"
+"""A folder may be called anything: one name leaves room for what else there is, on a phone too."""
 
 
 def _run(folder: Path) -> Run | None:

@@ -10,7 +10,7 @@ from forkproof.claims.base import number
 from forkproof.history import History
 from forkproof.judge import assess
 from forkproof.reports.pages import document, escape
-from forkproof.reports.timeline.drawing import KINDS, SHAPES, STYLE, svg
+from forkproof.reports.timeline.drawing import KEY, STYLE, svg
 from forkproof.reports.timeline.picture import Break, Picture, of_check, of_run
 
 __all__ = ["Picture", "page", "picture", "svg"]
@@ -74,24 +74,9 @@ def _bar() -> Iterator[str]:
 
 def _key() -> Iterator[str]:
     yield '<ul class="key" aria-label="Key">'
-    for kind, name in KINDS.items():
-        yield _keyed(f'<path class="mark {kind}" d="{SHAPES[kind]}"/>', name)
-    for name, shape in (
-        ("turns of a loop", '<path class="turns" d="M-7 5v-6h4v6zM-2 5v-10h4v10zM3 5v-4h4v4z"/>'),
-        ("turns of a copied loop", '<path class="turns copied" d="M-6 5v-6h4v6zM-1 5v-10h4v10z"/>'),
-        ("an answered request", '<rect class="request" x="-7" y="-4" width="14" height="8"/>'),
-        ("one that failed", '<rect class="failed" x="-7" y="-4" width="14" height="8"/>'),
-        ("one without an answer", '<rect class="unanswered" x="-6" y="-4" width="12" height="8"/>'),
-        ("a fault", '<rect class="fault" x="-6" y="-6" width="12" height="12"/>'),
-        ("a window", '<rect class="window" x="-7" y="-7" width="14" height="14"/>'),
-        ("a broken claim, with its number", '<circle class="flag" r="6"/>'),
-    ):
-        yield _keyed(shape, name)
+    for name, shape in KEY.items():
+        yield f'<li><svg width="14" height="14" viewBox="-7 -7 14 14" aria-hidden="true">{shape}</svg> {name}</li>'
     yield "</ul>"
-
-
-def _keyed(shape: str, name: str) -> str:
-    return f'<li><svg width="14" height="14" viewBox="-7 -7 14 14" aria-hidden="true">{shape}</svg> {name}</li>'
 
 
 def _broken(broken: Break) -> Iterator[str]:
@@ -114,15 +99,27 @@ def _broken(broken: Break) -> Iterator[str]:
 
 
 def _processes(shown: Picture) -> Iterator[str]:
-    """The lanes in words."""
+    """The lanes in words, and all that the marks in them say: without a mouse, nobody hovers."""
     yield '<h2>Processes</h2>\n<div class="wide" tabindex="0" role="region" aria-label="Processes"><table>'
-    yield "<thead><tr><th>process</th><th>from</th><th>to</th><th>loops and their turns</th></tr></thead>\n<tbody>"
+    titles = ("process", "forked by", "from", "to", "loops and their turns")
+    yield f"<thead><tr>{''.join(f'<th scope=col>{title}</th>' for title in titles)}</tr></thead>\n<tbody>"
+    names = {lane.key: lane.label for lane in shown.lanes[1:]}
     for lane in shown.lanes[1:]:
         loops = "; ".join(f"{row.label}: {sum(row.bins.values())}" for row in lane.rows if row.label not in _OWN)
         end = "the end" if lane.lives else f"{lane.end:+.3f} s"
-        cells = (escape(lane.label), f"{lane.begin:+.3f} s", end, escape(loops))
+        parent = names.get(lane.parent or "", "")
+        cells = (escape(lane.label), escape(parent), f"{lane.begin:+.3f} s", end, escape(loops))
         yield f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     yield "</tbody></table></div>"
+    yield "<h2>What happened, in words</h2>"
+    for lane in shown.lanes:
+        told = [(mark.t, mark.text) for row in lane.rows for mark in row.marks]
+        bands = [] if lane.key else [*shown.windows, *shown.faults]
+        told += [(span.t, span.text) for span in [*bands, *(span for row in lane.rows for span in row.spans)]]
+        if told:
+            lines = [text for _, text in sorted(told, key=lambda one: one[0])]
+            yield f"<details><summary>{escape(lane.label)}: {number(len(lines), 'line')}</summary>"
+            yield f'<pre tabindex="0">{escape(chr(10).join(lines))}</pre></details>'
 
 
 _OWN = ("hooks", "requests")

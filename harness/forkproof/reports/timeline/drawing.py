@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,13 +39,42 @@ SHAPES = {
 """A look for each kind of mark: told by its shape, not by colour alone."""
 
 KINDS = {
-    "hook": "a hook", "patch": "patch_all", "fork": "a fork, a park", "created": "created", "begun": "first turn",
+    "hook": "a hook", "patch": "patch_all, patched", "fork": "a fork, a park", "created": "created",
+    "begun": "first turn",
     "ended": "ended", "message": "a message", "signal": "a signal", "log": "something bad", "stack": "stacks taken",
 }  # fmt: skip
 
+KEY = {
+    **{name: f'<path class="mark {kind}" d="{SHAPES[kind]}"/>' for kind, name in KINDS.items()},
+    "turns of a loop": '<path class="turns" d="M-7 5v-6h4v6zM-2 5v-10h4v10zM3 5v-4h4v4z"/>',
+    "turns of a copied loop": '<path class="turns copied" d="M-6 5v-6h4v6zM-1 5v-10h4v10z"/>',
+    "an answered request": '<rect class="request" x="-7" y="-4" width="14" height="8"/>',
+    "one that failed": '<rect class="failed" x="-7" y="-4" width="14" height="8"/>',
+    "one without an answer": '<rect class="unanswered" x="-6" y="-4" width="12" height="8"/>',
+    "a fault": '<rect class="fault" x="-6" y="-6" width="12" height="12"/>',
+    "a window": '<rect class="window" x="-7" y="-7" width="14" height="14"/>',
+    "a broken claim, with its number": '<circle class="flag" r="6"/>',
+    "its first bad event": '<circle class="ring" r="5.5"/>',
+}
+"""What each mark means, and the mark."""
+
+
+LETTER = 6.2
+"""The usual width of a letter: nobody tells here how wide a text is."""
+
+LINE = 16
+"""The height of a line of text above and below the picture, where that stands alone."""
+
+TOLD = 20
+"""How many broken claims are told of below a picture that stands alone."""
+
 
 def svg(picture: Picture, *, alone: bool) -> str:
-    """The drawing; `alone` brings its own style, and says on hovering what a mark is without a script."""
+    """The drawing.
+
+    `alone` brings its own style, says on hovering what a mark is without a script, and tells what broke and what the
+    marks mean below: in an issue it is an image, in which nothing can be hovered on.
+    """
     return "\n".join(_Drawing(picture, alone=alone).lines())
 
 
@@ -57,6 +88,31 @@ def _free(x: float, rows: list[list[float]]) -> tuple[int, int]:
             if all(abs(x + aside - other) >= FLAG for other in taken):
                 return row, aside
     return 0, 0
+
+
+NAMED = 44
+"""Letters of a loop's name that the picture shows: it has to be read on a phone; the words below have all of it."""
+
+
+def _cut(text: str, most: int) -> str:
+    """A text of at most so many letters, without its middle."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]}…{text[len(text) - most // 3 + 1 :]}"
+
+
+def wrapped(text: str, most: int) -> list[str]:
+    """A text in lines that are as wide as the picture, at most so many.
+
+    >>> wrapped("a b", 1), [len(line) for line in wrapped("word " * 99, 2)]
+    (['a b'], [149, 151])
+    """
+    wide = any(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    lines = textwrap.wrap(text, 75 if wide else 150)
+    return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1]} …"]
+
+
+def _said(broken: Break) -> str:
+    where = f" ({broken.loop})" if broken.loop else ""
+    return f"{broken.number}: {broken.claim}{where} broken, first bad event at {broken.t:+.3f} s"
 
 
 class _Drawing:
@@ -80,15 +136,71 @@ class _Drawing:
             f"Timeline of {picture.title}: {picture.verdict}, {number(count, 'broken claim')}, "
             f"{number(len(picture.lanes) - 1, 'process')}"
         )
+        if self.alone:
+            yield from self.alone_lines(told)
+            return
         yield (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height:g}" width="100%" '
-            f'role="{"img" if self.alone else "group"}" aria-label="{escape(told)}" '
+            f'role="group" aria-label="{escape(told)}" '
             f'data-seconds="{picture.seconds:.6f}" data-bins="{BINS}" data-left="{LEFT}" data-height="{self.height:g}" '
-            f'data-flag="{FLAG}" data-flags="{FLAGS}" data-top="{TOP}">'
+            f'data-flag="{FLAG}" data-flags="{FLAGS}" data-top="{TOP}" data-letter="{LETTER}">'
         )
-        if self.alone:
-            yield f"<title>{escape(told)}</title><style>{COLOURS}{STYLE}</style>"
-            yield f'<rect class="paper" width="{WIDTH}" height="{self.height:g}"/>'
+        yield from self.drawn()
+        yield "</svg>"
+
+    def alone_lines(self, told: str) -> Iterator[str]:
+        """The picture between its heading and what is told of it."""
+        picture = self.picture
+        head = 3.5 * LINE
+        below = list(self.below(head + self.height + LINE))
+        height = head + self.height + LINE + sum(size for size, _ in below)
+        yield (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:g}" '
+            f'viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(told)}">'
+        )
+        yield f"<title>{escape(told)}</title><style>{COLOURS}{STYLE}</style>"
+        yield f'<rect class="paper" width="{WIDTH}" height="{height:g}"/>'
+        yield f'<text class="head" x="{LEFT + 4}" y="{1.4 * LINE:g}">{escape(_cut(told, 120))}</text>'
+        yield f'<text x="{LEFT + 4}" y="{2.6 * LINE:g}">{escape(_cut(picture.versions, 150))}</text>'
+        yield f'<g transform="translate(0 {head:g})">'
+        yield from self.drawn()
+        yield "</g>"
+        for _, line in below:
+            yield line
+        yield "</svg>"
+
+    def below(self, y: float) -> Iterator[tuple[float, str]]:
+        """The broken claims, and what the marks mean: the height of each line, and the line."""
+        for broken in self.picture.breaks[:TOLD]:
+            where = f" ({broken.loop})" if broken.loop else ""
+            words = [("head", f"{broken.number}. {broken.claim}{where}, from {broken.t:+.3f} s on")]
+            words += [("", line) for line in wrapped(broken.rule, 2)]
+            words += [("told", line) for line in wrapped(broken.explanation, 4)]
+            for style, line in words:
+                y += LINE
+                yield LINE, f'<text class="{style}" x="{LEFT + 4}" y="{y:g}">{escape(line)}</text>'
+            y += LINE / 2
+            yield LINE / 2, ""
+        if len(self.picture.breaks) > TOLD:
+            y += LINE
+            more = number(len(self.picture.breaks) - TOLD, "broken claim")
+            yield LINE, f'<text x="{LEFT + 4}" y="{y:g}">and {more} more</text>'
+        x = LEFT + 4.0
+        y += LINE
+        yield LINE, ""
+        for name, shape in KEY.items():
+            width = 26 + LETTER * len(name)
+            if x + width > WIDTH - LEFT:
+                x, y = LEFT + 4.0, y + 1.2 * LINE
+                yield 1.2 * LINE, ""
+            yield 0, f'<g transform="translate({x + 7:g} {y - 4:g})">{shape}</g>'
+            yield 0, f'<text x="{x + 18:g}" y="{y:g}">{escape(name)}</text>'
+            x += width
+        yield LINE, ""
+
+    def drawn(self) -> Iterator[str]:
+        """The picture itself."""
+        picture = self.picture
         yield (
             '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
             'patternTransform="rotate(45)"><path class="hatch" d="M0 0v6"/></pattern></defs>'
@@ -100,10 +212,6 @@ class _Drawing:
             yield self.span(span, 16, self.height - 16)
         for span in picture.faults:
             yield self.span(span, 16, self.height - 16)
-        for span in [*picture.windows, *picture.faults]:
-            name = span.text.partition(",")[0].partition(" from")[0]
-            y = 27 if span.kind == "window" else 41
-            yield f'<text class="band" data-t="{span.t:.6f}" x="{self.x(span.t) + 3:g}" y="{y}">{escape(name)}</text>'
         for lane in picture.lanes:
             yield from self.lane(lane)
         for lane in picture.lanes:
@@ -119,7 +227,19 @@ class _Drawing:
             yield self.flag(broken, row, aside)
         for lane in picture.lanes:  # last, so that no line crosses out a name
             yield from self.names(lane)
-        yield "</svg>"
+        yield from self.bands()
+
+    def bands(self) -> Iterator[str]:
+        """The names of windows and faults, those that do not stand in the way of another one; the page's script too."""
+        free = {27: 0.0, 41: 0.0}
+        for span in sorted([*self.picture.windows, *self.picture.faults], key=lambda span: span.t):
+            name = span.text.partition(",")[0].partition(" from")[0]
+            y = 27 if span.kind == "window" else 41
+            x = max(min(self.x(span.t) + 3, WIDTH - LEFT - LETTER * len(name)), LEFT)
+            if self.alone and x < free[y]:
+                continue
+            free[y] = x + LETTER * len(name)
+            yield f'<text class="band" data-t="{span.t:.6f}" x="{x:g}" y="{y}">{escape(name)}</text>'
 
     def axis(self) -> Iterator[str]:
         """The times; the page's script makes them anew."""
@@ -155,7 +275,8 @@ class _Drawing:
         text = f"{lane.label}, from {lane.begin:+.2f} s {'on' if lane.lives else f'to {lane.end:+.2f} s'}"
         yield f'<text class="process" x="{LEFT + 4}" y="{y + 14:g}">{escape(text)}</text>'
         for index, row in enumerate(lane.rows):
-            yield f'<text class="row" x="{LEFT + 4}" y="{y + HEAD + index * ROW + 9:g}">{escape(row.label)}</text>'
+            label = escape(_cut(row.label, NAMED))
+            yield f'<text class="row" x="{LEFT + 4}" y="{y + HEAD + index * ROW + 9:g}">{label}</text>'
 
     def branch(self, lane: Lane, parent: float) -> str:
         """A fork: from the parent's lane to this one, at the time of its birth."""
@@ -199,14 +320,14 @@ class _Drawing:
         inside = f'<path class="line" d="M0 16V{self.height:g}"/>'
         for lane in self.picture.lanes:
             if lane.key in broken.lanes:
-                inside += f'<circle class="ring" cy="{self.ring(lane, broken.row):g}" r="7"/>'
+                place = f'class="ring" cy="{self.ring(lane, broken.row):g}" r="7"'
+                inside += f"<circle {place}{self.tip(_said(broken))}" + self.closing("circle", _said(broken))
         place = f'data-t="{broken.t:.6f}" data-y="0" transform="translate({self.x(broken.t):g} 0)"'
-        return f"<g {place}>{inside}</g>"
+        return f'<g data-line="{broken.number}" {place}>{inside}</g>'
 
     def flag(self, broken: Break, row: int, aside: float) -> str:
         """A number, in that row and so far from its line, that leads to what is told of it."""
-        where = f" ({broken.loop})" if broken.loop else ""
-        text = f"{broken.number}: {broken.claim}{where} broken, first bad event at {broken.t:+.3f} s"
+        text = _said(broken)
         down = TOP + FLAG * row + FLAG / 2
         inside = (
             f'<g class="flag" transform="translate({aside:g} {down:g})"><circle class="flag" r="8"/>'

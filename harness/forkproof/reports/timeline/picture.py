@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from forkproof.check import CheckReport
 from forkproof.claims.base import clock, short, who
@@ -18,12 +18,17 @@ from forkproof.history import Event, History, Process
 from forkproof.judge import Judgement, RunReport, first_bad
 from forkproof.observed import Observed
 from forkproof.target import describe
+from forkproof.verdict import Finding
 
 BINS = 600
 """Parts of the time in which turns are counted, and in which what comes too often is put together."""
 
-MARKS = 400
-"""Marks of one kind in one row; where there are more, those of a bin are one."""
+MARKS = (400, 300, 200, 150, 100, 70, 50, 30, 20)
+"""Marks of one kind in one row; where there are more, those of a part of the time are one. The first is taken with
+which there are not more than `ALL` in all."""
+
+ALL = 6000
+"""Marks that a browser draws and moves without delay."""
 
 EVIDENCE = 12
 """Events that are told of each broken claim."""
@@ -52,6 +57,9 @@ class Span:
     end: float
     kind: str
     text: str
+
+
+_Told = TypeVar("_Told", Mark, Span)
 
 
 @dataclass
@@ -192,6 +200,7 @@ class _Maker:
             lane.rows = [*self._doings(process), *loops]
             found[process.key] = lane
         outside.rows = self._outside()
+        self._thin_all([row for lane in found.values() for row in lane.rows])
         return list(found.values())
 
     def _doings(self, process: Process) -> list[Row]:
@@ -199,13 +208,12 @@ class _Maker:
         row, requests = Row("hooks"), Row("requests")
         for event in self._by_process.get(process.key, ()):
             kind, words = _DOINGS[event.event]
-            row.marks.append(Mark(self.at(event.t), kind, f"{_clock(self.at(event.t))} {words(event)}"))
-        row.marks = self._thin(row.marks)
+            if told := words(event):
+                row.marks.append(Mark(self.at(event.t), kind, f"{_clock(self.at(event.t))} {told}"))
         for event in self._answers.get(process.key, ()):
             begin = self.at(self._invoked.get(event["request"], event.t))
             text = f"{_clock(begin)} request {event['request']}, answered after {self.at(event.t) - begin:.3f} s"
             requests.spans.append(Span(begin, self.at(event.t), "request", text))
-        requests.spans = self._thin_spans(requests.spans)
         return [one for one in (row, requests) if one.marks or one.spans]
 
     def _loops(self, process: Process) -> list[Row]:
@@ -224,7 +232,6 @@ class _Maker:
             for event in self._of_birth.get((birth.birth, process.key), ()):
                 kind = _LOOP_MARKS[event.event]
                 row.marks.append(Mark(self.at(event.t), kind, f"{_clock(self.at(event.t))} {_loop_words(event)}"))
-            row.marks = self._thin(row.marks)
             rows.append(row)
         return rows
 
@@ -250,7 +257,6 @@ class _Maker:
             if course:
                 text = f"{_clock(self.at(course[0][0]))} {loop.name} is seen here for the first time"
                 row.marks.append(Mark(self.at(course[0][0]), "begun", text))
-            row.marks = self._thin(row.marks)
             rows.append(row)
         return rows
 
@@ -268,8 +274,6 @@ class _Maker:
         for event in self.history.of("log"):
             if any(word in event["line"] for word in _BAD) or (event.t, event["line"]) in self.noise:
                 log.marks.append(Mark(self.at(event.t), "log", f"{_clock(self.at(event.t))} {event['line'][:200]}"))
-        doings.marks, log.marks = self._thin(doings.marks), self._thin(log.marks)
-        requests.spans = self._thin_spans(requests.spans)
         return [row for row in (requests, doings, log) if row.marks or row.spans]
 
     def faults(self) -> list[Span]:
@@ -306,8 +310,8 @@ class _Maker:
         first, places = first_bad(self.history, finding) if finding.evidence else (None, ())
         t = self.at(first.t) if first is not None else self.seconds
         asked = [event for event in self.history.of("stack") if event in finding.evidence]
-        later = [event for event in self.history.of("stack") if self.at(event.t) >= t]
-        asked = asked or [event for event in later if event["target"] in places] or later[:STACKS]
+        later = {event["target"]: event for event in reversed(self.history.of("stack")) if self.at(event.t) >= t}
+        asked = asked or [later[key] for key in places if key in later] or list(later.values())[::-1][:STACKS]
         expected = judgement.expectation.value.replace("_", " ") if judgement.expectation else ""
         return Break(
             number,
@@ -316,13 +320,20 @@ class _Maker:
             rule,
             t,
             places or ("",),
-            _OUTSIDE_ROWS.get(first.event, "") if first is not None and not places else finding.loop or "",
+            self._row(finding, first, bool(places)),
             finding.explanation,
             f"{expected}; {judgement.reason}" if expected else "",
             judgement.surprise,
             [self._told(event) for event in finding.evidence[:EVIDENCE]],
             [self._stack(event) for event in asked],
         )
+
+    @staticmethod
+    def _row(finding: Finding, first: Event | None, inside: bool) -> str:
+        """Where in the lane the first bad event stands."""
+        if first is None or not inside:
+            return _OUTSIDE_ROWS.get(first.event, "") if first is not None else ""
+        return "hooks" if first.event in _DOINGS else finding.loop or ""
 
     def _told(self, event: Event) -> str:
         where = f" in {who(self.history, event.process)}" if event.process in self.history.processes else ""
@@ -335,39 +346,23 @@ class _Maker:
 
     # --- what comes too often
 
-    def _thin(self, marks: list[Mark]) -> list[Mark]:
-        found: list[Mark] = []
-        for kind in dict.fromkeys(mark.kind for mark in marks):
-            same = [mark for mark in marks if mark.kind == kind]
-            if len(same) > MARKS:
-                counts = Counter(self._part(mark.t) for mark in same)
-                first = {self._part(mark.t): mark for mark in reversed(same)}
-                same = [
-                    Mark(
-                        first[part].t,
-                        kind,
-                        f"{first[part].text} and {count - 1} more" if count > 1 else first[part].text,
-                    )
-                    for part, count in counts.items()
-                ]
-            found += same
-        return sorted(found, key=lambda mark: mark.t)
+    def _thin_all(self, rows: Sequence[Row]) -> None:
+        kinds = [[mark.kind for mark in row.marks] + [span.kind for span in row.spans] for row in rows]
+        counts = [count for row in kinds for count in Counter(row).values()]
+        fits = (most for most in MARKS if sum(min(count, most) for count in counts) <= ALL)
+        most = next(fits, MARKS[-1])
+        for row in rows:
+            row.marks = [_several(same) for same in self._parts(row.marks, most)]
+            row.spans = [_spanned(same) for same in self._parts(row.spans, most)]
 
-    def _thin_spans(self, spans: list[Span]) -> list[Span]:
-        if len(spans) <= MARKS:
-            return spans
-        parts: dict[tuple[int, str], list[Span]] = {}
-        for span in spans:
-            parts.setdefault((self._part(span.t), span.kind), []).append(span)
-        return [
-            Span(same[0].t, max(span.end for span in same), kind, f"{same[0].text} and {len(same) - 1} more")
-            if len(same) > 1
-            else same[0]
-            for (_, kind), same in parts.items()
-        ]
-
-    def _part(self, t: float) -> int:
-        return min(int(t / self.seconds * MARKS), MARKS - 1)
+    def _parts(self, found: Sequence[_Told], most: int) -> list[list[_Told]]:
+        """What is to be one mark, by time: of a kind that there are more of than `most`, what is in one part."""
+        often = {kind for kind, count in Counter(one.kind for one in found).items() if count > most}
+        parts: dict[tuple[Any, ...], list[_Told]] = {}
+        for index, one in enumerate(sorted(found, key=lambda one: one.t)):
+            part = min(int(one.t / self.seconds * most), most - 1)
+            parts.setdefault((one.kind, part) if one.kind in often else (index,), []).append(one)
+        return list(parts.values())
 
     # --- what the lanes are made from, looked up once
 
@@ -390,6 +385,18 @@ class _Maker:
     @cached_property
     def _of_birth(self) -> dict[Any, list[Event]]:
         return _table(self.history.of(*_LOOP_MARKS), lambda event: (event["birth"], event.process))
+
+
+def _several(same: Sequence[Mark]) -> Mark:
+    first = same[0]
+    return replace(first, text=f"{first.text} and {len(same) - 1} more") if len(same) > 1 else first
+
+
+def _spanned(same: Sequence[Span]) -> Span:
+    first = same[0]
+    if len(same) == 1:
+        return first
+    return replace(first, end=max(span.end for span in same), text=f"{first.text} and {len(same) - 1} more")
 
 
 def _table(events: Iterable[Event], key: Callable[[Event], Any]) -> dict[Any, list[Event]]:
@@ -419,6 +426,7 @@ _BAD = ("Traceback", "[ERROR]", "[CRITICAL]", "Exception ", " failed with ", "Pa
 _DOINGS: dict[str, tuple[str, Callable[[Event], str]]] = {
     "hook": ("hook", lambda event: f"hook {event['name']}"),
     "patch": ("patch", lambda event: f"patch_all at {event['site']} {dict(event['flags']) or ''}".rstrip()),
+    "patched": ("patch", lambda event: _patched_words(event)),
     "fork": ("fork", lambda event: _fork_words(event)),
     "listening": ("hook", lambda event: "listening"),
     "early.made": ("hook", lambda event: f"made {event['name']}"),
@@ -432,6 +440,12 @@ _DOINGS: dict[str, tuple[str, Callable[[Event], str]]] = {
 
 _LOOP_MARKS = {"loop.created": "created", "loop.begin": "begun", "loop.subscribed": "message", "handled": "message",
                "loop.end": "ended"}  # fmt: skip
+
+
+def _patched_words(event: Event) -> str:
+    """What is found patched; of a process in which nothing is there is nothing to tell."""
+    found = [name for name in event["keywords"] if name not in event["off"]]
+    return f"found patched: {', '.join(found)}" if found else ""
 
 
 def _fork_words(event: Event) -> str:

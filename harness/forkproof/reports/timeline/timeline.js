@@ -3,7 +3,7 @@
   const box = document.getElementById("plot"), svg = box.querySelector("svg"), tip = document.getElementById("tip");
   const all = Number(svg.dataset.seconds), bins = Number(svg.dataset.bins), left = Number(svg.dataset.left);
   const flag = Number(svg.dataset.flag), flags = Number(svg.dataset.flags), top = Number(svg.dataset.top);
-  const height = Number(svg.dataset.height), axis = svg.querySelector(".axis");
+  const height = Number(svg.dataset.height), axis = svg.querySelector(".axis"), letter = Number(svg.dataset.letter);
   const timed = [...svg.querySelectorAll("[data-t]")].map((element) => ({
     element, t: Number(element.dataset.t), e: element.dataset.e === undefined ? null : Number(element.dataset.e),
     y: element.dataset.y || 0, kind: element.tagName }));
@@ -28,9 +28,10 @@
         element.setAttribute("x", begin.toFixed(2));
         element.setAttribute("width", Math.max(end - begin, 2).toFixed(2));
       } else if (kind === "text") {
-        const begin = x(t) + 3, line = element.getAttribute("y");
+        const long = letter * element.textContent.length, line = element.getAttribute("y");
+        const begin = Math.max(left, Math.min(x(t) + 3, width - left - long));
         if (begin < (taken[line] || 0)) { element.style.display = "none"; continue; }
-        taken[line] = begin + 6.2 * element.textContent.length;
+        taken[line] = begin + long;
         element.setAttribute("x", begin.toFixed(2));
       }
       else element.setAttribute("transform", `translate(${x(t).toFixed(2)} ${y})`);
@@ -107,7 +108,27 @@
   }, { passive: false });
 
   const held = new Map();
-  box.addEventListener("pointerdown", (event) => { held.set(event.pointerId, event.clientX); });
+  let touched = null;  // where a finger came down, until it moves
+  box.addEventListener("pointerdown", (event) => {
+    held.set(event.pointerId, event.clientX);
+    touched = event.pointerType === "touch" && held.size === 1 ? [event.clientX, event.clientY] : null;
+    if (event.pointerType === "touch") tip.hidden = true;
+  });
+  box.addEventListener("pointerup", (event) => {
+    if (touched && far(event) < 10) say(near(event.clientX, event.clientY), event.clientX, event.clientY);
+    touched = null;
+  });
+  function far(event) { return Math.hypot(event.clientX - touched[0], event.clientY - touched[1]); }
+  function near(x, y) {  // what a finger means, that is broader than a mark
+    for (const radius of [0, 5, 10, 15]) {
+      for (let turn = 0; turn < 8; turn++) {
+        const there = [x + radius * Math.cos(turn * Math.PI / 4), y + radius * Math.sin(turn * Math.PI / 4)];
+        const hit = document.elementFromPoint(...there);
+        if (hit && box.contains(hit) && hit.closest("[data-tip]") && !hit.matches(".fault, .window")) return hit;
+      }
+    }
+    return document.elementFromPoint(x, y);
+  }
   for (const name of ["pointerup", "pointercancel", "pointerleave"]) {
     box.addEventListener(name, (event) => { held.delete(event.pointerId); });
   }
@@ -120,17 +141,19 @@
       } else if (!others.length) pan((before - event.clientX) / box.clientWidth);
       held.set(event.pointerId, event.clientX);
     }
-    say(event.target, event.clientX, event.clientY);
+    if (event.pointerType !== "touch") say(event.target, event.clientX, event.clientY);
   });
-  box.addEventListener("pointerleave", () => { tip.hidden = true; });
+  box.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") tip.hidden = true; });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
   box.addEventListener("focusin", (event) => {
+    if (event.target === box) return;  // as by a tap, which has told of a mark already
     const place = event.target.getBoundingClientRect();
     say(event.target, Math.max(place.left, 0) + 8, Math.max(place.top, 0) + 20);
   });
   box.addEventListener("focusout", () => { tip.hidden = true; });
 
   function say(target, clientX, clientY) {
-    const told = target.closest ? target.closest("[data-tip]") : null;
+    const told = target && target.closest ? target.closest("[data-tip]") : null;
     tip.hidden = !told;
     if (!told) return;
     tip.textContent = told.dataset.tip;
@@ -142,7 +165,10 @@
     link.addEventListener("click", () => {
       const at = Number(link.dataset.show);
       show(at - all / 40, at + all / 40);
-      box.focus();
+      draw();
+      box.focus({ preventScroll: true });
+      const ring = svg.querySelector(`[data-line="${link.closest("article").id.slice(7)}"] circle`);
+      (ring || box).scrollIntoView({ block: ring ? "center" : "nearest" });
     });
   }
   new ResizeObserver(later).observe(box);
