@@ -8,6 +8,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +252,13 @@ def test_a_real_surprise_has_its_timeline(tmp_path: Path, capsys: pytest.Capture
 
     folder = copied(tmp_path)
     found = ended(folder)
+    expected = copied(tmp_path / "expected")
+    found.expected_breaks[0] = replace(found.expected_breaks[0], folder=expected)
     _campaign_page(found, tmp_path / "campaign.html")
-    assert 'href="./run/timeline.html"' in (tmp_path / "campaign.html").read_text(encoding="utf-8")
+    text = (tmp_path / "campaign.html").read_text(encoding="utf-8")
+    assert 'href="./run/timeline.html">Timeline of this run</a>' in text
+    assert 'href="./expected/run/timeline.html">quiet_runtime</a>' in text
+    assert (expected / "timeline.html").is_file()
+    assert "<td class=number>31.4</td>" in text
     assert "<h3>1. " in (folder / "timeline.html").read_text(encoding="utf-8")
     assert "forkproof: other: no timeline was written: other: is not the folder of a run" in capsys.readouterr().err

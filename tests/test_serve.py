@@ -209,3 +209,12 @@ class TestInABrowser:
             finally:
                 server.shutdown()
                 thread.join()
+
+    def test_a_long_name_leaves_room_on_a_phone(self, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+        (folder / "0123456789ab-000001").rename(folder / ("x" * 200))
+        path = folder.parent / "index.html"
+        path.write_text(serve.Folder(folder).index(), encoding="utf-8")
+        with browsers.browser(tmp_path_factory.mktemp("chromium")) as chromium:
+            chromium.size(375, 800)
+            chromium.open(path)
+            assert chromium.js("document.querySelector('tbody td').offsetWidth") < 330

@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     explore.add_argument("--strict", action="store_true", help="known issues fail too, and those that no longer show")
     explore.add_argument("--budget", type=_seconds, default=90.0, metavar="S", help="seconds to shrink one failure")
     explore.add_argument(
-        "--html", type=_file, metavar="FILE", help="write a page of it, and a timeline of each surprise"
+        "--html", type=_file, metavar="FILE", help="write a page of it, and a timeline of each way to break"
     )
     explore.add_argument(
         "--database", metavar="WHERE",
@@ -603,17 +603,18 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _campaign_page(found: Campaign, html: Path) -> None:
-    """Write the page of a campaign that has just ended, with a timeline of each surprise in the folder of its run."""
+    """Write the page of a campaign that has just ended, with a timeline of each way to break in its run's folder."""
     from forkproof.reports import campaign, timeline
 
-    for failure in found.failures:
-        path = failure.folder / "timeline.html"
+    shown = [*found.failures, *found.expected_breaks[: campaign.LISTED]]
+    for folder in dict.fromkeys(failure.folder for failure in shown):
+        path = folder / "timeline.html"
         try:
-            text = timeline.page(timeline.picture(failure.folder))
+            text = timeline.page(timeline.picture(folder))
             path.unlink(missing_ok=True)  # a server could have left a link there
             files.write(path, text)
-        except (ForkproofError, OSError) as error:  # the page tells of the surprise without it
-            print(f"forkproof: {failure.folder}: no timeline was written: {error}", file=sys.stderr)
+        except (ForkproofError, OSError) as error:  # the page tells of it without one
+            print(f"forkproof: {folder}: no timeline was written: {error}", file=sys.stderr)
     _write_text(html, campaign.page(campaign.of_campaign(found), campaign.beside(html)))
 
 

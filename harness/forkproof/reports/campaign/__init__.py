@@ -326,5 +326,7 @@ def _table(name: str, titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> I
     yield f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}"><table><thead><tr>'
     yield "".join(f'<th scope="col">{escape(title)}</th>' for title in titles) + "</tr></thead><tbody>"
     for row in rows:
-        yield "<tr>" + "".join(f"<td{' class=number' if cell.isdigit() else ''}>{cell}</td>" for cell in row) + "</tr>"
+        numbers = [cell.replace(".", "", 1).isdigit() for cell in row]
+        cells = zip(row, numbers, strict=True)
+        yield "<tr>" + "".join(f"<td{' class=number' if right else ''}>{cell}</td>" for cell, right in cells) + "</tr>"
     yield "</tbody></table></div>"
