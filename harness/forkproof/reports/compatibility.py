@@ -179,7 +179,7 @@ def _markdown(done: Done, html: str) -> Iterator[str]:
         yield f"| {SIGNS[name]} | {meaning} |"
     for title, columns in (("Recipes", _recipes(done)), ("Claims", [(name, name) for name in claims_of(done)])):
         yield f"\n## {title}\n"
-        yield f"| | {' | '.join(_heading(title, shown) for shown, _ in columns)} |"
+        yield f"| lane | {' | '.join(_heading(title, shown) for shown, _ in columns)} |"
         yield f"|---|{'---|' * len(columns)}"
         for lane in done.lanes:
             signs = (SIGNS[found.state] for found in _line(done, lane, title, columns))
