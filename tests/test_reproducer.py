@@ -6,11 +6,14 @@ import ast
 import builtins
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,7 +45,7 @@ from forkproof.reproducer import (
     write,
 )
 from forkproof.scenario import Scenario, from_dict, load
-from forkproof.target import inspect
+from forkproof.target import brought_along, inspect
 from forkproof.verdict import Finding, Verdict
 from forkproof_strategies import scenarios
 
@@ -127,6 +130,50 @@ def assert_names_are_there(made: Reproducer) -> None:
                 defined |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         assert used <= defined | set(dir(builtins)), name
+        if name == "background.py":  # a loop of such a name would take its place
+            of_loops = {form.format(loop.name) for loop in made.scenario.loops for form in around.BESIDE}
+            starters = {f"start_in_{loop.start.value}" for loop in made.scenario.loops}
+            could_be = {name for name in defined | used if re.fullmatch("[a-z][a-z0-9_]*", name)}
+            assert could_be <= around.TAKEN | of_loops | starters
+
+
+@pytest.mark.parametrize(
+    "name", ["tick", "start", "handled", "redis", "import", "birth", "pubsub", "start_in_app_import"]
+)
+@pytest.mark.parametrize("kind", ["thread", "timer", "run_in_thread"])
+def test_a_loop_may_be_called_anything(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forkproof.reproducer.LONGEST", 100)
+    loops: list[dict[str, object]] = [{"name": name, "kind": kind, "body": "listen" if kind != "timer" else "blpop"}]
+    loops.append({"name": f"{name}_lock", "start": "post_fork"})
+    for claim in ("exactly_one_listener", "no_dead_listener", "every_message_handled_once"):
+        made = of(claim, from_dict({"loops": loops}), "silent")
+        tree = ast.parse(made.files["background.py"])
+        bound = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        bound += [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
+        assert len(bound) == len(set(bound)), bound
+        [function] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == f"{name}_loop"]
+        inside = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)} | {
+            argument.arg for argument in function.args.args
+        }
+        assert f"{name}_loop" not in inside
+        assert f'"{name}"' in made.files["check.py"]
+
+
+def test_what_stands_beside_a_loop_is_not_another_loop() -> None:
+    both = from_dict({"loops": [{"name": "a_lock"}, {"name": "a", "body": "lock"}]})
+    made = of("exactly_one_listener", both)
+    assert "def a_lock(birth):" in made.files["background.py"]
+    assert "a_loop_lock = threading.Lock()" in made.files["background.py"]
+    assert "with background.a_loop_lock:" in made.files["app.py"]
+
+
+def test_what_a_timer_uses_lasts_from_one_to_the_next() -> None:
+    one = from_dict({"loops": [{"name": "a", "kind": "timer", "body": "get_message", "yields": {"every": 2}}]})
+    text = of("every_message_handled_once", one).files["background.py"]
+    assert text.index("pubsub.subscribe") < text.index("while True:") < text.index("get_message") < text.index("yield")
+    assert "set_a(a())" in text
+    plain = from_dict({"loops": [{"name": "a", "kind": "timer"}]})
+    assert "yield" not in of("exactly_one_listener", plain).files["background.py"]
 
 
 @pytest.mark.parametrize("rest", AROUND, ids=str)
@@ -340,13 +387,79 @@ def test_an_answer_tells_what_is_half_imported(monkeypatch: pytest.MonkeyPatch) 
 def test_the_rate_decides_how_often_it_is_tried() -> None:
     made = of("exactly_one_listener", TWICE)
     assert '"${TRIES:-1}"' in made.files["reproduce.sh"]
-    assert "not tried" in made.files["README.md"]
+    assert "Seen: not tried when this was made" in made.files["README.md"]
     rare = made.with_rate(1, 4)
     assert '"${TRIES:-17}"' in rare.files["reproduce.sh"]  # 0.75 ** 17 < 0.01
     assert (made.tries, rare.tries) == (1, 17)
-    assert "It showed in 1 of 4 tries" in rare.files["README.md"]
+    assert "Seen: in 1 of 4 tries when this was made" in rare.files["README.md"]
     assert '"${TRIES:-1}"' in made.with_rate(4, 4).files["reproduce.sh"]
-    assert "did not show in 3 of 3 tries" in made.with_rate(0, 3).files["README.md"]
+    assert "Seen: nothing, in 3 tries" in made.with_rate(0, 3).files["README.md"]
+
+
+def test_the_page_tells_what_was_seen_and_on_what() -> None:
+    made = of("exactly_one_listener", TWICE).with_rate(2, 3, "BUG: a\nb\nc\nd\ne\nf\n", "Python 3.8.1")
+    page = made.files["README.md"]
+    assert "Expected: `a` is to run in one process, and there once.\n" in page
+    said = "\n".join(f"    {line}" for line in ("BUG: a", "b", "c", "d", "e", "..."))
+    assert f"Seen: in 2 of 3 tries when this was made, on Python 3.8.1\n\n{said}\n\n" in page
+
+
+@pytest.mark.parametrize("claim", checks.PLANS)
+def test_what_is_expected_is_told_in_words_of_everybody(claim: str) -> None:
+    told = checks.expected(TWICE, Broken(claim, "a", "how"))
+    assert not re.search("window|birth|policy|claim|tick|None", told)
+
+
+def test_what_two_packages_cannot_share_is_in_two_environments() -> None:
+    heard = from_dict({"loops": [{"name": "a", "body": "listen", "policy": "once_per_service"}]})
+    old = {"python": "3.6.15", "gunicorn": "19.7.1", "redis": "2.10.6"}
+    for versions, apart in ((old, True), ({**VERSIONS, "redis": "3.5.3"}, True), (VERSIONS, False)):
+        made = reproducer(heard, Broken("exactly_one_listener", "a", "double"), versions)
+        assert ("fakeredis==" in made.files["requirements.txt"]) != apart
+        assert ("-m pip install -q fakeredis==" in made.files["reproduce.sh"]) == apart
+        assert subprocess.run(["sh", "-n"], input=made.files["reproduce.sh"], text=True).returncode == 0
+    made = reproducer(heard, Broken("exactly_one_listener", "a", "double"), old)
+    assert '"$PYTHON" -m gunicorn.app.wsgiapp -c' in made.files["reproduce.sh"]
+    assert "python3.6 -m venv .venv" in made.files["reproduce.sh"]
+
+
+def test_what_decides_without_being_imported_is_pinned_too() -> None:
+    """Flask-SocketIO runs its tasks as greenlets where it finds gevent."""
+    pushed = from_dict({"loops": [{"name": "a", "kind": "socketio_task"}]})
+    versions = {**VERSIONS, "flask": "3.1.3", "flask-socketio": "5.7.0", "gevent-websocket": "0.10.1"}
+    made = reproducer(pushed, Broken("exactly_one_listener", "a", "double"), versions)
+    assert {"gevent", "greenlet", "gevent-websocket"} <= made.pinned.keys()
+    installed = {**made.pinned, "zope-event": "5.0", "pip": "23.0"}
+    lines = made.with_pins(installed).files["requirements.txt"].splitlines()
+    assert lines == [*made.files["requirements.txt"].splitlines(), "zope-event==5.0"]
+    assert made.with_pins({**installed, "gevent": "1.0"}) == made  # what is installed is not what the run had
+
+
+def test_what_packages_require_is_asked_of_their_python() -> None:
+    assert brought_along("/nowhere/python", ["pytest"]) == {}
+    found = brought_along(sys.executable, ["pytest", "not-there"])
+    assert {"pytest", "pluggy"} <= found.keys()
+    assert found["pluggy"] == version("pluggy")
+
+
+def test_what_is_done_to_a_server_decides_what_it_is_to_be() -> None:
+    less = from_dict({"loops": [{"name": "a"}], "server": {"workers": 2}, "faults": [{"fault": "ttou"}]})
+    script = of("workers_boot", less).files["reproduce.sh"]
+    assert re.findall(r"^    count=(\d)$|^    (check)$", script, re.MULTILINE) == [
+        ("2", ""), ("", "check"), ("1", ""), ("", "check"),
+    ]  # fmt: skip
+    for told, ended in (({}, 'kill -QUIT "$master"'), ({"rollback": 1}, 'kill -TERM "$(parent ')):
+        again = from_dict({"loops": [{"name": "a"}], "faults": [{"fault": "usr2", "options": told}]})
+        script = of("server_answers", again).files["reproduce.sh"]
+        assert ended in script
+        assert ('    master="$(parent "$(ready | tail -n 1)")"' in script) == (not told)
+
+
+def test_reloads_are_counted_together_and_an_end_leaves_nothing() -> None:
+    twice = from_dict({**TWICE.to_dict(), "faults": [{"fault": "hup", "options": {"times": 2}}, {"fault": "hup"}]})
+    assert "in $(seq 3); do" in of("no_leak_on_reload", twice, "grows").files["reproduce.sh"]
+    ended = from_dict({**TWICE.to_dict(), "faults": [{"fault": "int"}]})
+    assert "|| bug 'not all of the server was gone" in of("no_orphan_process", ended, "left").files["reproduce.sh"]
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
@@ -360,13 +473,23 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
             write(made, wrong)
 
 
+def test_what_cannot_be_written_is_told_before_the_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(UsageError, match=f"nothing can be written to {tmp_path}. Give another folder"):
+        require_empty(tmp_path / "new" / "one")
+
+
 def test_a_program_that_cannot_tell_is_not_written(tmp_path: Path) -> None:
-    broken = replace(of("server_answers", TWICE), files={"reproduce.sh": "#!/bin/sh\necho no server\nexit 2\n"})
+    broken = replace(
+        of("server_answers", TWICE),
+        files={"reproduce.sh": "#!/bin/sh\necho no server\nexit 2\n", "requirements.txt": ""},
+    )
     with pytest.raises(CouldNotDecide, match=r"exited with 2:\nno server"):
         trial.rate(broken, inspect(sys.executable), 1)
     python = inspect(sys.executable)
     never, always = (
-        replace(broken, files={"reproduce.sh": f"#!/bin/sh\nexit {code}\n", "README.md": ""}) for code in (0, 1)
+        replace(broken, files={"reproduce.sh": f"#!/bin/sh\nexit {code}\n", "README.md": "", "requirements.txt": ""})
+        for code in (0, 1)
     )
     assert trial.rate(always, python, 2) == trial.Rate(2, 2)
     made, found = trial.first_that_shows([never, always], python, 1)
@@ -400,6 +523,9 @@ def test_a_script_of_several_tries_has_the_time_of_each(tmp_path: Path, monkeypa
 
 FAKE = """#!/bin/sh
 # Stands in for a Python: a server that says it is ready, and a look that finds something so many times.
+alone=$([ "$(ls ticks | wc -l)" -gt 1 ] || echo alone)
+touch "ticks/$$"
+cd "$(dirname "$0")" || exit
 case "$*" in
 *gunicorn*)
     echo $$ >>servers
@@ -408,7 +534,7 @@ case "$*" in
     [ -e no-boot ] || exec sleep 60
     ;;
 *)
-    echo x >>looks
+    echo "x $alone" >>looks
     [ "$(wc -l <looks)" -gt "$(cat bad)" ] || echo "a runs in nobody"
     ;;
 esac
@@ -421,6 +547,35 @@ def test_the_script_tells_a_bug_from_a_late_look_and_leaves_no_server(
 ) -> None:
     assert run_with_fake(tmp_path, bad=bad) == code
     assert len((tmp_path / "it" / "looks").read_text().splitlines()) == looks
+
+
+def test_a_script_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signal.SIGTERM):
+        it = tmp_path / number.name
+        started = subprocess.Popen(
+            ["sh", str(faked(it, bad=9) / "reproduce.sh")],
+            cwd="/", env=of_fake(it), stdout=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        until = time.monotonic() + 20
+        while not (it / "looks").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        os.killpg(started.pid, number)
+        started.wait(20)
+        until = time.monotonic() + 5
+        while list((it / "tmp").iterdir()) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not list((it / "tmp").iterdir())
+        assert [pid for pid in (it / "servers").read_text().split() if not ends(pid)] == []
+
+
+def test_two_at_once_do_not_see_each_other(tmp_path: Path) -> None:
+    """Each has a folder of its own, in which a file is that only one has made."""
+    it = faked(tmp_path / "with a space", bad=0)
+    with ThreadPoolExecutor(2) as pool:
+        codes = list(pool.map(lambda _: run_fake(it), range(2)))
+    assert codes == [0, 0]
+    assert not list((it / "tmp").iterdir())
+    assert {line.partition(" ")[2] for line in (it / "looks").read_text().splitlines()} == {"alone"}
 
 
 def test_a_server_that_does_not_boot_is_no_bug_and_no_pass(tmp_path: Path) -> None:
@@ -436,27 +591,60 @@ def ends(pid: str) -> bool:
     return not there
 
 
-def run_with_fake(folder: Path, bad: int, boots: bool = True) -> int:
-    """The exit code of a script whose server and look are not real; none of its servers must live on."""
+def faked(it: Path, bad: int) -> Path:
+    """A folder whose server and look are not real."""
     one = TWICE.model_copy(update={"server": TWICE.server.model_copy(update={"workers": 1})})
-    it = folder / "it"
     write(of("exactly_one_listener", one), it)
     (it / "fake").write_text(FAKE)
     (it / "fake").chmod(0o755)
     (it / "bad").write_text(str(bad))
+    (it / "tmp").mkdir()
+    return it
+
+
+def of_fake(it: Path) -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "PYTHON": str(it / "fake"), "TMPDIR": str(it / "tmp")}
+
+
+def run_fake(it: Path) -> int:
+    done = subprocess.run([it / "reproduce.sh"], cwd="/", env=of_fake(it), stdout=subprocess.DEVNULL, check=False)
+    return done.returncode
+
+
+def run_with_fake(folder: Path, bad: int, boots: bool = True) -> int:
+    """The exit code of a script whose server and look are not real; none of its servers must live on."""
+    it = faked(folder / "it", bad)
     if not boots:
         (it / "no-boot").touch()
         script = (it / "reproduce.sh").read_text()
         assert script.count("wait_for 30 there 1") == 1
         (it / "reproduce.sh").write_text(script.replace("wait_for 30 there 1", "wait_for 1 there 1"))
-    done = subprocess.run(
-        ["./reproduce.sh"], cwd=it, env={"PATH": "/usr/bin:/bin", "PYTHON": "./fake"}, stdout=subprocess.DEVNULL
-    )
+    code = run_fake(it)
+    assert not list((it / "tmp").iterdir())
     servers = (it / "servers").read_text().split()
     assert servers
     left = [pid for pid in servers if not ends(pid)]
     assert not left, f"servers live on: {left}"
-    return done.returncode
+    return code
+
+
+HEARS = {"name": "a", "kind": "timer", "body": "get_message", "start": "post_fork"}
+IN_MASTER = {"name": "a", "start": "on_starting", "policy": "arbiter_only"}
+SOUND: list[tuple[str, dict[str, Any]]] = [
+    ("every_message_handled_once", {"loops": [HEARS]}),
+    ("workers_boot", {"server": {"workers": 2}, "faults": [{"fault": "ttou"}, {"fault": "ttin"}, {"fault": "ttou"}]}),
+    ("exactly_one_listener", {"loops": [IN_MASTER], "faults": [{"fault": "usr2"}, {"fault": "hup"}]}),
+    ("server_answers", {"faults": [{"fault": "usr2", "options": {"rollback": 1}}]}),
+    ("exactly_one_listener", {"loops": [{"name": "tick"}]}),
+]
+
+
+@pytest.mark.fork
+@pytest.mark.parametrize(("claim", "what"), SOUND, ids=lambda one: one if isinstance(one, str) else "")
+def test_what_is_sound_shows_nothing(claim: str, what: dict[str, Any], forkproof) -> None:  # type: ignore[no-untyped-def]
+    sound = from_dict({"loops": [{"name": "a"}], **what})
+    made = reproducer(sound, Broken(claim, None if claim in OF_SERVER else sound.loops[0].name, ""), VERSIONS)
+    assert trial.rate(made, forkproof.session.target, 1).shown == 0
 
 
 @pytest.mark.fork
@@ -530,8 +718,11 @@ def test_export_of_a_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     environment = {"PATH": "/usr/bin:/bin", "PYTHON": sys.executable}
     alone = subprocess.run(["./reproduce.sh"], cwd=tmp_path / "out", env=environment, capture_output=True, text=True)
     assert alone.returncode == 1, alone.stderr
-    assert re.match(r"BUG: a runs in \['\d+', '\d+'\]; the master is", alone.stdout)
+    said = r"BUG: a is to run in one process, and runs in \['\d+', '\d+'\]; the master is"
+    assert re.match(said, alone.stdout)
+    assert re.search(rf"Seen: in 1 of 1 tries when this was made\n\n    {said}", files["README.md"])
     assert run("export", folder, "out")[0] == 2
+    assert "Run it with:  'one more/reproduce.sh'" in run("export", folder, "one more", "--no-try")[1]
     code, _, err = run("export", folder, "held", "--claim", "no_lock_held_at_fork")
     assert code == 2
     assert "neither broke nor held" in err or "cannot be exported" in err

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import random
+import shlex
 import signal
 import sys
 import time
@@ -552,6 +553,8 @@ def _export(arguments: argparse.Namespace) -> int:
         made, told = choices[0], "not tried"
         if made.left_out:
             raise UsageError(f"only a program that leaves out {', '.join(made.left_out)} can be made: it must be tried")
+        with contextlib.suppress(ForkproofError):  # where the run's Python is gone
+            made = trial.with_pins(made, target.find(arguments.target or asked_for(arguments.folder).get("target")))
     else:
         chosen = target.find(arguments.target or asked_for(arguments.folder).get("target"))
         made, found = trial.first_that_shows(choices, chosen, arguments.tries)
@@ -559,7 +562,7 @@ def _export(arguments: argparse.Namespace) -> int:
     reproducer.write(made, arguments.to)
     without = f", without {', '.join(made.left_out)}" if made.left_out else ""
     print(f"{arguments.to}: {made.broken}{without}; {made.lines_of_python} lines of Python; {told}")
-    print(f"Run it with:  {arguments.to}/reproduce.sh")
+    print(f"Run it with:  {shlex.quote(str(arguments.to / 'reproduce.sh'))}")
     return 0
 
 

@@ -11,13 +11,13 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from packaging.version import InvalidVersion, Version
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from forkproof import bodies, servers
 from forkproof.errors import MissingPackage, TargetError
@@ -84,7 +84,7 @@ _BEHIND = {
 }
 """The packages that a worker class needs beside gunicorn."""
 
-_IMPORTS = {"flask-socketio": ("gevent", "gevent-websocket", "greenlet"), "gevent": ("greenlet",)}
+IMPORTS = {"flask-socketio": ("gevent", "gevent-websocket", "greenlet"), "gevent": ("greenlet",)}
 """What packages import of the others; Flask-SocketIO takes gevent where it finds it."""
 
 
@@ -201,7 +201,7 @@ def uses(scenario: Scenario) -> set[str]:
     ['flask', 'gevent', 'greenlet', 'gunicorn']
     """
     found = {*needs(scenario)}
-    for name, imports in _IMPORTS.items():
+    for name, imports in IMPORTS.items():
         if name in found:
             found.update(imports)
     return found
@@ -276,6 +276,48 @@ _NEXT = (
     "Give --target the path of a Python, such as that of a virtual environment with gunicorn in it, or the name of a "
     "lane (`forkproof lanes`)."
 )
+
+
+_BROUGHT = r"""
+import json, re, sys
+try:
+    from importlib.metadata import PackageNotFoundError, distribution
+    def read(name):
+        found = distribution(name)
+        return found.version, [one for one in found.requires or () if "extra ==" not in one]
+    missing = PackageNotFoundError
+except ImportError:  # before 3.8
+    import pkg_resources
+    def read(name):
+        found = pkg_resources.working_set.by_key[name.lower()]
+        return found.version, [str(one) for one in found.requires()]
+    missing = KeyError
+left, found = sys.argv[1:], {}
+while left:
+    name = re.match(r"[\w.-]+", left.pop()).group()
+    key = re.sub("[-_.]+", "-", name).lower()
+    if key not in found:
+        try:
+            found[key], more = read(name)
+            left += more
+        except missing:
+            pass  # another system's, or another Python's
+print(json.dumps(found))
+"""
+
+
+def brought_along(executable: str, names: Sequence[str]) -> dict[str, str]:
+    """The versions of packages and of what they require, as they are installed there; none where that is not told."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONNOUSERSITE": "1"}
+    try:
+        asked = subprocess.run(
+            [executable, "-I", "-c", _BROUGHT, *names],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, env=environment,
+        )  # fmt: skip
+        found = TypeAdapter(dict[str, str]).validate_json(asked.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+    return {name: version for name, version in found.items() if is_version(version)}
 
 
 def find(text: str | None) -> Target:

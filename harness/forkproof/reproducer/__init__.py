@@ -12,21 +12,23 @@ True
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import metadata, requires
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-from forkproof import claims
 from forkproof.errors import RunFolderError, UsageError
 from forkproof.judge import Judgement, RunReport
 from forkproof.reproducer import checks, source
-from forkproof.reproducer.checks import Broken, NoProgramError
+from forkproof.reproducer.checks import Broken, NoProgramError, expected
 from forkproof.scenario import Policy, Scenario
 from forkproof.simplify import neighbours
-from forkproof.target import describe
+from forkproof.target import IMPORTS, describe
 from forkproof.verdict import Verdict
 
 __all__ = [
@@ -68,14 +70,42 @@ class Reproducer:
         python = [text for name, text in self.files.items() if name.endswith(".py")]
         return sum(bool(line.strip()) for text in python for line in text.splitlines())
 
-    def with_rate(self, failed: int, tried: int) -> Reproducer:
-        """The same, which tells how often it showed, and tries as often as it takes to show in 99 of 100 calls."""
+    @property
+    def pinned(self) -> dict[str, str]:
+        """The versions that requirements.txt names, of what has to be in the server's environment."""
+        lines = [line.partition("==") for line in self.files["requirements.txt"].splitlines()]
+        return {name.partition("[")[0]: pin for name, _, pin in lines if pin and name != "fakeredis"}
+
+    def with_pins(self, installed: Mapping[str, str]) -> Reproducer:
+        """The same, with the versions of all that its packages require; as it is where they are others there."""
+        if any(installed.get(name) != pin for name, pin in self.pinned.items()):
+            return self
+        lines = self.files["requirements.txt"].splitlines()
+        more = sorted(f"{name}=={pin}" for name, pin in installed.items() if name not in {*self.pinned, *_TOOLS})
+        return replace(self, files={**self.files, "requirements.txt": "\n".join([*lines, *more]) + "\n"})
+
+    def with_rate(self, failed: int, tried: int, seen: str = "", on: str = "") -> Reproducer:
+        """The same, which tells how often it showed, and tries as often as it takes to show in 99 of 100 calls.
+
+        `seen` is what it said then, `on` the versions where they are others than it names.
+        """
         tries = 1 if failed in (0, tried) else math.ceil(math.log(0.01) / math.log(1 - failed / tried))
-        told = f"{'It showed' if failed else 'The bug did not show'} in {failed or tried} of {tried} tries"
+        told = f"in {failed} of {tried} tries when this was made" if failed else f"nothing, in {tried} tries"
+        told += f", on {on}" if on else ""
+        told += "".join(f"\n\n    {line}" if not index else f"\n    {line}" for index, line in enumerate(_head(seen)))
         files = dict(self.files)
         files["reproduce.sh"] = files["reproduce.sh"].replace("${TRIES:-1}", f"${{TRIES:-{tries}}}")
-        files["README.md"] = files["README.md"].replace(_NOT_TRIED, f"{told} when it was made.")
+        files["README.md"] = files["README.md"].replace(_NOT_TRIED, told)
         return replace(self, files=files, tries=tries)
+
+
+def _head(said: str) -> list[str]:
+    lines = said.strip().splitlines()
+    return lines[:_SAID] + (["..."] if len(lines) > _SAID else [])
+
+
+_SAID = 5
+"""Lines of what a program says that its page has."""
 
 
 def reproducer(
@@ -91,7 +121,8 @@ def reproducer(
     if broken.loop is not None and scenario.loop(broken.loop).policy is Policy.BEST_EFFORT:
         raise NoProgramError("a loop that is best_effort is not judged")
     patient = checks.with_time(scenario, broken)
-    shown = checks.program(patient, broken)
+    fake, goes_with = _fakeredis(versions)
+    shown = checks.program(patient, broken, versions, "" if goes_with else fake)
     files = {
         **source.files(patient, shown.watched),
         **({"check.py": shown.check} if shown.check else {}),
@@ -226,12 +257,14 @@ def _up_to(scenario: Scenario, judgement: Judgement) -> Scenario:
 
 
 def require_empty(folder: Path) -> None:
-    """UsageError where a folder is there and has something in it."""
+    """UsageError where a folder is there and has something in it, or where none can be made."""
     try:
         if any(folder.iterdir()):
             raise UsageError(f"{folder}: is not empty. Give a new folder.")
     except FileNotFoundError:
-        pass
+        above = next(one for one in folder.absolute().parents if one.exists())
+        if not os.access(above, os.W_OK):
+            raise UsageError(f"{folder}: nothing can be written to {above}. Give another folder.") from None
     except OSError as error:
         raise UsageError(f"{folder}: {error.strerror}. Give a new folder.") from None
 
@@ -248,8 +281,15 @@ def write(made: Reproducer, folder: Path) -> None:
         raise RunFolderError(f"{folder}: cannot be written: {error.strerror}. Give another folder.") from None
 
 
-def _requirements(scenario: Scenario, versions: Mapping[str, str | None]) -> str:
+def _packages(scenario: Scenario, versions: Mapping[str, str | None]) -> list[str]:
+    """What the program imports, and what that imports where it finds it."""
     names = source.packages(scenario)
+    found = {other for name in names for other in IMPORTS.get(name, ()) if versions.get(other)}
+    return names + sorted(found - {*names})
+
+
+def _requirements(scenario: Scenario, versions: Mapping[str, str | None]) -> str:
+    names = _packages(scenario, versions)
     lines = []
     for name in names:
         pinned = versions.get(name)
@@ -259,14 +299,27 @@ def _requirements(scenario: Scenario, versions: Mapping[str, str | None]) -> str
     gevent = versions.get("gevent")
     if "gevent" in names and gevent and Version(gevent) < Version("23"):
         lines.append("setuptools<70")  # it imports pkg_resources
-    if "redis" in names:
-        lines.append(f"fakeredis=={version('fakeredis')}")
+    fake, goes_with = _fakeredis(versions)
+    if "redis" in names and goes_with:
+        lines.append(fake)
     return "\n".join(lines) + "\n"
 
 
-_EXTRA = Version("26.1")
+def _fakeredis(versions: Mapping[str, str | None]) -> tuple[str, bool]:
+    """The package that a try's Redis is of, and whether it can be installed beside these versions."""
+    told = metadata("fakeredis")
+    python, redis = versions.get("python"), versions.get("redis")
+    goes_with = python is None or python in SpecifierSet(told["Requires-Python"] or "")
+    for needed in map(Requirement, requires("fakeredis") or ()):
+        if needed.name == "redis" and redis and (needed.marker is None or needed.marker.evaluate({"extra": ""})):
+            goes_with &= needed.specifier.contains(redis, prereleases=True)
+    return f"fakeredis=={told['Version']}", goes_with
 
-_NOT_TRIED = "It was not tried when it was made."
+
+_EXTRA = Version("26.1")
+_TOOLS = ("pip", "setuptools", "wheel", "fakeredis")
+
+_NOT_TRIED = "not tried when this was made"
 
 
 def _readme(
@@ -277,20 +330,24 @@ def _readme(
     *,
     has_check: bool,
 ) -> str:
-    claim = claims.REGISTRY[broken.claim]
     loop = "" if broken.loop is None else f" (`{broken.loop}`)"
-    used = {name: versions.get(name) for name in ("python", *source.packages(scenario))}
+    used = {name: versions.get(name) for name in ("python", *_packages(scenario, versions))}
     meant = [f"`{loop.name}` {source.policy_in_words(loop)}" for loop in scenario.loops]
     rest = f"\n- Left out of what was run, since it shows without: {', '.join(left_out)}." if left_out else ""
     redis = "\nEach try has a Redis of its own, which is fakeredis'.\n" if "redis" in source.packages(scenario) else ""
-    return f"""# {claim.name}{loop}
+    look = "starts it; `check.py` looks from outside" if has_check else "starts it and looks from outside"
+    python = describe({"python": ".".join((versions.get("python") or "3").split(".")[:2])})
+    return f"""# {broken.claim}{loop}
 
-{claim.definition}
+Expected: {expected(scenario, broken)}
 
-`./reproduce.sh` starts this server and exits 1 while that is not so, 0 when it is, 2 when that could not be told.
-{_NOT_TRIED}
+Seen: {_NOT_TRIED}
+
+`./reproduce.sh` starts the server and exits 1 while that is seen, 0 when it is as expected, 2 when that could not be
+told. It needs Linux. It installs `requirements.txt` into `.venv`, with {python} where there is one; or give it a Python
+that has them: `PYTHON=/path/to/python ./reproduce.sh`. The output of the last server is in `server.log` then.
 
 - `gunicorn.conf.py`, `app.py`, `background.py`: the deployment. {"; ".join(meant)}.
-- `reproduce.sh`{" and `check.py`" if has_check else ""}: starts it and looks from outside.
+- `reproduce.sh` {look}.
 - Versions: {describe(used)}.{rest}
 {redis}"""

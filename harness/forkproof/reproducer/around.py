@@ -5,6 +5,7 @@ What is made early is a module of its own, so that it is made where it is import
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,42 @@ from forkproof.scenario import (
     ParkPoint,
     Scenario,
 )
+
+# --- names
+
+TAKEN = {
+    *keyword.kwlist,
+    # of Python, where the loops' functions use them
+    "dict", "enumerate", "int", "len", "next", "open", "print", "range", "sum",
+    # modules, helpers and what is in functions
+    "after_fork", "app", "background", "before_fork", "birth", "client", "concurrent", "data", "early_app",
+    "early_config", "emit", "end", "errand", "file", "fire", "flask", "flask_socketio", "fork", "found",
+    "functools", "getaddrinfo", "gevent", "guard", "handled", "handles", "held", "host", "io", "item",
+    "itertools", "json", "key", "lock", "log", "logging", "look_up", "loop", "message", "monkey", "more",
+    "multiprocessing", "os", "pathlib", "pubsub", "queue", "record", "redis", "rest", "self", "shared", "slow",
+    "socket", "start", "stay", "sys", "threading", "tick", "time", "timer", "token", "turn", "turns", "write",
+}  # fmt: skip
+"""Names that mean something else in a program than the loop that is called so."""
+
+BESIDE = ("{}", "{}_lock", "{}_log", "{}_pool", "{}_queue", "{}_unit", "hold_{}", "set_{}")
+"""What there may be of each loop."""
+
+
+def name_of(scenario: Scenario, loop: Loop) -> str:
+    """The function of a loop in background.py: its own name, or one like it where that is taken.
+
+    The names of what stands beside it are made of it, and so must be free too.
+    """
+    taken = TAKEN | {f"start_in_{one.start.value}" for one in scenario.loops}
+    for one in scenario.loops:
+        name = one.name
+        while not taken.isdisjoint(beside := {form.format(name) for form in BESIDE}):
+            name += "_loop"
+        if one.name == loop.name:
+            return name
+        taken |= beside
+    raise ValueError(loop.name)
+
 
 # --- what is made early
 
@@ -139,7 +176,9 @@ def locks(scenario: Scenario) -> list[str]:
         one.part.replace("{m}", module_of(where)) for where in EarlyPlace for one in early(scenario, where) if one.part
     ]
     return found + [
-        _SHARED_PART[loop.body.like].format(loop.name) for loop in scenario.loops if loop.body in _SHARED_PART
+        _SHARED_PART[loop.body.like].format(name_of(scenario, loop))
+        for loop in scenario.loops
+        if loop.body in _SHARED_PART
     ]
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from packaging.version import Version
 
 from forkproof.faults import REGISTRY as FAULTS
 from forkproof.patching import asked, calls
 from forkproof.reproducer.around import locks, point_of
-from forkproof.reproducer.source import Watched, interpreter_options, packages
+from forkproof.reproducer.source import Watched, interpreter_options, packages, policy_in_words
 from forkproof.scenario import Fault, ForkHooks, Loop, LoopKind, LoopStart, Policy, Requests, Scenario
 
 LOOK = 2.0
@@ -92,6 +94,15 @@ def _lasting(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"faults": lasting})
 
 
+def _reloads_in_one(scenario: Scenario) -> Scenario:
+    """The scenario in which faults that are all reloads are one, of as many times."""
+    if {fault.fault for fault in scenario.faults} != {"hup"}:
+        return scenario
+    first = scenario.faults[0]
+    times = sum(int(fault.options.get("times", 1)) for fault in scenario.faults)
+    return scenario.model_copy(update={"faults": (first.model_copy(update={"options": {"times": times}}),)})
+
+
 @dataclass
 class Step:
     """One fault: the lines that do it, those that wait until the server has come through, and the workers then."""
@@ -101,17 +112,25 @@ class Step:
     workers: int = 1
 
 
-def program(scenario: Scenario, broken: Broken) -> Program:
-    """How a broken claim is shown; NoProgramError where it is not."""
+def program(scenario: Scenario, broken: Broken, versions: Mapping[str, str | None] = {}, redis: str = "") -> Program:
+    """How a broken claim is shown with such versions; NoProgramError where it is not.
+
+    `redis` is a package that Redis comes from, where that cannot be in the same environment.
+    """
     if broken.claim not in OF_THE_END:
         scenario = _lasting(scenario)
+    if broken.claim == "no_leak_on_reload":
+        scenario = _reloads_in_one(scenario)
     plan = PLANS[broken.claim](scenario, broken)
     steps = _steps(scenario)
-    course = [] if steps and plan.at_end else ["check"]
+    counts = any("$count" in line for line in plan.script)
+    course = [f"count={scenario.server.workers}"] if counts else []
+    course += [] if steps and plan.at_end else ["check"]
     for index, step in enumerate(steps):
         last = index == len(steps) - 1
         course += list(plan.before) if last else []
         course += step.do
+        course += [f"count={step.workers}"] if counts else []
         course += [] if last and plan.at_end else step.heal
         course += [] if plan.at_end and not last else ["check"] * (plan.looks if last else 1)
     around = scenario.surroundings
@@ -120,7 +139,7 @@ def program(scenario: Scenario, broken: Broken) -> Program:
     asking = re.search(r"\b(answers|ask|serve)\b", "\n".join([*plan.python, *plan.script]))
     uses = _uses(scenario) if requests and not asking else []
     check = _check(scenario, uses, plan.python, plan.watched)
-    return Program(check, _script(scenario, plan, course, bool(check)), plan.watched)
+    return Program(check, _script(scenario, plan, course, bool(check), versions, redis), plan.watched)
 
 
 def _check(scenario: Scenario, uses: Sequence[str], code: Sequence[str], watched: Watched) -> str:
@@ -197,9 +216,19 @@ def _gap(loops: Sequence[Loop]) -> float:
 # --- reproduce.sh
 
 
-def _script(scenario: Scenario, plan: Plan, course: Sequence[str], has_check: bool) -> str:
+def _script(
+    scenario: Scenario,
+    plan: Plan,
+    course: Sequence[str],
+    has_check: bool,
+    versions: Mapping[str, str | None],
+    redis: str,
+) -> str:
+    minor = ".".join((versions.get("python") or "3").split(".")[:2])
+    # Older ones cannot be run by their own name.
+    module = "gunicorn.app.wsgiapp" if Version(versions.get("gunicorn") or "99") < _BY_NAME else "gunicorn"
     options = interpreter_options(scenario)
-    words = ['"$PYTHON"', *options, "--module" if options else "-m", "gunicorn -c gunicorn.conf.py app:app"]
+    words = ['"$PYTHON"', *options, "--module" if options else "-m", f"{module} -c gunicorn.conf.py app:app"]
     has_redis = "redis" in packages(scenario)
     children = "sh -c 'sleep 3600 & exec \"$@\"' sh " * scenario.surroundings.foreign_children
     # A child from before gunicorn, as an entry point's, that exits with what it reads.
@@ -215,7 +244,9 @@ def _script(scenario: Scenario, plan: Plan, course: Sequence[str], has_check: bo
     some = [line for name, lines in _SOME.items() if re.search(rf"\b{name}\b", called) for line in lines]
     return "\n".join(
         [
-            *_HEAD,
+            *(line.replace("PYTHON_OF_THE_RUN", f"python{minor}") for line in _HEAD),
+            *(line.replace("PACKAGE", redis) for line in _REDIS_APART if redis and has_redis),
+            *_CLOCK,
             *(_REDIS if has_redis else []),
             *_FUNCTIONS,
             *some,
@@ -224,19 +255,21 @@ def _script(scenario: Scenario, plan: Plan, course: Sequence[str], has_check: bo
             *_in(check),
             "}",
             "try() (",
-            "    rm -rf ticks handled native gate server.log && mkdir ticks || exit 2",
+            # In a folder of its own: what two of them leave is not mixed, and nothing is left.
+            '    own=$(mktemp -d) && cp ./*.py "$own" && cd "$own" && mkdir ticks || exit 2',
+            "    group='' redis=''",
+            "    trap leave EXIT",
+            "    trap 'exit 2' HUP INT PIPE QUIT TERM",
             *(["    mkfifo gate || exit 2"] if has_gate else []),
             *(["    redis_starts 0"] if has_redis else []),
             f"    {start}",
-            "    master=$!",
-            '    trap \'kill -9 "-$master"' + (' "$redis"' if has_redis else "") + " 2>/dev/null' EXIT",
-            "    trap 'exit 2' INT TERM",
+            "    master=$! group=$!",
             # What comes at the end needs a whole server; other bugs may be the reason that a worker is not there.
-            f"    wait_for {BOOT} there {count}" + (" || exit 2" if plan.at_end else ""),
+            f"    wait_for {BOOT} there {count}" + (" || untold" if plan.at_end else ""),
             "    URL=$(sed -n 's/.*Listening at: \\(http[^ ]*\\).*/\\1/p' server.log | head -n 1)",
             "    export URL",
             # Where nothing listens in time the machine may be late, too: nothing can be told.
-            *([f"    {_BOOTED} || {{ tail -n 5 server.log; exit 2; }}"] if plan.must_boot else []),
+            *([f"    {_BOOTED} || untold"] if plan.must_boot else []),
             "    sleep 1",
             *_in(course),
             ")",
@@ -249,6 +282,7 @@ def _script(scenario: Scenario, plan: Plan, course: Sequence[str], has_check: bo
     )
 
 
+_BY_NAME = Version("20.1")
 _BOOTED = '{ [ -e "/proc/$master/exe" ] && [ -n "$URL" ]; }'
 
 
@@ -260,13 +294,25 @@ _HEAD = """#!/bin/sh
 # Exits 1 while the bug is there, 0 when it is not, 2 when that could not be told.
 # PYTHON names an interpreter that has requirements.txt installed; without it, one is made here in .venv.
 # TRIES: how many servers to start at most, one after another.
+case "$PYTHON" in */*) PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/${PYTHON##*/} ;; esac
 cd "$(dirname "$0")" || exit 2
+folder=$PWD
 if [ -z "$PYTHON" ]; then
-    PYTHON=.venv/bin/python
-    [ -x "$PYTHON" ] || python3 -m venv .venv || exit 2
+    PYTHON=$folder/.venv/bin/python
+    [ -x "$PYTHON" ] || PYTHON_OF_THE_RUN -m venv .venv 2>/dev/null || python3 -m venv --clear .venv || exit 2
     "$PYTHON" -m pip install -q -r requirements.txt || exit 2
 fi
-clock() { # hundredths of a second
+""".strip("\n").splitlines()
+
+_REDIS_APART = """
+if [ -z "$REDIS_PYTHON" ]; then # it does not go with the versions in requirements.txt
+    REDIS_PYTHON=$folder/.venv-redis/bin/python
+    [ -x "$REDIS_PYTHON" ] || python3 -m venv .venv-redis || exit 2
+    "$REDIS_PYTHON" -m pip install -q PACKAGE || exit 2
+fi
+""".strip("\n").splitlines()
+
+_CLOCK = """clock() { # hundredths of a second
     read -r now _ </proc/uptime
     echo "${now%.*}${now#*.}"
 }
@@ -302,7 +348,19 @@ replaced() { there "$1" && ! ready | grep -qxF "$old"; }
 bug() {
     echo "BUG: $*"
     exit 1
-}""".splitlines()
+}
+untold() {
+    echo "this cannot be told: not all of the server was there within BOOT s; the end of what it said:"
+    tail -n 5 server.log
+    exit 2
+}
+leave() { # the output of the server stays
+    trap '' HUP INT PIPE QUIT TERM
+    [ -z "$group" ] || kill -9 "-$group" 2>/dev/null
+    [ -z "$redis" ] || kill -9 "$redis" 2>/dev/null
+    cp server.log "$folder" 2>/dev/null
+    cd / && rm -rf "$own"
+}""".replace("BOOT", str(BOOT)).splitlines()
 
 _LOOK = """look() {
     found=$("$PYTHON" check.py "$master" $(ready)) || { tail -n 5 server.log; exit 2; }
@@ -311,6 +369,7 @@ _LOOK = """look() {
 _SOME = {
     "others": ['others() { [ "$(ready)" != "$old" ]; }'],
     "children": ["""children() { cat "/proc/$1/task/"*/children | tr ' ' '\\n' | grep .; }"""],
+    "parent": ["""parent() { sed 's/.*) . \\([0-9]*\\) .*/\\1/' "/proc/$1/stat"; }"""],
     "serve": [
         "serve() { # HOW MANY requests, one by one, until one gets no answer",
         """    "$PYTHON" -c 'import os, sys, urllib.request""",
@@ -389,9 +448,13 @@ def _step(fault: Fault, n: int, limit: int) -> Step | None:
         case "ttin" | "ttou":
             n += 1 if fault.fault == "ttin" else -1
             return Step([signal], [f"wait_for {BOOT} there {n}"], n)
-        case "usr2" if not fault.options.get("rollback"):
+        case "usr2":
             do = ["old=$(ready)", signal, f"wait_for {BOOT} there {2 * n}"]
-            return Step(do, ['kill -QUIT "$master"', f"wait_for {BOOT} replaced {n}"], n)
+            of_new = '"$(parent "$(ready | tail -n 1)")"'
+            if fault.options.get("rollback"):
+                return Step(do, [f"kill -TERM {of_new}", f"wait_for {BOOT} there {n}"], n)
+            after = ['kill -QUIT "$master"', f"wait_for {BOOT} replaced {n}", f"master={of_new}"]
+            return Step(do, after, n)
         case "stop_arbiter" | "stop_worker":
             do = ['old="$master"' if fault.fault == "stop_arbiter" else one]
             do += ['kill -STOP "$old"', f"sleep {seconds:g}", 'kill -CONT "$old"']
@@ -430,6 +493,11 @@ def _wrong(loop: Loop, there: str) -> str:
             return f"len({there}) != 1"
 
 
+def _meant_and_seen(loop: Loop) -> str:
+    meant = f"{loop.name} {policy_in_words(loop)}"
+    return f"{meant}, and runs in {{places}}; the master is {{master}}, the workers {{workers}}"
+
+
 def _most_workers(scenario: Scenario) -> int:
     """How many there are at most, of what is done to the server."""
     return max([scenario.server.workers, *(step.workers for step in _steps(scenario))])
@@ -437,7 +505,7 @@ def _most_workers(scenario: Scenario) -> int:
 
 def _exactly_one_listener(scenario: Scenario, broken: Broken) -> Plan:
     loop = _loop(scenario, broken)
-    told = f'print(f"{loop.name} runs in {{places}}; the master is {{master}}, the workers {{workers}}")'
+    told = f'print(f"{_meant_and_seen(loop)}")'
     return Plan([_places(loop), f"if {_wrong(loop, 'places')}:", f"    {told}"], watched=Watched(ticks=True))
 
 
@@ -463,7 +531,7 @@ def _no_copied_thread(scenario: Scenario, broken: Broken) -> Plan:
 def _no_dead_listener(scenario: Scenario, broken: Broken) -> Plan:
     loop = _loop(scenario, broken)
     if broken.how.startswith("silent"):
-        told = f'print(f"{loop.name} runs in {{places}}, the workers are {{workers}}, and no line of the log says why")'
+        told = f'print(f"{_meant_and_seen(loop)}; no line of the log says why")'
         quiet = f'if {_wrong(loop, "places")} and "Traceback" not in open("server.log").read():'
         return Plan([_places(loop), quiet, f"    {told}"], watched=Watched(ticks=True))
     unasked = (LoopKind.TIMER, LoopKind.NATIVE_THREAD, LoopKind.SOCKETIO_TASK)
@@ -498,7 +566,7 @@ def _every_message_handled_once(scenario: Scenario, broken: Broken) -> Plan:
         f"for number in {many}:",
         f'    pids = [pid for loop, message, pid in done if (loop, message) == ("{loop.name}", str(number))]',
         f"    if {'len(pids) != 1' if competing else _wrong(loop, 'pids')}:",
-        '        print(f"message {number} was handled by {pids}; the workers are {workers}")',
+        '        print(f"message {number} was handled by {pids}; the master is {master}, the workers {workers}")',
     ]
     return Plan(code, watched=Watched(handled=True))
 
@@ -568,11 +636,19 @@ def _arbiter_responsive(scenario: Scenario, broken: Broken) -> Plan:
 
 
 def _workers_boot(scenario: Scenario, broken: Broken) -> Plan:
-    workers = (_steps(scenario) or [Step([], workers=scenario.server.workers)])[-1].workers
-    code = [f'there {workers} || bug "$(ready | wc -l) of {workers} workers were ready after {BOOT} s"']
+    workers = scenario.server.workers
+    code = [f'there "$count" || bug "$(ready | wc -l) of $count workers were ready after {BOOT} s"']
     if not scenario.faults:
         code.append(f"[ $(grep -c 'Booting worker' server.log) -le {workers} ] || bug 'a worker died and was replaced'")
     return Plan(script=code, must_boot=False)
+
+
+def _ends(scenario: Scenario) -> list[str]:
+    bound = scenario.server.graceful_timeout + PATIENT
+    return [
+        'gone() { ! kill -0 "-$group" 2>/dev/null; }',
+        f"wait_for {bound} gone || bug 'not all of the server was gone {bound} s after it was told to stop'",
+    ]
 
 
 def _clean_shutdown(scenario: Scenario, broken: Broken) -> Plan:
@@ -580,8 +656,7 @@ def _clean_shutdown(scenario: Scenario, broken: Broken) -> Plan:
         raise NoProgramError("nothing tells this server to stop; end the faults with 'term'")
     bound = scenario.server.graceful_timeout
     code = [
-        'gone() { ! kill -0 "-$master" 2>/dev/null; }',
-        f"wait_for {bound + 10} gone || bug 'not all of the server was gone {bound + 10} s after it was told to stop'",
+        *_ends(scenario),
         f'[ $(($(clock) - begun)) -lt {100 * bound} ] || bug "it took all of graceful_timeout to stop"',
     ]
     return Plan(script=code, before=["begun=$(clock)"], at_end=True)
@@ -589,8 +664,10 @@ def _clean_shutdown(scenario: Scenario, broken: Broken) -> Plan:
 
 def _no_orphan_process(scenario: Scenario, broken: Broken) -> Plan:
     last = scenario.faults[-1] if scenario.faults else None
+    if last is not None and last.fault in ("term", "int"):
+        return Plan(script=_ends(scenario), at_end=True)
     if last is None or last.fault not in ("kill_worker", "kill_arbiter"):
-        raise NoProgramError("it takes a kill -9 of a worker or of the master; end the faults with one")
+        raise NoProgramError("it takes an end of the server, or a kill -9 of a worker or of the master, as last fault")
     of_master = last.fault == "kill_arbiter"
     victim = "$master" if of_master else f"$(ready | sed -n {(last.slot or 0) + 1}p)"
     bound = 3 + (max(1, math.ceil(scenario.server.timeout / 2)) if of_master else 0)
@@ -603,7 +680,7 @@ def _no_orphan_process(scenario: Scenario, broken: Broken) -> Plan:
 
 def _handover_is_safe(scenario: Scenario, broken: Broken) -> Plan:
     loop = _loop(scenario, broken)
-    told = f'print(f"{loop.name} runs in {{places}}; the workers are {{workers}}")'
+    told = f'print(f"{loop.name} {policy_in_words(loop)}, and runs in {{places}}; the workers are {{workers}}")'
     return Plan(
         [_places(loop), "if len(places) != 1:", f"    {told}"], watched=Watched(ticks=True), at_end=True, looks=3
     )
@@ -611,7 +688,7 @@ def _handover_is_safe(scenario: Scenario, broken: Broken) -> Plan:
 
 def _no_leak_on_reload(scenario: Scenario, broken: Broken) -> Plan:
     if [fault.fault for fault in scenario.faults] != ["hup"] or scenario.faults[0].options.get("times", 1) < 2:
-        raise NoProgramError(f"it takes one fault, 'hup' with two or more times, not {_named(scenario)}")
+        raise NoProgramError(f"it takes two or more reloads ('hup') and no other fault, not {_named(scenario)}")
     times = int(scenario.faults[0].options["times"])
     code = [
         'fds=$(($(ls "/proc/$master/fd" | wc -l) - fds)) threads=$(($(ls "/proc/$master/task" | wc -l) - threads))',
@@ -701,8 +778,9 @@ def _quiet_runtime(scenario: Scenario, broken: Broken) -> Plan:
     if broken.how:
         kind = broken.how.removesuffix(" in gevent").partition(": ")[0]
         pattern = re.sub(r"^\w+ (?=failed with )", "", kind)
-    code = ["sleep 2", f'line=$(grep -m 1 -E "{pattern}" server.log) && bug "$line"', "true"]
-    return Plan(script=["serve 12", *code])
+    code = ["sleep 2", f'line=$(grep -m 1 -E "{pattern}" server.log) && bug "$line"']
+    # A server that did not boot may have said why; where it has not, nothing can be told.
+    return Plan(script=["serve 12", *code, '[ -n "$URL" ] || untold'], must_boot=False)
 
 
 def _patch_is_what_was_asked(scenario: Scenario, broken: Broken) -> Plan:
@@ -760,3 +838,34 @@ PLANS: dict[str, Callable[[Scenario, Broken], Plan]] = {
     "foreign_child_ignored": _foreign_child_ignored,
 }
 """By claim, what makes its check."""
+
+
+def expected(scenario: Scenario, broken: Broken) -> str:
+    """What is not so while the bug is there, for those who do not know forkproof."""
+    loop = scenario.loop(broken.loop) if broken.loop is not None else None
+    meant = f"`{loop.name}` {policy_in_words(loop)}" if loop is not None else ""
+    name = f"`{broken.loop}`"
+    if broken.claim == "no_dead_listener" and broken.how.startswith("silent"):
+        return f"{meant}; where it does not, a line of the log says why."
+    return {
+        "exactly_one_listener": f"{meant}, and there once.",
+        "handover_is_safe": f"{meant}, also after what is done to the server.",
+        "no_copied_thread": f"{name} runs in the process that started it, and in no copy of that.",
+        "no_dead_listener": f"in each process what `is_alive()` says of {name} is what it does.",
+        "every_message_handled_once": f"each message to {name} is handled, once in each place: {meant}.",
+        "subscriptions_match": f"Redis counts as many subscriptions as there are to be: {meant}.",
+        "no_starved_greenlet": f"{name} goes on, in each process that has started it.",
+        "server_answers": "each request is answered within 5 s, and each worker answers.",
+        "arbiter_responsive": "the master acts on signals, and what runs in it goes on.",
+        "workers_boot": "all workers boot, and go on.",
+        "clean_shutdown": "the server, and all that it started, ends soon after it was told to.",
+        "no_orphan_process": "what a process started ends with it, by kill -9 too.",
+        "no_leak_on_reload": "reloads leave no descriptors and no threads in the master.",
+        "no_socket_shared_across_fork": "no two processes have the same connection to Redis.",
+        "no_lock_held_at_fork": "no worker waits for a lock that a thread of the master held at the fork.",
+        "no_half_imported_module": "no worker waits for an import that a thread of the master was in at the fork.",
+        "quiet_runtime": "nothing in the log of an error that was ignored, or in a thread or a callback.",
+        "patch_is_what_was_asked": "what `patch_all` was told to leave is left.",
+        "no_stale_original": "no greenlet uses a native lock from before the patch, which stops the whole process.",
+        "foreign_child_ignored": "the exit of a child that is no worker changes nothing.",
+    }[broken.claim]

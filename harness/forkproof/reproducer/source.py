@@ -181,7 +181,10 @@ def background(scenario: Scenario, watched: Watched) -> str:
     for start in dict.fromkeys(loop.start for loop in scenario.loops):
         body = [around.REGISTER] if _holds(scenario, start) else []
         body += [
-            line for loop in scenario.loops if loop.start is start for line in _start(module, loop, watched.of(loop))
+            line
+            for loop in scenario.loops
+            if loop.start is start
+            for line in _start(module, scenario, loop, watched.of(loop))
         ]
         module.define(f"def {starter(scenario, start)}():", body)
     return module.text()
@@ -214,14 +217,14 @@ def _add_loop(module: Module, scenario: Scenario, loop: Loop, watched: Watched) 
     turn = [*told]
     before: list[str] = []
     head = "while True:" if loop.yields.every == 1 else "for turn in itertools.count(1):"
-    name = loop.name
+    name = around.name_of(scenario, loop)
     match loop.body:
         case LoopBody.LISTEN | LoopBody.GET_MESSAGE:
             before = [
                 f"pubsub = {_redis(module)}.pubsub(ignore_subscribe_messages=True)",
-                f'pubsub.subscribe("{name}")',
+                f'pubsub.subscribe("{loop.name}")',
             ]
-            heard = [f'handled("{name}", message["data"])'] if watched.handled else []
+            heard = [f'handled("{loop.name}", message["data"])'] if watched.handled else []
             if loop.body is LoopBody.LISTEN:
                 many = "turn, message in enumerate(pubsub.listen(), 1)"
                 head = "for message in pubsub.listen():" if loop.yields.every == 1 else f"for {many}:"
@@ -231,9 +234,9 @@ def _add_loop(module: Module, scenario: Scenario, loop: Loop, watched: Watched) 
                 turn += ["if message is not None:", *(f"    {line}" for line in heard)] if heard else []
         case LoopBody.BLPOP:
             before = [f"client = {_redis(module)}"]
-            turn.insert(0, f'found = client.blpop("{name}", timeout=0.05)')
+            turn.insert(0, f'found = client.blpop("{loop.name}", timeout=0.05)')
             if watched.handled:
-                turn += ["if found is not None:", f'    handled("{name}", found[1])']
+                turn += ["if found is not None:", f'    handled("{loop.name}", found[1])']
         case LoopBody.QUEUE_GET:
             module.imports.add("import queue")
             module.lines += ["", f"{name}_queue = queue.Queue()"]
@@ -246,7 +249,7 @@ def _add_loop(module: Module, scenario: Scenario, loop: Loop, watched: Watched) 
             module.imports |= {"import logging", "import os"}
             module.lines += [
                 "",
-                f'{name}_log = logging.getLogger("{name}")',
+                f'{name}_log = logging.getLogger("{loop.name}")',
                 f"{name}_log.addHandler(logging.StreamHandler(open(os.devnull, 'w')))".replace("'", '"'),
                 f"{name}_log.setLevel(logging.INFO)",
                 f"{name}_log.propagate = False",
@@ -259,7 +262,7 @@ def _add_loop(module: Module, scenario: Scenario, loop: Loop, watched: Watched) 
     if loop.guard is not Guard.NONE:
         module.imports |= {"import os", "import time"}
         # A key of each run: a lock is kept by who has died with it.
-        key = f'"{name}:guard:" + os.environ["RUN"]'
+        key = f'"{loop.name}:guard:" + os.environ["RUN"]'
         if loop.guard is Guard.LOCK:
             taken = [f"lock = {_redis(module)}.lock({key})", "while not lock.acquire(blocking=False):"]
             before = [*taken, "    time.sleep(0.05)", *before]
@@ -282,16 +285,19 @@ def _add_loop(module: Module, scenario: Scenario, loop: Loop, watched: Watched) 
     if around.point_of(scenario, loop) is not None:
         turn = [*turn, 'if fork["near"]:', "    errand()"]
     if loop.kind is LoopKind.RUN_IN_THREAD:
-        heard = [f'handled("{name}", message["data"])'] if watched.handled else []
+        heard = [f'handled("{loop.name}", message["data"])'] if watched.handled else []
         imported = [f"import {module}" for module in modules]
         done = [*imported, *told, *heard, *uses] or ["pass"]
         module.define(f"def {name}({_birth_argument(watched, 'birth, ')}message):", done)
         return
     if loop.kind is LoopKind.TIMER:
-        again = [f"set_{name}({_birth_argument(watched)})"]
         if loop.yields.every > 1:
             turn = [f"for turn in range({loop.yields.every}):", *(f"    {line}" for line in turn or ["pass"])]
-        module.define(f"def {name}({_birth_argument(watched)}):", [*before, *turn, *again])
+        if _goes_on(loop):
+            turn = [*before, "while True:", *(f"    {line}" for line in [*turn, "yield"])]
+        else:
+            turn = [*before, *turn, f"set_{name}({_birth_argument(watched)})"]
+        module.define(f"def {name}({_birth_argument(watched)}):", turn)
         return
     pause = _pause(module, loop, native)
     if pause and loop.yields.every > 1:
@@ -303,6 +309,11 @@ def _add_loop(module: Module, scenario: Scenario, loop: Loop, watched: Watched) 
     turn = [line for line in turn if line != "pass"] if pause else turn
     body = [*before, head, *(f"    {line}" for line in [*turn, *pause] or ["pass"])]
     module.define(f"def {name}({_birth_argument(watched)}):", body)
+
+
+def _goes_on(loop: Loop) -> bool:
+    """Whether a timer's turns share what the first of them makes."""
+    return loop.needs_redis
 
 
 def _birth_argument(watched: Watched, text: str = "birth") -> str:
@@ -325,8 +336,9 @@ def _pause(module: Module, loop: Loop, native: str) -> list[str]:
             return []
 
 
-def _start(module: Module, loop: Loop, watched: Watched) -> list[str]:
+def _start(module: Module, scenario: Scenario, loop: Loop, watched: Watched) -> list[str]:
     """What creates and starts the loop, and keeps its handle where that is asked for."""
+    name = around.name_of(scenario, loop)
     lines: list[str] = []
     arguments = ""
     if watched.ticks:
@@ -336,34 +348,39 @@ def _start(module: Module, loop: Loop, watched: Watched) -> list[str]:
         lines.append(f'tick("{loop.name}", birth)')
     args = f", args=({arguments},)" if arguments else ""
     daemon = f", daemon={loop.daemon}"
-    call = f"{loop.name}, {arguments}".rstrip(", ")
-    unit = f"{loop.name}_unit"
+    call = f"{name}, {arguments}".rstrip(", ")
+    unit = f"{name}_unit"
     keeps = watched.handles == loop.name
     kept, alive = f"{unit} = " if keeps else "", f"{unit}.is_alive"
     match loop.kind:
         case LoopKind.THREAD:
             module.imports.add("import threading")
-            made = f"threading.Thread(target={loop.name}{args}{daemon})"
+            made = f"threading.Thread(target={name}{args}{daemon})"
             lines += [f"{unit} = {made}", f"{unit}.start()"] if keeps else [f"{made}.start()"]
         case LoopKind.TIMER:
             module.imports.add("import threading")
-            timer = f"threading.Timer({loop.yields.seconds:g}, {loop.name}{', (birth,)' if arguments else ''})"
-            body = [f"timer = {timer}", f"timer.daemon = {loop.daemon}", "timer.start()"]
-            module.define(f"def set_{loop.name}({arguments}):", body)
-            lines.append(f"set_{loop.name}({arguments})")
+            goes_on, given = _goes_on(loop), f"{name}({arguments})"
+            what = "fire" if goes_on else f"{name}{', (birth,)' if arguments else ''}"
+            body = ["def fire():", "    next(turns)", f"    set_{name}(turns)"] if goes_on else []
+            body += [f"timer = threading.Timer({loop.yields.seconds:g}, {what})"]
+            body += [f"timer.daemon = {loop.daemon}", "timer.start()"]
+            module.define(f"def set_{name}({'turns' if goes_on else arguments}):", body)
+            lines.append(f"set_{name}({given if goes_on else arguments})")
         case LoopKind.EXECUTOR:
             module.imports.add("from concurrent.futures import ThreadPoolExecutor")
-            module.lines += ["", f"{loop.name}_pool = ThreadPoolExecutor(max_workers=1)"]
-            lines.append(f"{kept}{loop.name}_pool.submit({call})")
+            module.lines += ["", f"{name}_pool = ThreadPoolExecutor(max_workers=1)"]
+            lines.append(f"{kept}{name}_pool.submit({call})")
             alive = f"lambda: not {unit}.done()"
         case LoopKind.RUN_IN_THREAD:
-            handler = loop.name
+            handler = name
             if arguments:
                 module.imports.add("import functools")
-                handler = f"functools.partial({loop.name}, birth)"
+                handler = f"functools.partial({name}, birth)"
+            # What is no name of a function may be no keyword of Python's either.
+            channel = f"{name}={handler}" if name == loop.name else f'**{{"{loop.name}": {handler}}}'
             lines += [
                 f"pubsub = {_redis(module)}.pubsub(ignore_subscribe_messages=True)",
-                f"pubsub.subscribe({loop.name}={handler})",
+                f"pubsub.subscribe({channel})",
                 f"{kept}pubsub.run_in_thread(sleep_time={loop.yields.seconds:g}{daemon})",
             ]
         case LoopKind.GREENLET:
@@ -372,7 +389,7 @@ def _start(module: Module, loop: Loop, watched: Watched) -> list[str]:
             alive = f"lambda: not {unit}.dead"
         case LoopKind.SOCKETIO_TASK:
             more = f", {arguments}" if arguments else ""
-            lines += ["import app", f"app.socketio.start_background_task({loop.name}{more})"]
+            lines += ["import app", f"app.socketio.start_background_task({name}{more})"]
         case LoopKind.GEVENT_THREADPOOL:
             module.imports.add("import gevent")
             lines.append(f"{kept}gevent.get_hub().threadpool.spawn({call})")
@@ -380,10 +397,10 @@ def _start(module: Module, loop: Loop, watched: Watched) -> list[str]:
         case LoopKind.NATIVE_THREAD:
             module.imports.add("from gevent import monkey")
             given = "(birth,)" if arguments else "()"
-            lines.append(f'monkey.get_original("_thread", "start_new_thread")({loop.name}, {given})')
+            lines.append(f'monkey.get_original("_thread", "start_new_thread")({name}, {given})')
         case _:
             module.imports.add("import multiprocessing")
-            made = f'multiprocessing.get_context("{_CONTEXTS[loop.kind]}").Process(target={loop.name}{args}{daemon})'
+            made = f'multiprocessing.get_context("{_CONTEXTS[loop.kind]}").Process(target={name}{args}{daemon})'
             lines += [f"{unit} = {made}", f"{unit}.start()"] if keeps else [f"{made}.start()"]
     if keeps:
         lines.append(f"handles[birth] = {alive}")
@@ -465,12 +482,13 @@ def _uses(scenario: Scenario) -> list[str]:
     """What a request does with what loops share, and with what one is held in the middle of."""
     lines = ["background.errand()"] if around.point_of(scenario) is not None else []
     for loop in scenario.loops:
+        name = around.name_of(scenario, loop)
         if loop.body is LoopBody.LOCK:
-            lines += [f"with background.{loop.name}_lock:", "    pass"]
+            lines += [f"with background.{name}_lock:", "    pass"]
         elif loop.body is LoopBody.QUEUE_GET:
-            lines.append(f"background.{loop.name}_queue.put(None)")
+            lines.append(f"background.{name}_queue.put(None)")
         elif loop.body is LoopBody.LOGGER:
-            lines.append(f'background.{loop.name}_log.info("a request")')
+            lines.append(f'background.{name}_log.info("a request")')
     return lines
 
 

@@ -16,7 +16,7 @@ from forkproof import containment
 from forkproof.errors import CouldNotDecide
 from forkproof.launch import ENVIRONMENT
 from forkproof.reproducer import Reproducer, write
-from forkproof.target import Target
+from forkproof.target import Target, brought_along, describe
 
 BUG, NONE = 1, 0
 """What reproduce.sh exits with."""
@@ -31,6 +31,8 @@ class Rate:
 
     shown: int
     tried: int
+    said: str = ""
+    """What it said when it showed, last."""
 
     def __str__(self) -> str:
         return f"in {self.shown} of {self.tried} tries"
@@ -42,12 +44,19 @@ def first_that_shows(choices: Sequence[Reproducer], target: Target, tries: int) 
     for made in choices[:MOST]:
         found = rate(made, target, tries)
         if (found.shown > 0) == made.shows:
-            return made.with_rate(found.shown, found.tried), found
+            there = {name: target.versions.get(name) for name in made.pinned}
+            on = "" if there == made.pinned else describe({"python": target.python, **there})
+            return with_pins(made, target).with_rate(found.shown, found.tried, found.said, on), found
         said.append(f"{made.broken}{', without ' + ', '.join(made.left_out) if made.left_out else ''}")
     raise CouldNotDecide(
         f"nothing is written, since no program did what the run did in {tries} tries: {'; '.join(said)}. It may be a "
         f"race: try --tries {4 * tries}. Or it takes more than a few lines: see the run's own folder."
     )
+
+
+def with_pins(made: Reproducer, target: Target) -> Reproducer:
+    """The same, with the versions of what its packages require, as they are on the target."""
+    return made.with_pins(brought_along(target.executable, [*made.pinned]))
 
 
 MOST = 6
@@ -56,7 +65,7 @@ MOST = 6
 
 def rate(made: Reproducer, target: Target, tries: int) -> Rate:
     """Run it so many times; CouldNotDecide where it cannot tell, as where the server does not boot."""
-    shown, said = 0, ""
+    shown, told = 0, ""
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="forkproof-")))
         environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
@@ -67,8 +76,9 @@ def rate(made: Reproducer, target: Target, tries: int) -> Rate:
             code, said = run(root / "try", environment)
             if code not in (BUG, NONE):
                 raise CouldNotDecide(f"{made.broken}: the program could not tell: it exited with {code}:\n{said}")
-            shown += code == BUG
-    return Rate(shown, tries)
+            if code == BUG:
+                shown, told = shown + 1, said
+    return Rate(shown, tries, told)
 
 
 def run(folder: Path, environment: dict[str, str], tries: int = 1) -> tuple[int, str]:
@@ -77,7 +87,7 @@ def run(folder: Path, environment: dict[str, str], tries: int = 1) -> tuple[int,
         done = subprocess.run(
             [*containment.namespace_prefix(), "./reproduce.sh"],
             cwd=folder,
-            env=environment,
+            env={**environment, "TMPDIR": str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
