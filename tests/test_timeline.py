@@ -361,6 +361,18 @@ def test_a_run_that_never_booted_has_one_too(tmp_path: Path) -> None:
     shown = timeline.picture(run_folder(tmp_path / "run", CASE_ZERO, seen(0.0, "launch", command=[], arbiter=1)))
     assert [lane.label for lane in shown.lanes] == ["from outside"]
     ElementTree.fromstring(timeline.svg(shown, alone=True))
+    assert "in words" not in timeline.page(shown)
+
+
+def test_no_time_of_the_axis_is_cut(tmp_path: Path) -> None:
+    for until in (2.0, 2.01, 2.5):
+        end = seen(until, "sample", turn=0, control=0, ticks={}, gone=[])
+        text = timeline.svg(
+            of_run(RunReport(CASE_ZERO, Path("run"), VERSIONS, []), history(server(1), end), {}), alone=True
+        )
+        times = re.findall(r'<text x="([\d.]+)" y="11">([^<]*)</text>', text)
+        assert len(times) > 2
+        assert max(float(x) + 6 * len(told) for x, told in times) < 1000, times
 
 
 # --- in a browser
@@ -470,7 +482,7 @@ class TestInABrowser:
             assert 0 <= place["x"] <= 1200
         assert chromium.js("document.activeElement.id") == "plot"
 
-    def test_no_name_of_a_window_or_fault_is_cut(self, chromium: browsers.Browser, tmp_path: Path) -> None:
+    def test_no_name_of_a_window_or_fault_or_time_is_cut(self, chromium: browsers.Browser, tmp_path: Path) -> None:
         late = [
             *seen(2.9, "fault.invoke", fault="kill_worker", index=0),
             *seen(3.0, "sample", turn=0, control=0, ticks={}, gone=[]),
@@ -482,6 +494,11 @@ class TestInABrowser:
             ends = chromium.js(f"{shown}.map((one) => one.getBoundingClientRect().right)")
             assert len(ends) > 1
             assert max(ends) <= width
+            box = chromium.js("document.getElementById('plot').getBoundingClientRect().right")
+            times = chromium.js(
+                "[...document.querySelectorAll('.axis text')].map((one) => one.getBoundingClientRect().right)"
+            )
+            assert max(times) <= box
 
     def test_it_is_printed_on_white(self, chromium: browsers.Browser, tmp_path: Path) -> None:
         opened(chromium, tmp_path, copied(tmp_path))

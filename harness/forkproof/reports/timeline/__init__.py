@@ -100,6 +100,8 @@ def _broken(broken: Break) -> Iterator[str]:
 
 def _processes(shown: Picture) -> Iterator[str]:
     """The lanes in words, and all that the marks in them say: without a mouse, nobody hovers."""
+    if len(shown.lanes) == 1 and not any(row.marks or row.spans for row in shown.lanes[0].rows):
+        return
     yield '<h2>Processes</h2>\n<div class="wide" tabindex="0" role="region" aria-label="Processes"><table>'
     titles = ("process", "forked by", "from", "to", "loops and their turns")
     yield f"<thead><tr>{''.join(f'<th scope=col>{title}</th>' for title in titles)}</tr></thead>\n<tbody>"

@@ -249,7 +249,9 @@ class _Drawing:
         for count in range(int(self.picture.seconds / step) + 1):
             x = self.x(count * step)
             yield f'<path class="grid" d="M{x:g} 14V{self.height:g}"/>'
-            yield f'<text x="{x + 2:g}" y="11">{count * step:g} s</text>'
+            told = f"{count * step:g} s"
+            left = x + 2 if x + 2 + LETTER * len(told) < WIDTH else x - 2 - LETTER * len(told)
+            yield f'<text x="{left:g}" y="11">{told}</text>'
 
     def span(self, span: Span, y: float, height: float) -> str:
         x, width = self.x(span.t), max(self.x(span.end) - self.x(span.t), 2)

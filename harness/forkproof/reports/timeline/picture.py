@@ -152,7 +152,7 @@ def _drawn(
         title=f"Run {report.folder.resolve().name}",
         versions=describe(report.versions),
         scenario=asked,
-        verdict=report.verdict.value,
+        verdict=report.verdict.value.replace("_", " "),
         seconds=seconds,
         events=len(history.events),
         lanes=made.lanes(),

@@ -56,11 +56,12 @@
     axis.replaceChildren();
     for (let number = Math.ceil(from / step); number * step <= until; number++) {
       const at = x(number * step).toFixed(2), line = make("path"), text = make("text");
+      text.textContent = `${Number((number * step).toFixed(3))} s`;
+      const long = letter * text.textContent.length;
       line.setAttribute("class", "grid");
       line.setAttribute("d", `M${at} 14V${height}`);
-      text.setAttribute("x", Number(at) + 2);
+      text.setAttribute("x", Number(at) + 2 + long < width ? Number(at) + 2 : Number(at) - 2 - long);
       text.setAttribute("y", 11);
-      text.textContent = `${Number((number * step).toFixed(3))} s`;
       axis.append(line, text);
     }
     document.getElementById("range").textContent = `${from.toFixed(3)} s to ${until.toFixed(3)} s`;
