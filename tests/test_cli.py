@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -145,6 +147,29 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cli, "_claims", interrupted)
     assert run("claims") == (3, "", "forkproof: interrupted\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_no_ctrl_c_is_lost_in_a_callback_of_the_collector(
+    run: Run, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    asked = [number]
+
+    def callback(phase: str, info: object) -> None:
+        if asked:
+            signal.raise_signal(asked.pop())
+
+    def work(arguments: object) -> int:
+        gc.callbacks.append(callback)
+        gc.collect()
+        time.sleep(30)
+        return 0
+
+    monkeypatch.setattr(cli, "_claims", work)
+    try:
+        assert run("claims") == (3, "", "forkproof: interrupted\n")
+    finally:
+        gc.callbacks.remove(callback)
 
 
 def test_version(run: Run) -> None:

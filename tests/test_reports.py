@@ -209,13 +209,18 @@ def test_annotations_say_one_thing_a_line_whatever_a_server_said(tmp_path: Path)
 
 def test_a_summary_is_one_table_whatever_a_server_said() -> None:
     bad = Case(
-        "a", "failure", "x | y\n<script> [l](javascript:1) `c`", {"rate": "1/2"}, again="forkproof replay 'a run'"
+        "a",
+        "failure",
+        "x | y\n<script> [l](javascript:1) `c` \x1b[2J",
+        {"rate": "1/2"},
+        again="forkproof replay 'a run'",
     )
     rows = [line for line in github.summary("run", "broken", [bad]).splitlines() if line.startswith("|")]
     assert len(rows) == 3
     assert rows[2].count(" | ") == 4
     assert "x \\| y" in rows[2]
     assert "<script" not in rows[2]
+    assert "\x1b" not in rows[2]
     assert "forkproof replay 'a run'" in rows[2]
 
 

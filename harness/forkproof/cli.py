@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import gc
 import io
 import itertools
 import json
@@ -14,10 +15,12 @@ import random
 import shlex
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from forkproof import __version__, files
@@ -58,19 +61,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """Let what else asks us to end leave as little behind as Ctrl-C does."""
+    """Let what else asks us to end leave as little behind as Ctrl-C does, and let none of it get lost."""
 
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+        while frame is not None and frame.f_code not in callbacks:
+            frame = frame.f_back
+        if frame is None:
+            raise KeyboardInterrupt
+        # Python drops what is raised there, and Hypothesis, which draws, has such a one: it is asked again.
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
 
-    ours = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]  # nohup ignores
-    for one in ours:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    ours = [one for one, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
+    for one in ours:  # nohup ignores
         signal.signal(one, interrupt)
     try:
         yield
     finally:
         for one in ours:
-            signal.signal(one, signal.SIG_DFL)
+            signal.signal(one, before[one])
 
 
 def _answer(words: list[str], until_told: contextlib.ExitStack) -> int:

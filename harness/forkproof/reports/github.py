@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from forkproof.reports import printable
 from forkproof.reports.cases import FAILED, PASSED, SKIPPED, Case
 
 MOST = 10
@@ -119,7 +120,7 @@ def markdown(text: str) -> str:
     >>> markdown("<b> a|b `c`\n*d*")
     '&lt;b&gt; a\\|b \\`c\\` \\*d\\*'
     """
-    return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(printable(text).split()), quote=False))
 
 
 def _data(text: str) -> str:
