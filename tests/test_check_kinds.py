@@ -38,9 +38,21 @@ def test_a_factory(run: Run, tmp_path: Path) -> None:
     text = APP.replace("threading.Thread(target=listen, daemon=True).start()\n", "").replace("def app(", "def answer(")
     made = "\ndef create_app():\n    threading.Thread(target=listen, daemon=True).start()\n    return answer\n"
     place = write(tmp_path, text + made, CONF)
-    code, report, told = checked(run, place, app="app:create_app()")
+    (place / "shop").mkdir()
+    (place / "app.py").rename(place / "shop" / "__init__.py")
+    code, report, told = checked(run, place, app="shop:create_app()")
     assert code == 0, told
     assert places(report["loops"][0]) == [("worker", 0, False)]
+    assert "listen: shop/__init__.py:3, started by call of create_app at shop/__init__.py:13" in " ".join(told.split())
+
+
+def test_a_factory_that_spawns(run: Run, tmp_path: Path) -> None:
+    text = APP.replace("threading.Thread(target=listen, daemon=True).start()\n", "").replace("def app(", "def answer(")
+    made = "\nimport gevent\ndef create_app():\n    gevent.spawn(listen)\n    return answer\n"
+    place = write(tmp_path, text + made, CONF.replace("gthread", "gevent"))
+    code, _, told = checked(run, place, app="app:create_app()")
+    assert code == 0, told
+    assert "started by call of create_app at app.py:14" in " ".join(told.split())
 
 
 def test_an_app_with_a_sitecustomize_of_its_own(run: Run, tmp_path: Path) -> None:

@@ -166,11 +166,18 @@ def brief(text: str) -> str:
 
     >>> brief("/srv/my app/app.py:3"), brief("import of app.py at /srv/my app/app.py:8")
     ('app.py:3', 'import of app.py at app.py:8')
+    >>> brief("/srv/shop/__init__.py:7")
+    'shop/__init__.py:7'
     """
     told, at, path = text.rpartition(" at /")
     if at:
-        return f"{told} at {path.rpartition('/')[2]}"
-    return text.rpartition("-packages/")[2] if "-packages/" in text else text.rpartition("/")[2]
+        return f"{told} at {_last(f'/{path}')}"
+    return text.rpartition("-packages/")[2] if "-packages/" in text else _last(text)
+
+
+def _last(path: str) -> str:
+    """Its file; a package's own is told with its folder."""
+    return "/".join(path.split("/")[-2 if path.rpartition("/")[2].startswith("__") else -1 :])
 
 
 def _cells(observed: Observed, loop: Loop, index: int) -> dict[str, str]:

@@ -311,6 +311,8 @@ def _site(frames):
         if code.co_name == "<module>" and not reach.is_library(code.co_filename):
             if code.co_filename.endswith("/bin/gunicorn") or _in_package(code.co_filename, "gunicorn"):
                 continue
+            if code.co_filename == "<string>":  # what an old gunicorn evaluates: `create_app()`
+                continue
             outer = [one.f_code for one in frames[number:]]
             if any(one.co_name in ("handle_request", "run_application") for one in outer):
                 return "request ({})".format(_short(code.co_filename))
@@ -320,6 +322,8 @@ def _site(frames):
             hook = _hook(frame, caller)
             if hook is not None:
                 return hook
+            if code.co_name == "import_app":
+                return _call(frames, number)
             if code.co_name in ("handle_request", "handle_http", "handle_http2", "process_request"):
                 return "request"
             if code.co_name == "spawn_worker" and frames[0].f_code is not code and number:
@@ -332,6 +336,12 @@ def _site(frames):
         if inner:
             return "loop {}".format(_code_name(inner[-1]))
     return None
+
+
+def _call(frames, number):
+    """`call of create_app`, of the function that this frame of gunicorn's has called for the app."""
+    callers = [one.f_code.co_name for one in frames[:number] if one.f_code.co_filename != "<string>"]
+    return "call of {}".format(callers[-1]) if callers else None
 
 
 def _outermost_import(frames):
@@ -865,9 +875,13 @@ def _spawn_site(frames):
         if code.co_name == "<module>" and not reach.is_library(code.co_filename) and not _in_package(
             code.co_filename, "gunicorn"
         ):
+            if code.co_filename == "<string>":
+                continue
             return "import of {}".format(_outermost_import(frames))
         if _in_package(code.co_filename, "gunicorn") and number:
             caller = frames[number - 1].f_code
+            if code.co_name == "import_app":
+                return _call(frames, number)
             if code.co_name in ("handle_request", "handle"):
                 return "request"
             if caller.co_name in _HOOKS:
