@@ -6,12 +6,16 @@ block answers to the next one. What can be typed can be parsed by our own parser
 
 from __future__ import annotations
 
+import argparse
 import ast
+import importlib.util
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,11 +23,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from gunicorn.config import Config
 
-from forkproof import lanes
-from forkproof.check import policies
+from forkproof import lanes, storage, supervisor
+from forkproof.check import policies, still_possible
 from forkproof.cli import _parser
-from forkproof.errors import UsageError
+from forkproof.errors import LaneError, UsageError
 from forkproof.scenario import from_dict, load
 
 ROOT = Path(__file__).parent.parent
@@ -84,6 +89,13 @@ RUN = (
      "test_documents.py::test_ci_calls_the_command_that_the_readme_gives"),
     ("README.md", "forkproof run examples/original-report/symptom-a", "test_blocks.py::test_the_run_of_the_readme"),
     ("README.md", "def test_listener(forkproof):", "test_blocks.py::test_the_readmes_own_test"),
+    ("README.md", "loop                          kind", "test_blocks.py::test_the_check_that_the_pages_show"),
+    ("docs/check.md", "server: 2 gthread workers", "test_blocks.py::test_the_check_that_the_pages_show"),
+    ("docs/check.md", "redis                            after boot", "test_blocks.py::test_the_redis_of_a_check"),
+    ("docs/advise.md", "as it is:", "test_blocks.py::test_the_search_that_the_page_shows"),
+    ("docs/advise.md", "forkproof advise", "test_blocks.py::test_the_search_that_the_page_shows"),
+    ("docs/inspect.md", "gunicorn master 5219", "test_inspection.py::test_a_server"),
+    ("docs/lanes.md", "py314-gevent269-gunicorn27   skipped", "test_blocks.py::test_why_a_lane_is_skipped"),
     ("docs/check.md", "[tool.forkproof.policies]", "test_blocks.py::test_policies_are_read_as_they_stand"),
     ("docs/check.md", "def test_background_loops(forkproof):", "test_blocks.py::test_the_check_in_ones_own_tests"),
     ("docs/dimensions.md", '{"patches": ', "test_blocks.py::test_the_scenario_of_the_dimensions"),
@@ -103,7 +115,6 @@ PARSED = (
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q '.[stack]'",
      "a hundred servers, some minutes; test_explore_servers.py explores with fewer"),
     ("README.md", "forkproof check app:app", "the tutorial's test runs it, on an app"),
-    ("docs/advise.md", "forkproof advise", "it needs an app; test_advise_servers.py has some"),
     ("docs/atlas.md", "forkproof atlas", "4,000 servers; test_atlas.py runs a corner of it"),
     ("docs/campaign-page.md", "forkproof explore", "hundreds of servers; test_explore_servers.py explores with fewer"),
     ("docs/campaign-page.md", "forkproof serve", "it goes on until it is interrupted; test_serve.py does that"),
@@ -128,18 +139,15 @@ PARSED = (
 SHOWN = (
     ("README.md", "strategies -> Scenario", "how values flow; test_import_direction.py holds it"),
     ("docs/whats-here.md", "strategies -> Scenario", "how values flow; test_import_direction.py holds it"),
-    ("README.md", "loop                          kind", "of an app with APScheduler, as on docs/check.md"),
-    ("docs/advise.md", "as it is:", "of one app on one day; test_advise_servers.py runs such a search"),
-    ("docs/check.md", "server: 2 gthread workers", "of an app with APScheduler; the tutorial's outputs are compared"),
-    ("docs/check.md", "redis                            after boot", "test_check_servers.py sees such connections"),
     ("docs/cli.md", '"coverage": ', "the form of a report; test_schema.py holds reports against it"),
     ("docs/cli.md", "cause (", "of one search on one day; test_cause.py has such searches"),
     ("docs/diff.md", "fixed: quiet_runtime", "of one comparison on one day"),
-    ("docs/inspect.md", "gunicorn master 5219", "of one server on one day; test_inspection.py looks at such a one"),
-    ("docs/lanes.md", "py314-gevent269-gunicorn27   skipped", "what a machine may lack; test_lanes.py"),
     ("findings/*", "*", "for whoever mends it: its program is reproduce.sh, which test_findings.py runs"),
 )  # fmt: skip
-TYPED = re.compile(r"^(?:\$ )?(?:\S*/)?(forkproof|python3?|pip|pytest|tox|gunicorn(?! master)|dask|cd|export) [^=(]*$")
+PROGRAMS = "forkproof|python3?|pip|pytest|tox|gunicorn|dask|ruff|mypy|sphinx-build|run"
+TYPED = re.compile(rf"^(?:\$ )?(?:(?:\S*/)?(?:{PROGRAMS}) (?!master )(?![=(])|(?:cd|export) )")
+NAMED = re.compile(rf"`((?:\S*/)?(?:{PROGRAMS}) [^`]*|\S*/run)`")
+"""A command that stands between words."""
 
 
 def fits(block: Block, page: str, begins: str) -> bool:
@@ -161,16 +169,28 @@ def test_no_reason_is_for_a_block_that_is_gone() -> None:
     assert [one for one in (*RUN, *PARSED, *SHOWN) if one not in used] == []
 
 
-def test_a_block_that_nobody_speaks_of_is_found() -> None:
+def test_a_block_that_nobody_speaks_of_is_found(pytestconfig: pytest.Config) -> None:
     text = "# New\n\nDo so:\n\n    forkproof frob x\n\n- a list\n\n      deeper\n\n```toml\na = 1\n```\n"
     new = list(blocks("docs/new.md", text))
     assert [(block.line, block.first) for block in new] == [(5, "forkproof frob x"), (9, "  deeper"), (11, "a = 1")]
     assert [spoken_of(block) for block in new] == [[], [], []]
     for unknown in ("forkproof frob", "forkproof frob x", "forkproof run --frob"):
         with pytest.raises(UsageError):
-            parsed(unknown)
-    with pytest.raises(AssertionError):
-        parsed("python benchmarks/soak.py --frob")
+            parsed(unknown, pytestconfig)
+    for unknown in (
+        "python benchmarks/soak.py --frob", "pytest -m frob", "pytest --fork-frob", "pytest tests/test_frob.py",
+        "pip instal x", "pip install '.[stack,frob]'", "python -m forkproof.original_report --frob", "ruff frob .",
+        "cd examples/apps/process && gunicorn -c ../../deployments/frob.conf.py app:app", "cd frob", "tox -m frob",
+        "sphinx-build -c d . site",
+    ):  # fmt: skip
+        with pytest.raises(AssertionError):
+            parsed(unknown, pytestconfig)
+    for unknown, error in (
+        ("gunicorn --frob app:app", SystemExit), ("python -m forkproof.frob", AttributeError),
+        ("tox -e py311-gunicorn9", UsageError), ("forkproof check a:a --policy a=frob", UsageError),
+    ):  # fmt: skip
+        with pytest.raises(error):
+            parsed(unknown, pytestconfig)
 
 
 @pytest.mark.parametrize("test", sorted({test for _, _, test in RUN}))
@@ -185,54 +205,119 @@ def test_what_is_only_shown_cannot_be_typed() -> None:
     assert [line for block in shown for line in block.text.splitlines() if TYPED.match(line)] == []
 
 
+def typed(block: Block) -> Iterator[str]:
+    """The commands of a block, each in the folder that one is in by then."""
+    folder = ""
+    for line in block.text.splitlines():
+        if TYPED.match(line) and (line.startswith("forkproof ") or "findings/" not in block.page):
+            yield folder + line.strip().removeprefix("$ ")
+        if line.startswith("cd "):
+            folder = f"{line} && "
+
+
 COMMANDS = sorted({
-    line.strip().removeprefix("$ ")
+    command
     for block in BLOCKS
     if block.page != "docs/cli.md"  # a synopsis
-    for line in block.text.splitlines()
-    if TYPED.match(line.partition("  #")[0]) and (line.startswith("forkproof ") or "findings/" not in block.page)
+    for command in typed(block)
 } | {
-    command
+    " ".join(command.split())
     for path in PAGES
-    for command in re.findall(r"`((?:forkproof |\.venv/bin/python |python |tox )[^`]*)`", path.read_text("utf-8"))
+    for command in NAMED.findall(path.read_text("utf-8"))
 })  # fmt: skip
 """What one may type, in blocks and between words."""
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_one_may_type_is_understood(command: str) -> None:
-    parsed(command)
+def test_what_one_may_type_is_understood(command: str, pytestconfig: pytest.Config) -> None:
+    parsed(command, pytestconfig)
 
 
 STANDS_FOR = {
     "RUN": "run", "PID": "1", "DIR": "dir", "SCENARIO.json": "s.json", "REPORT.json": "r.json",
-    "LOOP=POLICY": "a=best_effort",
-    "FILE": "file", "NAME": "quiet_runtime", "N": "1", "S": "1", "URL": "redis://127.0.0.1:1", "ID": "a", "T": "python",
+    "LOOP=POLICY": "a=best_effort", "SETTING=VALUES": "workers=1",
+    "LANE": "museum", "FILE": "file", "NAME": "quiet_runtime", "N": "1", "S": "1", "ID": "a", "T": "python",
+    "URL": "redis://127.0.0.1:1",
 }  # fmt: skip
 """What a word in capitals may be."""
+TOOLS = {
+    ("pip", "install", "-q"), ("pip", "install", "--no-deps"), ("pip", "install"), ("pip", "uninstall"),
+    ("pip", "check"), ("dask", "scheduler"), ("dask", "worker"), ("mypy",), ("ruff", "check", "."),
+    ("ruff", "format", "."), ("python", "-m", "venv"), ("python", "-m", "pip", "install"),
+    ("python", "-m", "gevent.monkey"), ("python", "-c"), ("python", "-X"), (".",), ("tox", "-e"),
+}  # fmt: skip
+"""How commands of others begin that no parser of ours reads."""
 
 
-def parsed(line: str) -> None:
-    """Each command of a line has a parser that takes it; a file of ours that it names is there."""
-    for command in re.split(r" && |;", line.partition("  #")[0]):
-        words = [STANDS_FOR.get(word, word) for word in shlex.split(re.sub(r"[\[\]]", "", command)) if word != "..."]
-        program, *rest = words or [""]
-        match Path(program).name.removesuffix("3"):
-            case "forkproof":
-                rest = rest[: rest.index("--")] if "--" in rest else rest  # what comes then is gunicorn's
-                if len(rest) == 1:  # it is named, and not typed
-                    with pytest.raises(SystemExit):
-                        _parser().parse_args([*rest, "--help"])
-                elif rest:
-                    assert _parser().parse_args(rest)
-            case "python" if rest[:1] and rest[0].startswith("benchmarks/"):
-                source = (ROOT / rest[0]).read_text(encoding="utf-8")
-                assert [word for word in rest[1:] if word.startswith("-") and f'"{word}"' not in source] == []
+def parsed(line: str, config: pytest.Config) -> None:
+    """Each command of a line has a parser that takes it; what it names of ours is there."""
+    folder = ROOT
+    for command in re.split(r" && |;", re.split(r"  +#", line)[0]):
+        words = [STANDS_FOR.get(word, word) for word in shlex.split(re.sub(r"(?<!\S)\[(.*?)\]", r"\1", command))]
+        words = [word for word in words if word != "..."]
+        program, *rest = words
         for word in words:
-            if word.startswith(("examples/", "benchmarks/", "findings/")) and "*" not in word:
-                assert (ROOT / word).exists(), word
-            if word.startswith("examples/") and word.endswith(".json"):
-                load(ROOT / word)
+            path = word.partition("::")[0]
+            if path.startswith(("examples/", "benchmarks/", "findings/", "tests/")) and "*" not in path:
+                assert (ROOT / path).exists(), path
+            if path.startswith("examples/") and path.endswith(".json"):
+                load(ROOT / path)
+            for extra in re.findall(r"[\w,]+(?=\])", word.partition("[")[2] if word[:1] in "./" else ""):
+                assert {*extra.split(",")} <= set(EXTRAS), word
+        match [Path(program).name.removesuffix("3") or program, *rest]:
+            case ["forkproof", *rest] if len(rest) < 2:  # it is named, and not typed
+                with pytest.raises(SystemExit) as left:
+                    _parser().parse_args([*rest, "--help"])
+                assert left.value.code == 0
+            case ["forkproof", *rest]:
+                given = _parser().parse_args(rest[: rest.index("--")] if "--" in rest else rest)  # then gunicorn's come
+                policies(dict(one.split("=") for one in getattr(given, "policy", [])), folder)
+            case ["pytest", *rest] | ["python", "-m", "pytest", *rest]:
+                given, unknown = config._parser.parse_known_and_unknown_args(rest)
+                assert not unknown
+                assert given.markexpr in ("", "fork", "not fork")
+            case ["python", script, *rest] if script.startswith("benchmarks/"):
+                source = (ROOT / script).read_text(encoding="utf-8")
+                assert [word for word in rest if word.startswith("-") and f'"{word}"' not in source] == []
+            case ["python", "-m", module, *rest] if module.startswith("forkproof."):
+                source = Path(str(importlib.util.find_spec(module).origin)).read_text(encoding="utf-8")  # type: ignore[union-attr]
+                assert [word for word in rest if f'"{word}"' not in source] == []
+            case ["python", script, *rest] if script.endswith(".py"):
+                [source] = [path.read_text(encoding="utf-8") for path in ROOT.glob(f"findings/*/{script}")]
+                assert all(one in source for word in rest if "=" not in word for one in word.split("|"))
+            case ["run", *rest] if rest:
+                assert _parser().parse_args(["run", *(["s.json"] if rest[0][1:] else []), *rest])
+            case ["tox", "-e", name]:
+                assert f"testenv:{name}]" in TOX or lanes.load().lane(name)
+            case ["tox", "-m", name]:
+                assert re.search(rf"^ +{name} = ", TOX.partition("[testenv]")[0], re.M)
+            case ["gunicorn", *rest] | ["python", "-m", "gunicorn", *rest]:
+                given = Config().parser().parse_args(rest)
+                assert given.config is None or "/" not in given.config or (folder / given.config).is_file()
+            case ["sphinx-build", *rest]:
+                assert rest == SITE
+            case ["run"]:
+                assert (ROOT / program).is_file()
+            case ["cd", where]:
+                folder = ROOT / where
+                assert folder.is_dir()
+            case ["export", setting]:
+                assert re.match(r"[A-Z]+=", setting)
+            case words:
+                assert any(tuple(words[: len(one)]) == one for one in TOOLS), command
+
+
+EXTRAS = re.findall(
+    r"^(\w+) = \[",
+    (ROOT / "pyproject.toml")
+    .read_text(encoding="utf-8")
+    .partition("[project.opt")[2]
+    .partition("[project.scripts]")[0],
+    re.M,
+)
+TOX = (ROOT / "tox.ini").read_text(encoding="utf-8")
+SITE = ["-W", "-c", "docs", ".", "site"]
+"""What `test_site.py` runs, but for the folder."""
 
 
 def test_every_option_of_the_synopsis_is_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,6 +328,50 @@ def test_every_option_of_the_synopsis_is_one(capsys: pytest.CaptureFixture[str])
         usage = capsys.readouterr().out
         for option in re.findall(r"(?<!-)--?[a-z][a-z-]*", line):
             assert re.search(rf"{option}\b", usage), (command, option)
+
+
+OPTIONS = {
+    command: parser._option_string_actions
+    for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)
+    for command, parser in action.choices.items()
+}  # fmt: skip
+"""Of each command of ours."""
+
+
+def options_of(page: str, pytestconfig: pytest.Config) -> set[str]:
+    """Those that may stand alone on a page: our commands', pytest's, gunicorn's, and of measurements."""
+    ours = {option for options in OPTIONS.values() for option in options}
+    theirs = {*Config().parser()._option_string_actions, *pytestconfig._parser.optparser._option_string_actions}
+    measured = [path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")]
+    given = {option for text in measured for option in re.findall(r'"(--[a-z-]+)"', text)} | {"--check"}
+    return ours | theirs | (set() if page in ("README.md", "docs/check.md", "docs/advise.md") else given)
+
+
+@pytest.mark.parametrize("page", [path for path in PAGES if "findings" not in path.parts], ids=lambda page: page.name)
+def test_an_option_that_stands_alone_is_one(page: Path, pytestconfig: pytest.Config) -> None:
+    known = options_of(str(page.relative_to(ROOT)), pytestconfig)
+    named = re.findall(r"`(--?[a-z][a-z-]*)", page.read_text(encoding="utf-8"))
+    assert [option for option in named if option not in known] == []
+
+
+def rows_of_options() -> Iterator[tuple[str, list[str], str]]:
+    """Command, options, and what a table on its page says of them; "" is any command."""
+    for path in sorted((ROOT / "docs").glob("*.md")):
+        for cell, told in re.findall(r"^\| (`-[^|]*) \| (.*) \|$", path.read_text(encoding="utf-8"), re.M):
+            yield path.stem if path.stem in OPTIONS else "", re.findall(r"`(--?[a-z][a-z-]*)", cell), told
+
+
+def test_each_option_of_a_table_is_one_of_its_command_with_its_default() -> None:
+    rows = list(rows_of_options())
+    assert len(rows) > 45
+    for command, options, told in rows:
+        known = [those for name, those in OPTIONS.items() if command in ("", name)]
+        assert [option for option in options if not any(option in those for those in known)] == [], command
+        actions = [those[option] for those in known for option in options if option in those]
+        defaults = [f"{a.default:g}" if isinstance(a.default, float) else str(a.default) for a in actions]
+        for default in re.findall(r"(?:; |, |\()default (?!the |is )`?([\w./]+)`?", told.replace("default two ", "")):
+            said = any(re.search(rf"\bdefault:? {re.escape(default)}(?!\w)", f"{action.help}") for action in actions)
+            assert said or default in defaults, (options, told)
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.page.startswith("findings/")], ids=str)
@@ -369,3 +498,115 @@ def test_the_check_in_ones_own_tests() -> None:
     with tempfile.TemporaryDirectory(prefix="fp-") as folder:
         test = block_of("docs/check.md", "def test_background_loops").text
         passes(Path(folder), test, app=APP, **{"gunicorn.conf.py": "workers = 1\n"})
+
+
+def runs(folder: Path, command: str, **files: str) -> str:
+    """What a command of ours prints on this Python's packages, in a folder with these files."""
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text, encoding="utf-8")
+    words = [sys.executable, "-m", *shlex.split(command), "--target", sys.executable]
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env={**os.environ, "COLUMNS": "300"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    told = done.stdout.replace(sysconfig.get_path("stdlib"), "/usr/lib/python3.11").replace(f"{folder.resolve()}/", "")
+    return told.replace(str(folder.resolve()), "/srv/app").replace(sys.executable, "/srv/venv/bin/python")
+
+
+LOGGED = """
+import logging, queue
+from logging.handlers import QueueListener
+
+from flask import Flask
+
+records = queue.Queue()
+QueueListener(records, logging.StreamHandler()).start()
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+BackgroundScheduler().start()
+app = Flask(__name__)
+
+@app.route("/")
+def index():
+    records.put(logging.makeLogRecord({"msg": "asked"}))
+    return ""
+"""
+
+
+@pytest.mark.fork
+def test_the_check_that_the_pages_show() -> None:
+    pytest.importorskip("apscheduler", reason="pip install '.[examples]'")
+    conf = "workers = 2\npreload_app = True\nworker_class = 'gthread'\n"
+    with tempfile.TemporaryDirectory(prefix="fp-") as folder:
+        command = block_of("docs/check.md", "forkproof check app:app -c").text
+        told = runs(Path(folder), command, app__py=LOGGED.lstrip(), gunicorn__conf__py=conf)
+    assert first_missing(told, block_of("README.md", "loop                  ").text) == "", told
+    assert first_missing(told, block_of("docs/check.md", "server: 2 gthread").text) == "", told
+
+
+HEARS = """
+import os, threading
+import redis
+
+pubsub = redis.Redis.from_url(os.environ["REDIS_URL"]).pubsub()
+pubsub.subscribe("orders")
+threading.Thread(target=lambda: list(pubsub.listen()), daemon=True).start()
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return []
+"""
+
+
+@pytest.mark.fork
+def test_the_redis_of_a_check() -> None:
+    with tempfile.TemporaryDirectory(prefix="fp-") as folder:
+        conf = "workers = 1\npreload_app = True\n"
+        told = runs(Path(folder), "forkproof check app:app --redis embedded", app__py=HEARS, gunicorn__conf__py=conf)
+    assert first_missing(told, block_of("docs/check.md", "redis         ").text) == "", told
+
+
+@pytest.mark.fork
+def test_the_search_that_the_page_shows() -> None:
+    conf = 'worker_class = "gthread"\nworkers = 2\npreload_app = True\n'
+    app = "\n" * 5 + APP
+    with tempfile.TemporaryDirectory(prefix="fp-") as folder:
+        told = runs(
+            Path(folder), block_of("docs/advise.md", "forkproof advise").text, app__py=app, gunicorn__conf__py=conf
+        )
+    assert first_missing(told, block_of("docs/advise.md", "as it is:").text) == "", told
+
+
+def test_why_a_lane_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_python, no_wheel = block_of("docs/lanes.md", "py314").text.splitlines()
+    with pytest.raises(LaneError) as error:
+        lanes.interpreter("3.14", {"3.9.1": "python"})
+    assert first_missing(f"py314-gevent269-gunicorn27 skipped: {error.value}", no_python) == ""
+    name, _, reason = no_wheel.partition("  skipped: ")
+    pin = reason.rpartition(" ")[2]
+    assert pin in lanes.load().lane(name).pins
+    assert reason == f"No matching distribution found for {pin}"  # pip's words, as test_lanes.py has them
+
+
+STATED = (
+    ("docs/cli.md", "the newest {} are kept", storage.MOST_HELD),
+    ("docs/cli.md", "of what takes more than {} GiB", storage.MOST_BYTES >> 30),
+    ("docs/what-a-green-run-means.md", "20 runs still allow {} %", round(100 * still_possible(20))),
+    ("docs/what-a-green-run-means.md", "{} MB of output are kept", supervisor.LIMITS["log"] >> 20),
+    ("docs/what-a-green-run-means.md", "comes to {} MB", supervisor.LIMITS["folder"] >> 20),
+    ("docs/what-a-green-run-means.md", "of which the first {} lines are judged", supervisor.MAX_LOG_LINES),
+    ("docs/what-a-green-run-means.md", "or {} processes", supervisor.LIMITS["processes"]),
+)
+"""Numbers that pages tell and code has."""
+
+
+@pytest.mark.parametrize(("page", "text", "number"), STATED)
+def test_a_number_that_a_page_states_is_that_of_the_code(page: str, text: str, number: int) -> None:
+    assert text.format(number) in " ".join((ROOT / page).read_text(encoding="utf-8").split())

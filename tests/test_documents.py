@@ -36,3 +36,24 @@ def test_ci_calls_the_command_that_the_readme_gives() -> None:
 def test_the_readme_has_every_claim_with_its_definition_and_page() -> None:
     rows = re.findall(r"^\| \[`(\w+)`\]\(docs/claims/(\w+)\.md\) \| (.*) \|$", (ROOT / "README.md").read_text(), re.M)
     assert rows == [(name, name, claim.definition) for name, claim in REGISTRY.items()]
+
+
+HERE = sorted({
+    path
+    for pattern in ("harness/forkproof/**/*", "strategies/**/*", "benchmarks/*")
+    for path in ROOT.glob(pattern)
+    if path.suffix in (".py", ".toml", ".json") and not path.name.startswith("__")
+    if path.parent.name not in ("claims", "faults")  # a family, or a fault, each
+})  # fmt: skip
+
+
+def test_whats_here_has_every_file_and_no_other() -> None:
+    named = re.findall(r"`([\w./-]+)`", (ROOT / "docs" / "whats-here.md").read_text(encoding="utf-8"))
+    names = {Path(name).name for name in named}
+    assert [str(path.relative_to(ROOT)) for path in HERE if path.name not in names] == []
+    there = (
+        {path.name for path in HERE}
+        | {path.name for path in (ROOT / "docs").iterdir()}
+        | {path.name for path in ROOT.iterdir()}
+    )
+    assert sorted(name for name in names if "." in name[1:] and name not in there) == []

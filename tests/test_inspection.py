@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from schema import validate
+from test_blocks import block_of
 
 from forkproof import broker
 from forkproof.cli import main
@@ -241,6 +242,22 @@ def redis(short_folder: Path) -> Iterator[broker.Broker]:
         yield one
 
 
+SHOWN = block_of("docs/inspect.md", "gunicorn master").text
+
+
+def lines(text: str) -> list[str]:
+    """Those of a page or of the output; what goes on in a next line is one."""
+    return [
+        " ".join(line.split()) for part in text.split("\n\n") for line in part.replace("\nmade", " made").splitlines()
+    ]
+
+
+def plain(line: str) -> str:
+    """A line without what is different in each server: numbers, and which process it was."""
+    line = re.sub(r"(?:127\.0\.0\.1:)?\d+", "~", line)
+    return re.sub(r"(?:arbiter|worker ~)(?:, (?:arbiter|worker ~))*", "PLACES", line).replace("PLACES PLACES", "PLACES")
+
+
 @pytest.mark.fork
 @pytest.mark.parametrize(
     ("plan", "code", "contested", "unheard"),
@@ -249,13 +266,19 @@ def redis(short_folder: Path) -> Iterator[broker.Broker]:
 )
 def test_a_server(
     plan: str, code: int, contested: list[set[int]], unheard: list[set[int]],
-    redis: broker.Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    redis: broker.Broker, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "300")
     with gunicorn(tmp_path, plan, redis) as master:
         with pytest.raises(SystemExit) as left:
             main(["inspect", str(master.pid), "--redis", redis.url, "--json", "-"])
         found = json.loads(capsys.readouterr().out)
         validate(found, "inspection")
+        if contested:
+            with pytest.raises(SystemExit):
+                main(["inspect", str(master.pid), "--redis", redis.url])
+            printed = {*map(plain, lines(capsys.readouterr().out))}
+            assert [line for line in lines(SHOWN)[1:] if plain(line) not in printed] == []
         worker = found["processes"][1]["pid"]
         with pytest.raises(UsageError, match=f"^{worker}: belongs to the gunicorn whose master is {master.pid}"):
             inspect(worker)
