@@ -216,7 +216,9 @@ def test_after_a_defect_nothing_is_known(add: Add) -> None:
     sound, judged = (judge(what, history(server(1), window(), *more), ["quiet_runtime"]) for more in ([], [defect]))
     assert [found.verdict for found in sound] == [Verdict.HELD]
     assert [found.verdict for found in judged] == [Verdict.UNKNOWN]
-    assert judged[0].explanation.endswith("but the body 'mine' (a 1.5) has a defect: turn returned 3")
+    assert judged[0].explanation.endswith(
+        "but the body 'mine' (a 1.5) has a defect: turn returned 3. Correct it in the package that adds it"
+    )
 
 
 LISTENER = """

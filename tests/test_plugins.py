@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 import venv
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from histories import event, history, server, window
 
 from forkproof import claims, plugins
 from forkproof.claims import Claim
+from forkproof.claims.base import Say
 from forkproof.errors import UsageError
 from forkproof.faults.base import Defect, FaultKind, guarded
 from forkproof.faults.life import Life
@@ -27,6 +30,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin"
 GROUP = "forkproof.claims"
 GOOD = """
 from forkproof.claims import Claim
+from forkproof.claims.base import Say
 from forkproof.claims.base import Say
 def check(scenario, history):
     return [Say("mine").held("yes")]
@@ -73,6 +77,7 @@ def test_a_good_one_is_found_with_its_package(install: Install) -> None:
     [
         ("1 / 0", {"mine": "MINE"}, "cannot be imported: ZeroDivisionError: division by zero"),
         ("import sys; sys.exit(3)", {"mine": "MINE"}, "cannot be imported: SystemExit: 3"),
+        ("import time; time.sleep(600)", {"mine": "MINE"}, "cannot be imported: it has not come back for 0.2 s"),
         (GOOD, {"mine": "NOTHING"}, "cannot be imported: AttributeError"),
         (GOOD, {"mine": "THREE"}, "is int, and must be Claim"),
         (GOOD, {"mine": "OTHER"}, "its name is 'other'"),
@@ -81,8 +86,10 @@ def test_a_good_one_is_found_with_its_package(install: Install) -> None:
     ],
 )
 def test_a_bad_one_is_named_with_cause_and_next_step(
-    install: Install, request: pytest.FixtureRequest, text: str, points: dict[str, str], why: str
-) -> None:
+    install: Install, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
+    text: str, points: dict[str, str], why: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(plugins, "PATIENCE", 0.2 if "sleep" in text else 60)
     module = f"bad_plugin_{abs(hash(request.node.name))}"  # what was imported once stays so
     install(module, text, **points)
     assert names(taken=("taken",)) == []
@@ -100,6 +107,80 @@ def test_of_two_with_one_name_neither_hides_the_other(install: Install) -> None:
     assert names() == ["mine"]
     with pytest.raises(UsageError, match=r"second_plugin 1.5 .* there is another of that name"):
         plugins.require()
+
+
+# A claim behind its guard
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any, Any], Any]], str]:
+    """Judges by a claim of another package and one of ours, and tells what came of the first; the second held."""
+
+    def judge(check: Callable[[Any, Any], Any]) -> str:
+        monkeypatch.setitem(claims.REGISTRY, "mine", Claim("mine", "It is mine.", check))
+        record = history(server(1), window())
+        [*others, ours] = claims.judge(Scenario(loops=[Loop(name="a")]), record, ["mine", "quiet_runtime"])[::-1]
+        assert {ours.verdict, *(one.verdict for one in others)} >= {Verdict.HELD}
+        [mine] = [one for one in (ours, *others) if one.claim == "mine"]
+        return f"{mine.verdict.value}: {mine.explanation}"
+
+    monkeypatch.setattr(claims, "_HANGS", {})
+    return judge
+
+
+def test_a_check_that_does_not_come_back_is_left_behind_once(judged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "PATIENCE", 0.1)
+    calls = []
+
+    def hangs(scenario: Any, history: Any) -> Any:
+        calls.append(1)
+        time.sleep(600)
+
+    wanted = "unknown: mine could not be judged: the check has not come back for 0.1 s. Correct it in the package"
+    assert judged(hangs).startswith(wanted)
+    assert judged(hangs).startswith(wanted)
+    assert calls == [1]
+
+
+def test_a_check_that_exits_ends_nothing(judged: Any) -> None:
+    assert judged(lambda scenario, history: sys.exit(0)).startswith(
+        f"unknown: mine could not be judged: the check raised SystemExit: 0; in <lambda>, {__file__}, line "
+    )
+
+
+def test_a_check_is_told_by_its_own_line(judged: Any) -> None:
+    told = judged(lambda scenario, history: history.events[0]["no such field"])
+    assert f"the check raised KeyError: 'no such field'; in <lambda>, {__file__}" in told
+
+
+def test_a_check_that_changes_what_it_is_given_changes_nothing(judged: Any) -> None:
+    def changes(scenario: Any, history: Any) -> Any:
+        evidence = history.of("ready") or history.events[:1]
+        for one in history.events:
+            one.fields.clear()
+        history.events.clear()
+        return [Say("mine").held("yes", evidence)]
+
+    assert judged(changes) == "held: yes"
+
+
+def test_what_a_check_prints_does_not_come_into_a_report(
+    judged: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "_ASIDE", weakref.WeakSet())  # other tests have left threads behind
+
+    def prints(scenario: Any, history: Any) -> Any:
+        print("aside")
+        return [Say("mine").held("yes", history.events[:1])]
+
+    before = sys.stdout
+    assert judged(prints) == "held: yes"
+    assert sys.stdout is before
+    assert capsys.readouterr() == ("", "aside\n")
+
+
+def test_what_held_without_evidence_was_not_seen_to_hold(judged: Any) -> None:
+    assert "the check returned held without evidence" in judged(lambda scenario, history: [Say("mine").held("yes")])
 
 
 # A fault behind its guard

@@ -185,7 +185,7 @@ def _promised(what: Scenario, claim: str) -> tuple[Expectation, str] | None:
     """What a claim of another package says that it promises; None where it is ours, or promises nothing."""
     try:
         why: object = claims.REGISTRY[claim].promised(what)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Expectation.MAY_BREAK, f"its `promised` raised {type(error).__name__}: {error}"
     if not isinstance(why, str):
         return Expectation.MAY_BREAK, f"its `promised` returned {type(why).__name__}, not a text"

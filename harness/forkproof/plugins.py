@@ -9,10 +9,14 @@ that nobody takes a claim for judged that was never there. Standard library only
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Collection
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import EntryPoint, entry_points
-from typing import TypeVar
+from typing import Any, TextIO, TypeVar, cast
 
 from forkproof.errors import UsageError
 
@@ -20,6 +24,9 @@ Thing = TypeVar("Thing")
 
 PROBLEMS: list[str] = []
 """What is wrong with each plug-in that was left out: its name, the package, the cause and the next step."""
+
+PATIENCE = 30.0
+"""Seconds after which what another package does has not come back."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -62,7 +69,9 @@ def found(
 
 def _load(point: EntryPoint, kind: type[Thing]) -> tuple[str, Thing | None]:
     try:
-        thing = point.load()
+        thing = apart(point.load)
+    except DoesNotEnd as error:
+        return f"cannot be imported: it {error}", None
     except (Exception, SystemExit) as error:
         return f"cannot be imported: {type(error).__name__}: {error}", None
     if not isinstance(thing, kind):
@@ -71,3 +80,69 @@ def _load(point: EntryPoint, kind: type[Thing]) -> tuple[str, Thing | None]:
     if name != point.name or not _NAME.fullmatch(point.name):
         return f"its name is {name!r}: it must be that of the entry point, in small letters, digits and _", None
     return "", thing
+
+
+class DoesNotEnd(Exception):
+    """What another package does has not come back in time."""
+
+
+def apart(call: Callable[[], Thing]) -> Thing:
+    """What a function of another package returns or raises; DoesNotEnd where it does neither.
+
+    It has a thread of its own, which is left behind then: a signal would end nothing in the threads that `explore`
+    judges in. What it prints goes to standard error, since reports go to standard output.
+    """
+    came: list[Callable[[], Thing]] = []
+
+    def run() -> None:
+        try:
+            value = call()
+        except BaseException as error:
+            came.append(_raiser(error))
+        else:
+            came.append(lambda: value)
+
+    thread = threading.Thread(target=run, daemon=True, name="forkproof plug-in")
+    with _aside(thread):
+        thread.start()
+        thread.join(PATIENCE)
+    if not came:
+        raise DoesNotEnd(f"has not come back for {PATIENCE:g} s")
+    return came[0]()
+
+
+def _raiser(error: BaseException) -> Callable[[], Any]:
+    def again() -> Any:
+        raise error
+
+    return again
+
+
+_ASIDE: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+_LOCK = threading.Lock()
+
+
+class _Stdout:
+    """Standard output, which is standard error for threads that are to print aside."""
+
+    def __init__(self, real: TextIO) -> None:
+        self.real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr if threading.current_thread() in _ASIDE else self.real, name)
+
+
+@contextlib.contextmanager
+def _aside(thread: threading.Thread) -> Iterator[None]:
+    with _LOCK:
+        _ASIDE.add(thread)
+        if not isinstance(sys.stdout, _Stdout):
+            sys.stdout = cast("TextIO", _Stdout(sys.stdout))
+    try:
+        yield
+    finally:
+        with _LOCK:
+            if not thread.is_alive():
+                _ASIDE.discard(thread)
+            if not _ASIDE and isinstance(sys.stdout, _Stdout):
+                sys.stdout = sys.stdout.real

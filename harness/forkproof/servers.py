@@ -82,8 +82,10 @@ def command(name: str, start: Start) -> list[str]:
         return list(start.gunicorn)
     kind = REGISTRY[name]
     try:
-        words: Any = kind.command(start)
-    except Exception as error:
+        words: Any = plugins.apart(lambda: kind.command(start))
+    except plugins.DoesNotEnd as error:
+        raise UsageError(f"command of {kind.plugin} {error}") from error
+    except (Exception, SystemExit) as error:
         raise UsageError(f"command of {kind.plugin} raised {type(error).__name__}: {error}") from error
     if not isinstance(words, (list, tuple)) or not words or not all(isinstance(word, str) for word in words):
         raise UsageError(f"command of {kind.plugin} returned {words!r:.80}, which is no list of words")
@@ -99,6 +101,6 @@ def problem(name: str, scenario: Mapping[str, Any]) -> str:
     kind = REGISTRY[name]
     try:
         why: Any = kind.refuses(scenario)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"refuses of {kind.plugin} raised {type(error).__name__}: {error}"
     return why if isinstance(why, str) else f"refuses of {kind.plugin} returned {why!r:.80}"

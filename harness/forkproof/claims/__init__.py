@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import pickle
 import traceback
 from collections.abc import Collection
 from dataclasses import replace
@@ -120,8 +121,11 @@ def _known(name: str) -> None:
 
 def _run(claim: Claim, scenario: Scenario, history: History) -> list[Finding]:
     try:
-        answer: Any = claim.check(scenario, history)
-    except Exception as error:
+        answer: Any = _answer(claim, scenario, history)
+    except plugins.DoesNotEnd as error:
+        _HANGS[claim.name] = str(error)
+        return [_defect(claim, f"the check {error}")]
+    except (Exception, SystemExit) as error:
         return [_defect(claim, f"the check raised {type(error).__name__}: {error}; {_place(error)}")]
     if not isinstance(answer, list):
         return [_defect(claim, f"the check returned {type(answer).__name__}, not a list of findings")]
@@ -132,6 +136,20 @@ def _run(claim: Claim, scenario: Scenario, history: History) -> list[Finding]:
     good = [item for item in answer if not _defects(claim, item, loops)]
     defects = [defect for item in answer for defect in _defects(claim, item, loops)]
     return [*good, _defect(claim, f"the check returned {'; '.join(defects)}")] if defects else good
+
+
+_HANGS: dict[str, str] = {}
+"""Claims of other packages whose check did not come back once, and is not called again."""
+
+
+def _answer(claim: Claim, scenario: Scenario, history: History) -> Any:
+    if claim.name in _ORDER:
+        return claim.check(scenario, history)
+    if claim.name in _HANGS:
+        raise plugins.DoesNotEnd(_HANGS[claim.name])
+    # Of its own: what it changes there, others would be judged by.
+    own = History(pickle.loads(pickle.dumps(history.events)), history.damage)
+    return plugins.apart(lambda: claim.check(scenario, own))
 
 
 def _cut_short(item: Any, scenario: Scenario, history: History) -> Any:
@@ -146,7 +164,7 @@ def _cut_short(item: Any, scenario: Scenario, history: History) -> Any:
     if history.damage:
         return _undecided(item, f"the record is damaged: {history.damage}")
     for defect in history.of("plugin.defect"):
-        return _undecided(item, f"{defect['plugin']} has a defect: {defect['error']}", defect)
+        return _undecided(item, f"{defect['plugin']} has a defect: {defect['error']}. {_CORRECT}", defect)
     if item.verdict is Verdict.UNKNOWN:
         return item
     if item.verdict is Verdict.BROKEN:
@@ -198,13 +216,22 @@ def _defects(claim: Claim, answer: object, loops: set[str]) -> list[str]:
         wrong.append("evidence that is no tuple of events")
     elif item.verdict is Verdict.BROKEN and not item.evidence:
         wrong.append("broken without evidence")
+    elif item.verdict is Verdict.HELD and not item.evidence and claim.name not in _ORDER:
+        wrong.append("held without evidence")
     return wrong
 
 
 def _defect(claim: Claim, what: str) -> Finding:
-    return Finding(claim.name, Verdict.UNKNOWN, None, f"{claim.name} could not be judged: {what}")
+    told = f"{claim.name} could not be judged: {what}"
+    return Finding(claim.name, Verdict.UNKNOWN, None, told if claim.name in _ORDER else f"{told}. {_CORRECT}")
 
 
-def _place(error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
+_CORRECT = "Correct it in the package that adds it"
+
+
+def _place(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = f"{Path(__file__).resolve().parents[1]}/"
+    theirs = [frame for frame in frames if not frame.filename.startswith(ours)]  # where a plug-in went wrong, not we
+    frame = (theirs or frames)[-1]
     return f"in {frame.name}, {frame.filename}, line {frame.lineno}"

@@ -174,7 +174,7 @@ def guarded(kind: FaultKind, package: str) -> FaultKind:
     """
 
     def defect(step: str, what: object) -> Defect:
-        told = f"raised {type(what).__name__}: {what}" if isinstance(what, Exception) else f"returned {what!r:.80}"
+        told = f"raised {type(what).__name__}: {what}" if isinstance(what, BaseException) else f"returned {what!r:.80}"
         return Defect(f"{step} of {kind.name!r} ({package}) {told}")
 
     def plain(step: str, facts: object) -> dict[str, Any]:
@@ -190,21 +190,21 @@ def guarded(kind: FaultKind, package: str) -> FaultKind:
             facts: object = await kind.inject(server, fault)
         except OSError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise defect("inject", error) from error
         return plain("inject", facts)
 
     async def heal(server: Server, fault: Fault, facts: Facts) -> dict[str, Any]:
         try:
             undone: object = await kind.heal(server, fault, facts)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise defect("heal", error) from error
         return plain("heal", undone)
 
     async def healed(server: Server, fault: Fault, facts: Facts) -> bool:
         try:
             answer: object = await kind.healed(server, fault, facts)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise defect("healed", error) from error
         if not isinstance(answer, bool):
             raise defect("healed", answer)
@@ -214,7 +214,7 @@ def guarded(kind: FaultKind, package: str) -> FaultKind:
         try:
             why: object = kind.refuses(life, fault)
             left: object = kind.effect(life, fault) if why == "" else life
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return str(defect("refuses or effect", error))
         if not isinstance(why, str):
             return str(defect("refuses", why))
