@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from forkproof import claims, plugins
 from forkproof.claims import Claim
 from forkproof.claims.base import Say
 from forkproof.errors import UsageError
+from forkproof.faults import base as faults
 from forkproof.faults.base import Defect, FaultKind, guarded
 from forkproof.faults.life import Life
 from forkproof.scenario import Loop, Scenario
@@ -219,6 +221,32 @@ def test_what_a_fault_may_not_do_is_a_defect_in_its_name(step: str, answer: Any)
     arguments = (None, FAULT) if step == "inject" else (None, FAULT, {})
     with pytest.raises(Defect, match=rf"{step} of 'mine' \(a 1.5\) (raised|returned) "):
         asyncio.run(getattr(one, step)(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("inject", "told"),
+    [
+        (lambda server, fault: asyncio.sleep(600), "has not come back for 0.2 s"),
+        (lambda server, fault: block(), "has blocked for 0.2 s"),
+        (lambda server, fault: leave(), "raised SystemExit: 0"),
+    ],
+)
+def test_a_fault_that_does_not_come_back_is_a_defect(
+    monkeypatch: pytest.MonkeyPatch, inject: Callable[[Any, Any], Any], told: str
+) -> None:
+    monkeypatch.setattr(faults, "LONGEST", 0.2)
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(Defect, match=rf"^inject of 'mine' \(a 1.5\) {told}$"):
+        asyncio.run(kind(inject=inject).inject(None, FAULT))  # type: ignore[arg-type]
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+async def block() -> None:
+    time.sleep(600)
+
+
+async def leave() -> None:
+    sys.exit(0)
 
 
 def test_what_a_fault_may_do() -> None:

@@ -6,9 +6,9 @@ behind a wrapper: one that raises, or answers what cannot be, is named and comes
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
-import pickle
 import traceback
 from collections.abc import Collection
 from dataclasses import replace
@@ -148,7 +148,7 @@ def _answer(claim: Claim, scenario: Scenario, history: History) -> Any:
     if claim.name in _HANGS:
         raise plugins.DoesNotEnd(_HANGS[claim.name])
     # Of its own: what it changes there, others would be judged by.
-    own = History(pickle.loads(pickle.dumps(history.events)), history.damage)
+    own = History([replace(event, fields=copy.deepcopy(event.fields)) for event in history.events], history.damage)
     return plugins.apart(lambda: claim.check(scenario, own))
 
 

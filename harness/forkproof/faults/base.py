@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import signal
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -166,6 +167,10 @@ class Defect(Exception):
 _OURS = frozenset({"t", "pid", "start", "event", "n", "fault", "index"})
 
 
+LONGEST = 300.0
+"""Seconds that a step of another package's fault may take."""
+
+
 def guarded(kind: FaultKind, package: str) -> FaultKind:
     """The same fault, so that whatever is wrong with it is told in its name and comes to unknown.
 
@@ -185,26 +190,53 @@ def guarded(kind: FaultKind, package: str) -> FaultKind:
             raise defect(step, facts)
         return facts
 
+    async def bounded(step: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        async def tried() -> Any:
+            try:
+                return await call()
+            except SystemExit as error:  # which would end asyncio's loop
+                raise defect(step, error) from error
+
+        def ring(number: int, frame: object) -> None:  # where it blocks the loop
+            raise Defect(f"{step} of {kind.name!r} ({package}) has blocked for {LONGEST:g} s")
+
+        before = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, LONGEST + 1)
+        try:
+            task = asyncio.ensure_future(tried())
+            await asyncio.wait({task}, timeout=LONGEST)
+            if not task.done():
+                task.cancel()
+                raise Defect(f"{step} of {kind.name!r} ({package}) has not come back for {LONGEST:g} s")
+            return task.result()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
     async def inject(server: Server, fault: Fault) -> dict[str, Any]:
         try:
-            facts: object = await kind.inject(server, fault)
-        except OSError:
+            facts: object = await bounded("inject", lambda: kind.inject(server, fault))
+        except (OSError, Defect):
             raise
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             raise defect("inject", error) from error
         return plain("inject", facts)
 
     async def heal(server: Server, fault: Fault, facts: Facts) -> dict[str, Any]:
         try:
-            undone: object = await kind.heal(server, fault, facts)
-        except (Exception, SystemExit) as error:
+            undone: object = await bounded("heal", lambda: kind.heal(server, fault, facts))
+        except Defect:
+            raise
+        except Exception as error:
             raise defect("heal", error) from error
         return plain("heal", undone)
 
     async def healed(server: Server, fault: Fault, facts: Facts) -> bool:
         try:
-            answer: object = await kind.healed(server, fault, facts)
-        except (Exception, SystemExit) as error:
+            answer: object = await bounded("healed", lambda: kind.healed(server, fault, facts))
+        except Defect:
+            raise
+        except Exception as error:
             raise defect("healed", error) from error
         if not isinstance(answer, bool):
             raise defect("healed", answer)
