@@ -2044,6 +2044,22 @@ OF_OTHERS = (
         quick=("tests/test_bodies_and_servers.py", "tests/test_plugins.py"),
     ),
     Defect(
+        "others-held-unseen",
+        "a claim of another package holds although it names nothing that it has seen",
+        f"{CLAIMS}__init__.py",
+        "    elif item.verdict is Verdict.HELD and not item.evidence and claim.name not in _ORDER:\n",
+        "    elif False:\n",
+        quick=("tests/test_plugins.py",),
+    ),
+    Defect(
+        "others-change-the-record",
+        "what a claim of another package changes in the history is what others are judged by",
+        f"{CLAIMS}__init__.py",
+        "fields=copy.deepcopy(event.fields)",
+        "fields=event.fields",
+        quick=("tests/test_plugins.py",),
+    ),
+    Defect(
         "promise-of-others",
         "what is promised of our body is promised of any",
         f"{MAIN}expectation.py",

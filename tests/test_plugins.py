@@ -121,9 +121,11 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any, Any], An
     def judge(check: Callable[[Any, Any], Any]) -> str:
         monkeypatch.setitem(claims.REGISTRY, "mine", Claim("mine", "It is mine.", check))
         record = history(server(1), window())
-        [*others, ours] = claims.judge(Scenario(loops=[Loop(name="a")]), record, ["mine", "quiet_runtime"])[::-1]
-        assert {ours.verdict, *(one.verdict for one in others)} >= {Verdict.HELD}
-        [mine] = [one for one in (ours, *others) if one.claim == "mine"]
+        before = [one.to_dict() for one in record]
+        found = claims.judge(Scenario(loops=[Loop(name="a")]), record, ["mine", "quiet_runtime"])
+        assert [one.to_dict() for one in record] == before
+        [mine] = [one for one in found if one.claim == "mine"]
+        assert [one.verdict for one in found if one is not mine] == [Verdict.HELD]
         return f"{mine.verdict.value}: {mine.explanation}"
 
     monkeypatch.setattr(claims, "_HANGS", {})
