@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -224,6 +225,11 @@ def test_what_needs_something_that_is_not_pinned_is_refused(tmp_path: Path, monk
 
 
 @pytest.mark.usefixtures("no_other_pythons")
+def test_a_program_that_is_called_leaves_no_temporary_files() -> None:
+    made = lanes._call([sys.executable, "-c", "import tempfile; print(tempfile.mkdtemp())"]).strip()
+    assert not Path(made).exists()
+
+
 def test_the_command_lists_builds_and_removes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "lanes.toml"
     file.write_text(f'[lane.empty]\npython = "{OURS}"\n[lane.none]\npython = "3.99"\n')

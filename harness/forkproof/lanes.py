@@ -21,6 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -326,10 +327,12 @@ def _call(command: Sequence[str]) -> str:
     """What a program prints; LaneError with the last thing that it said where it fails."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
-            env={**environment, "PYTHONNOUSERSITE": "1"},
-        )  # fmt: skip
+        # Its temporary files are in a folder of ours, since pip leaves them where it is killed, as by Ctrl-C.
+        with tempfile.TemporaryDirectory(prefix="forkproof-", ignore_cleanup_errors=True) as scratch:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
+                env={**environment, "PYTHONNOUSERSITE": "1", "TMPDIR": scratch},
+            )  # fmt: skip
     except OSError as error:
         raise LaneError(f"{command[0]}: cannot be run: {error.strerror}") from None
     if done.returncode:
