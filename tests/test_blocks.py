@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 from gunicorn.config import Config
 
-from forkproof import lanes, storage, supervisor
+from forkproof import cluster, lanes, storage, supervisor
 from forkproof.check import policies, still_possible
 from forkproof.cli import _parser
 from forkproof.errors import LaneError, UsageError
@@ -146,7 +146,7 @@ SHOWN = (
 )  # fmt: skip
 PROGRAMS = "forkproof|python3?|pip|pytest|tox|gunicorn|dask|ruff|mypy|sphinx-build|run"
 TYPED = re.compile(rf"^(?:\$ )?(?:(?:\S*/)?(?:{PROGRAMS}) (?!master )(?![=(])|(?:cd|export) )")
-NAMED = re.compile(rf"`((?:\S*/)?(?:{PROGRAMS}) [^`]*|\S*/run)`")
+NAMED = re.compile(rf"`((?:\S*/)?(?:{PROGRAMS}) [^`]*|\.ci/\w+)`")
 """A command that stands between words."""
 
 
@@ -187,7 +187,8 @@ def test_a_block_that_nobody_speaks_of_is_found(pytestconfig: pytest.Config) -> 
             parsed(unknown, pytestconfig)
     for unknown, error in (
         ("gunicorn --frob app:app", SystemExit), ("python -m forkproof.frob", AttributeError),
-        ("tox -e py311-gunicorn9", UsageError), ("forkproof check a:a --policy a=frob", UsageError),
+        ("tox -e py311-gunicorn9", UsageError),
+        ("forkproof lanes build py311-gunicorn9", UsageError), ("forkproof check a:a --policy a=frob", UsageError),
     ):  # fmt: skip
         with pytest.raises(error):
             parsed(unknown, pytestconfig)
@@ -257,6 +258,8 @@ def parsed(line: str, config: pytest.Config) -> None:
         words = [word for word in words if word != "..."]
         program, *rest = words
         for word in words:
+            if re.fullmatch(r"py\d+(-[a-z0-9]+)+", word):
+                assert lanes.load().lane(word)
             path = word.partition("::")[0]
             if path.startswith(("examples/", "benchmarks/", "findings/", "tests/")) and "*" not in path:
                 assert (ROOT / path).exists(), path
@@ -296,7 +299,7 @@ def parsed(line: str, config: pytest.Config) -> None:
                 assert given.config is None or "/" not in given.config or (folder / given.config).is_file()
             case ["sphinx-build", *rest]:
                 assert rest == SITE
-            case ["run"]:
+            case [_] if program.startswith(".ci/"):
                 assert (ROOT / program).is_file()
             case ["cd", where]:
                 folder = folder if where.startswith("/path/to/") else ROOT / where
@@ -598,6 +601,7 @@ def test_why_a_lane_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 STATED = (
     ("docs/cli.md", "the newest {} are kept", storage.MOST_HELD),
     ("docs/cli.md", "of what takes more than {} GiB", storage.MOST_BYTES >> 30),
+    ("docs/cluster.md", "without any worker for {} s the command ends", round(cluster.ALONE)),
     ("docs/what-a-green-run-means.md", "20 runs still allow {} %", round(100 * still_possible(20))),
     ("docs/what-a-green-run-means.md", "{} MB of output are kept", supervisor.LIMITS["log"] >> 20),
     ("docs/what-a-green-run-means.md", "comes to {} MB", supervisor.LIMITS["folder"] >> 20),

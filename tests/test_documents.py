@@ -9,7 +9,10 @@ import pytest
 from test_blocks import PAGES, ROOT
 
 from forkproof import expectation
+from forkproof.bodies import OURS
 from forkproof.claims import REGISTRY
+from forkproof.dimensions import dimensions
+from forkproof.errors import CouldNotDecide, UsageError
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -57,3 +60,32 @@ def test_whats_here_has_every_file_and_no_other() -> None:
         | {path.name for path in ROOT.iterdir()}
     )
     assert sorted(name for name in names if "." in name[1:] and name not in there) == []
+
+
+def test_the_dimensions_page_has_every_value() -> None:
+    page = (ROOT / "docs" / "dimensions.md").read_text(encoding="utf-8")
+    named = {word for span in re.findall(r"`([^`]+)`", page) for word in re.findall(r"\w+", span)}
+    values = {str(value) for dimension in dimensions() for value in dimension.values or ()}
+    assert sorted(value for value in values if re.fullmatch(r"[a-z]\w+", value) and value not in named) == []
+
+
+def test_what_a_scenario_says_with_the_example_is_what_that_adds() -> None:
+    page = " ".join((ROOT / "docs" / "extending.md").read_text(encoding="utf-8").split())
+    ours = re.findall(r"body of ours \((.*?)\)", page)[0]
+    assert {*re.findall(r"`(\w+)`", ours)} <= {*OURS}
+    added = (ROOT / "examples" / "plugin" / "pyproject.toml").read_text(encoding="utf-8")
+    names = [re.search(r'"(?:fault|body|started_by)": "(\w+)"', span) for span in re.findall(r'`("\w+": [^`]+)`', page)]
+    assert len(names) == 3
+    assert all(name and f"\n{name[1]} = " in added for name in names)
+
+
+def test_the_exit_codes_and_the_files_of_a_run_are_those_of_the_command_line() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    codes = re.findall(r"^\| (\d) \| (held|broken|wrong usage|could not decide|forkproof itself failed)\b", page, re.M)
+    told = {"0": "held", "1": "broken", "2": "wrong usage", "3": "could not decide", "4": "forkproof itself failed"}
+    assert dict(codes) == told
+    assert (UsageError.exit_code, CouldNotDecide.exit_code) == (2, 3)
+    code = "".join(path.read_text(encoding="utf-8") for path in HERE if path.suffix == ".py")
+    files = re.findall(r"^\| `([\w.]+)(?:/[*.\w]*)?` \| ", page.partition("## The folder of a run")[2], re.M)
+    assert len(files) > 6
+    assert [name for name in files if f'"{name}' not in code] == []
