@@ -2077,8 +2077,8 @@ REPRODUCING = (
         "reproducer-always-bug",
         "a reproducer says BUG whatever it sees",
         f"{MAIN}reproducer/checks.py",
-        'look = ["look", *again, \'[ -z "$found" ] || bug "$found"\']',
-        'look = ["look", *again, \'bug "$found"\']',
+        'look = [first, *again, \'[ -z "$found" ] || bug "$found"\']',
+        "look = [first, *again, 'bug \"$found\"']",
         quick=(SCRIPT,),
     ),
     Defect(
@@ -2136,6 +2136,14 @@ REPRODUCING = (
         'taken = TAKEN | {f"start_in_',
         'taken = {f"start_in_',
         quick=("tests/test_reproducer.py::test_a_loop_may_be_called_anything",),
+    ),
+    Defect(
+        "reproducer-counts-by-place",
+        "a reproducer calls a message doubled or lost that the wrong process has handled, once",
+        f"{MAIN}reproducer/checks.py",
+        "anywhere = loop.policy is Policy.ARBITER_ONLY or (",
+        "anywhere = (",
+        quick=("tests/test_reproducer.py::test_a_message_is_counted_as_its_claim_counts_it",),
     ),
     Defect(
         "reproducer-timer-forgets",

@@ -452,7 +452,32 @@ def test_what_is_done_to_a_server_decides_what_it_is_to_be() -> None:
         again = from_dict({"loops": [{"name": "a"}], "faults": [{"fault": "usr2", "options": told}]})
         script = of("server_answers", again).files["reproduce.sh"]
         assert ended in script
+        assert '"$PYTHON" serve.py -c gunicorn.conf.py' in script
         assert ('    master="$(parent "$(ready | tail -n 1)")"' in script) == (not told)
+
+
+@pytest.mark.parametrize(
+    ("policy", "body", "condition", "told"),
+    [
+        ("arbiter_only", "listen", "len(pids) != 1", "handled once."),
+        ("once_per_service", "listen", "len(pids) != 1", "handled once."),
+        ("once_per_worker", "listen", "sorted(pids) != sorted(workers)", "handled once in each worker."),
+        ("once_per_worker", "blpop", "len(pids) != 1", "handled once, by any worker."),
+        ("inherit_allowed", "listen", "not pids", "handled at least once."),
+    ],
+)
+def test_a_message_is_counted_as_its_claim_counts_it(policy: str, body: str, condition: str, told: str) -> None:
+    """Where it is handled is asked of what each worker is to have alone."""
+    made = of("every_message_handled_once", from_dict({"loops": [{"name": "a", "body": body, "policy": policy}]}))
+    assert f"    if {condition}:\n" in made.files["check.py"]
+    assert told in made.files["README.md"]
+
+
+def test_a_server_that_never_listened_is_not_asked() -> None:
+    """It has not booted, which is what is to be told of it."""
+    asking = from_dict({"loops": [{"name": "a", "start": "first_request"}]})
+    for claim, asks in (("workers_boot", '    [ -z "$URL" ] || look\n'), ("exactly_one_listener", "{\n    look\n")):
+        assert asks in of(claim, asking, "").files["reproduce.sh"]
 
 
 def test_reloads_are_counted_together_and_an_end_leaves_nothing() -> None:
@@ -632,9 +657,11 @@ HEARS = {"name": "a", "kind": "timer", "body": "get_message", "start": "post_for
 IN_MASTER = {"name": "a", "start": "on_starting", "policy": "arbiter_only"}
 SOUND: list[tuple[str, dict[str, Any]]] = [
     ("every_message_handled_once", {"loops": [HEARS]}),
+    ("every_message_handled_once", {"loops": [{**HEARS, "policy": "arbiter_only"}]}),
     ("workers_boot", {"server": {"workers": 2}, "faults": [{"fault": "ttou"}, {"fault": "ttin"}, {"fault": "ttou"}]}),
     ("exactly_one_listener", {"loops": [IN_MASTER], "faults": [{"fault": "usr2"}, {"fault": "hup"}]}),
     ("server_answers", {"faults": [{"fault": "usr2", "options": {"rollback": 1}}]}),
+    ("server_answers", {"server": {"worker_class": "gevent_pywsgi"}, "faults": [{"fault": "usr2"}]}),
     ("exactly_one_listener", {"loops": [{"name": "tick"}]}),
 ]
 
@@ -661,6 +688,19 @@ def test_it_shows_the_planted_bug_and_not_the_control(claim: str, forkproof) -> 
     else:
         assert trial.rate(bad, forkproof.session.target, 1).shown == 1
     assert trial.rate(good, forkproof.session.target, 1).shown == 0
+
+
+@pytest.mark.fork
+def test_a_master_that_starts_itself_anew_is_there_twice(forkproof) -> None:  # type: ignore[no-untyped-def]
+    """With what gunicorn imports for gevent, too."""
+    twice = from_dict(
+        {
+            "loops": [{"name": "a", "start": "config_import", "policy": "once_per_service"}],
+            "server": {"worker_class": "gevent_pywsgi"},
+            "faults": [{"fault": "usr2", "options": {"rollback": 1}}],
+        }
+    )
+    assert trial.rate(of("handover_is_safe", twice, "two holders"), forkproof.session.target, 1).shown == 1
 
 
 OTHERS = [("quiet_runtime", "no_dead_listener", "silent without a sign"),

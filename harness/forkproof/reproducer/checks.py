@@ -15,7 +15,14 @@ from packaging.version import Version
 from forkproof.faults import REGISTRY as FAULTS
 from forkproof.patching import asked, calls
 from forkproof.reproducer.around import locks, point_of
-from forkproof.reproducer.source import Watched, interpreter_options, packages, policy_in_words
+from forkproof.reproducer.source import (
+    SERVE,
+    Watched,
+    executes_itself,
+    interpreter_options,
+    packages,
+    policy_in_words,
+)
 from forkproof.scenario import Fault, ForkHooks, Loop, LoopKind, LoopStart, Policy, Requests, Scenario
 
 LOOK = 2.0
@@ -228,7 +235,8 @@ def _script(
     # Older ones cannot be run by their own name.
     module = "gunicorn.app.wsgiapp" if Version(versions.get("gunicorn") or "99") < _BY_NAME else "gunicorn"
     options = interpreter_options(scenario)
-    words = ['"$PYTHON"', *options, "--module" if options else "-m", f"{module} -c gunicorn.conf.py app:app"]
+    by_name = [SERVE] if executes_itself(scenario) else ["--module" if options else "-m", module]
+    words = ['"$PYTHON"', *options, *by_name, "-c gunicorn.conf.py app:app"]
     has_redis = "redis" in packages(scenario)
     children = "sh -c 'sleep 3600 & exec \"$@\"' sh " * scenario.surroundings.foreign_children
     # A child from before gunicorn, as an entry point's, that exits with what it reads.
@@ -237,7 +245,9 @@ def _script(
     start = f"setsid {children}{' '.join(words)} 2>server.log &"
     # What passes is no bug where it is about what lasts: a busy machine may be late.
     again = [] if plan.at_end else ['[ -z "$found" ] || { sleep 3 && look; } # it may be late']
-    look = ["look", *again, '[ -z "$found" ] || bug "$found"']
+    # Of a server that is not there there is nothing to see.
+    first = "look" if plan.must_boot else '[ -z "$URL" ] || look'
+    look = [first, *again, '[ -z "$found" ] || bug "$found"']
     check = [*(look if has_check else []), *plan.script]
     count = scenario.server.workers
     called = "\n".join([*check, *course])
@@ -551,9 +561,10 @@ def _no_dead_listener(scenario: Scenario, broken: Broken) -> Plan:
 
 def _every_message_handled_once(scenario: Scenario, broken: Broken) -> Plan:
     loop = _loop(scenario, broken)
-    if loop.kind.is_process and loop.policy in (Policy.ONCE_PER_WORKER, Policy.ARBITER_ONLY):
+    if loop.kind.is_process and loop.policy is Policy.ONCE_PER_WORKER:
         raise NoProgramError("whose process handled a message is not told; export exactly_one_listener instead")
-    competing = loop.competes and loop.policy is Policy.ONCE_PER_WORKER
+    # In which process is what exactly_one_listener asks, save for workers, each of which is to have it.
+    anywhere = loop.policy is Policy.ARBITER_ONLY or (loop.competes and loop.policy is Policy.ONCE_PER_WORKER)
     gap = _gap([loop])
     many = f"range({max(10, round(LOOK / gap))})"
     code = [
@@ -565,7 +576,7 @@ def _every_message_handled_once(scenario: Scenario, broken: Broken) -> Plan:
         'done = [line.split() for line in open("handled")]',
         f"for number in {many}:",
         f'    pids = [pid for loop, message, pid in done if (loop, message) == ("{loop.name}", str(number))]',
-        f"    if {'len(pids) != 1' if competing else _wrong(loop, 'pids')}:",
+        f"    if {'len(pids) != 1' if anywhere else _wrong(loop, 'pids')}:",
         '        print(f"message {number} was handled by {pids}; the master is {master}, the workers {workers}")',
     ]
     return Plan(code, watched=Watched(handled=True))
@@ -840,6 +851,12 @@ PLANS: dict[str, Callable[[Scenario, Broken], Plan]] = {
 """By claim, what makes its check."""
 
 
+def _often(loop: Loop | None) -> str:
+    if loop is not None and loop.policy is Policy.ONCE_PER_WORKER:
+        return "once, by any worker" if loop.competes else "once in each worker"
+    return "at least once" if loop is not None and loop.policy is Policy.INHERIT_ALLOWED else "once"
+
+
 def expected(scenario: Scenario, broken: Broken) -> str:
     """What is not so while the bug is there, for those who do not know forkproof."""
     loop = scenario.loop(broken.loop) if broken.loop is not None else None
@@ -852,7 +869,7 @@ def expected(scenario: Scenario, broken: Broken) -> str:
         "handover_is_safe": f"{meant}, also after what is done to the server.",
         "no_copied_thread": f"{name} runs in the process that started it, and in no copy of that.",
         "no_dead_listener": f"in each process what `is_alive()` says of {name} is what it does.",
-        "every_message_handled_once": f"each message to {name} is handled, once in each place: {meant}.",
+        "every_message_handled_once": f"each message to {name} is handled {_often(loop)}.",
         "subscriptions_match": f"Redis counts as many subscriptions as there are to be: {meant}.",
         "no_starved_greenlet": f"{name} goes on, in each process that has started it.",
         "server_answers": "each request is answered within 5 s, and each worker answers.",

@@ -133,6 +133,14 @@ def packages(scenario: Scenario) -> list[str]:
     return found
 
 
+SERVE = "serve.py"
+
+
+def executes_itself(scenario: Scenario) -> bool:
+    """Whether the master starts itself anew, for which gunicorn has to be a file: its own shadows Python's `http`."""
+    return any(fault.fault == "usr2" for fault in scenario.faults)
+
+
 def files(scenario: Scenario, watched: Watched) -> dict[str, str]:
     """The modules of the deployment, by the names of their files."""
     found = {"app.py": app(scenario, watched), "background.py": background(scenario, watched)}
@@ -146,6 +154,8 @@ def files(scenario: Scenario, watched: Watched) -> dict[str, str]:
     point = around.point_of(scenario)
     if point is not None and point.module:
         found["slow.py"] = point.module
+    if executes_itself(scenario):
+        found[SERVE] = "from gunicorn.app.wsgiapp import run\n\nrun()\n"
     found["gunicorn.conf.py"] = conf(scenario, watched)
     return found
 
