@@ -632,7 +632,8 @@ def of_fake(it: Path) -> dict[str, str]:
 
 
 def run_fake(it: Path) -> int:
-    done = subprocess.run([it / "reproduce.sh"], cwd="/", env=of_fake(it), stdout=subprocess.DEVNULL, check=False)
+    done = subprocess.run([it / "reproduce.sh"], cwd="/", env=of_fake(it), capture_output=True, check=False)
+    assert not done.stderr, "it complains of what is not there yet"
     return done.returncode
 
 

@@ -266,7 +266,7 @@ def _script(
             "}",
             "try() (",
             # In a folder of its own: what two of them leave is not mixed, and nothing is left.
-            '    own=$(mktemp -d) && cp ./*.py "$own" && cd "$own" && mkdir ticks || exit 2',
+            '    own=$(mktemp -d) && cp ./*.py "$own" && cd "$own" && mkdir ticks && : >server.log || exit 2',
             "    group='' redis=''",
             "    trap leave EXIT",
             "    trap 'exit 2' HUP INT PIPE QUIT TERM",
