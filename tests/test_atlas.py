@@ -6,6 +6,7 @@ import csv
 import html.parser
 import io
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -176,4 +177,20 @@ def test_the_published_table_is_complete() -> None:
         assert set(entry["nearest"].split("; ")) - {""} <= holding, entry
     text = (docs / "atlas.html").read_text(encoding="utf-8")
     counts = Counter(entry["verdict"] for entry in published)
-    assert f"{len(published)} combinations: {', '.join(f'{counts[name]} {name}' for name in sorted(counts))}" in text
+    told = re.search(rf"<p>{len(published)} combinations: [\w, ]+\. Python (\S+), (.*)\.</p>", text)
+    assert told
+    versions = {"python": told[1], **dict(part.split() for part in told[2].split(", "))}
+    found = []
+    for entry, one, shown in zip(published, atlas.combinations(), json.loads(Data(text).text)["rows"], strict=True):
+        why = shown[4]  # in words, which the table does not have
+        assert [*why] == (entry["breaks"].split("; ") if entry["breaks"] else [])
+        lists = {name: entry[name].split("; ") if entry[name] else [] for name in ("runs_in", "known_issues")}
+        found.append({**entry, **one.settings, **lists, "breaks": why})
+    assert text == page(found, versions), "the page has what the table has"
+    about = (docs / "atlas.md").read_text(encoding="utf-8")
+    for number, what in (
+        (len(published), "combinations"), (counts["held"], "hold"), (counts["broken"], "break something"),
+        (sum(bool(entry["races"]) for entry in published), "of these not in each"), (counts["cannot be"], "cannot be"),
+    ):  # fmt: skip
+        assert f"{number:,} {what}" in about
+    assert not any(entry["verdict"] == "unknown" or entry["surprises"] for entry in published)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -43,6 +44,13 @@ def test_every_deployment_was_looked_at() -> None:
     assert refused <= {"copied, and stands still", "nothing arrives"}
     shown = {row["deployment"] for row in BROKEN if row.get("alone") == 1}
     assert shown >= {row["deployment"] for row in BROKEN if row["deployment"].startswith("findings/")}
+
+
+def test_the_page_is_made_from_its_data() -> None:
+    page = exported.PAGE.read_text(encoding="utf-8")
+    command = re.search("`(.*?)`", page.split("\n\n")[1])
+    assert command
+    assert exported.page(DATA["rows"], DATA["target"], command[1]) == page
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
 import pytest
 from planted import IN_GUNICORN, PLANTED, session_with_the_bug
 
 from forkproof.claims import REGISTRY
 from forkproof.verdict import Verdict
 
+ROOT = Path(__file__).parents[1]
+
 
 def test_every_claim_has_a_planted_bug_and_a_control() -> None:
     assert PLANTED.keys() == REGISTRY.keys()
+
+
+def test_the_page_is_made_from_its_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("planted_measured", ROOT / "benchmarks" / "planted.py")
+    assert spec is not None
+    assert spec.loader is not None
+    measured = importlib.util.module_from_spec(spec)  # not by its name, which is that of ours
+    monkeypatch.setitem(sys.modules, spec.name, measured)
+    spec.loader.exec_module(measured)
+    data = json.loads(measured.PAGE.with_suffix(".json").read_text(encoding="utf-8"))
+    rows = [measured.Row(**row) for row in data["claims"]]
+    assert measured.page(rows, data["target"]) == measured.PAGE.read_text(encoding="utf-8")
+    assert [row.claim for row in rows] == [*REGISTRY]
+    assert all(row.good for row in rows)
 
 
 @pytest.mark.fork
