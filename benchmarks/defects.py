@@ -2258,6 +2258,22 @@ REPRODUCING = (
         quick=("tests/test_exported.py::test_a_cure_is_what_holds_and_is_tried_first_for_the_next_claim",),
     ),
     Defect(
+        "reproducer-replaced-while-it-ends",
+        "a reproducer calls a worker replaced that ends while it is looked for, and says BUG of a sound server",
+        f"{MAIN}reproducer/checks.py",
+        'grep -c .)" -eq "$1" ] && ! echo "$live" |',
+        'grep -c .)" -eq "$1" ] && ! ready |',
+        quick=("tests/test_reproducer.py::test_a_worker_that_ends_while_it_is_looked_for_is_not_yet_replaced",),
+    ),
+    Defect(
+        "reproducer-cure-by-luck",
+        "what one call of a race passes by luck counts as its cure",
+        "benchmarks/exported.py",
+        "CONFIRMED = 3",
+        "CONFIRMED = 1",
+        quick=("tests/test_exported.py::test_a_race_that_shows_in_a_later_call_was_not_cured",),
+    ),
+    Defect(
         "reproducer-looks-before-it-asks",
         "a reproducer looks for what requests start or block before it makes any",
         f"{MAIN}reproducer/checks.py",

@@ -7,6 +7,10 @@ as `forkproof export` does, run the folder as a stranger would, with a new envir
 once more with a cure: the planted bug's control, or a change with which it is promised, or found by forkproof, to hold.
 The folder must exit 1, and 0 when cured. Writes `docs/exported.md` and `docs/exported.json` when all were done;
 `--rows` keeps what was done, and goes on from there. Exits 1 where something did not show or not pass.
+
+    python benchmarks/exported.py --again [-j 2] [--rows FILE] [--only GLOB]...
+
+Runs each folder as it would be written now once more, and with its cure, and compares: writes no page.
 """
 
 from __future__ import annotations
@@ -42,7 +46,16 @@ from forkproof.expectation import Expectation, expect  # noqa: E402
 from forkproof.judge import Judgement, RunReport, assess  # noqa: E402
 from forkproof.launch import remove_folder  # noqa: E402
 from forkproof.ledger import Ledger, Row  # noqa: E402
-from forkproof.reproducer import Broken, NoProgramError, Reproducer, options, reproducer, trial, write  # noqa: E402
+from forkproof.reproducer import (  # noqa: E402
+    Broken,
+    NoProgramError,
+    Reproducer,
+    options,
+    programs,
+    reproducer,
+    trial,
+    write,
+)
 from forkproof.scenario import Scenario  # noqa: E402
 from forkproof.session import Session, open_session  # noqa: E402
 from forkproof.simplify import changed, neighbours  # noqa: E402
@@ -68,6 +81,9 @@ GIVEN = 2
 
 MORE = 10
 """Tries beside the first ones of what shows in some of them."""
+
+CONFIRMED = 3
+"""In how many calls of its script a race must not show to be cured: one of 100 that does nothing passes one."""
 
 PATIENCE = 120
 """Seconds in which as many more are begun, as long as it shows in none: what is quick to try may be a rarer race."""
@@ -155,9 +171,34 @@ class Bench:
                 first = choices[0]
                 yield row | {"came": "text", "lines": first.lines_of_python, "left_out": list(first.left_out)}
                 continue
-            cures = [one["cure"] for one in found if one.get("cured") == SOUND]
+            cures = [one["cure"] for one in [*found, *before.values()] if one.get("cured") == SOUND]
             found.append(row | self._exported(choices, judgement, deployment, cures))
             yield found[-1]
+
+    def again(self, deployment: Deployment, row: Row) -> dict[str, tuple[int, int]]:
+        """What its script exits with as it would be written now, and with its cure, beside what it is to exit with."""
+        versions = self.session.target.to_dict() | _versions(row)
+        broken = Broken(row["claim"], row["loop"], row["how"])
+        choices = programs(deployment.scenario, broken, versions)
+        made = next((one for one in choices if list(one.left_out) == row["left_out"]), choices[0])
+        if row["came"] == "cannot tell":
+            return {"alone": (self._once(made), NO_ANSWER)}
+        shown, tried = row["rate"]
+        codes = {"alone": (self._alone(made.with_rate(shown, tried)), BUG)}
+        if "cure" in row:
+            sound = self._cure(made, deployment, row["cure"])
+            codes["cured"] = (self._alone(sound.with_rate(shown, tried)), SOUND)
+        return codes
+
+    def _cure(self, made: Reproducer, deployment: Deployment, words: str) -> Reproducer:
+        """The program with the cure that these words, of a row, tell."""
+        versions = self.session.target.to_dict()
+        if words == "the control" and deployment.control is not None:
+            return reproducer(deployment.control, made.broken, versions)
+        if words.startswith("gunicorn "):
+            return reproducer(made.scenario, made.broken, inspect(sys.executable).to_dict())
+        candidates = itertools.chain(self._candidates(made), self._in_two(made, [words.partition(" and ")[0]]))
+        return reproducer(next(other for told, other, _ in candidates if told == words), made.broken, versions)
 
     def _kept(self, name: str) -> Path:
         return self.kept / name.replace("/", "-")
@@ -261,29 +302,39 @@ class Bench:
         Sound is the control, what the documentation promises to hold, or what forkproof finds to hold. What was a cure
         of another claim of the deployment is tried first, then what is simpler: of a failure that was made as small as
         can be, whatever is left out makes it hold. Two changes are tried where no one is a cure. What
-        is sound is tried as often as shows the bug, and forkproof's one run of a race alone says nothing.
+        is sound is tried as often as shows the bug, and again where that is a race, of which forkproof's one run says
+        nothing.
         """
         versions = self.session.target.to_dict()
         broken = made.broken
         if deployment.control == deployment.scenario:  # a bug of gunicorn itself
             ours = inspect(sys.executable).to_dict()
             sound = reproducer(made.scenario, broken, ours)
-            return {"cure": f"gunicorn {ours['gunicorn']}", "cured": self._alone(sound.with_rate(*rate))}
+            return {"cure": f"gunicorn {ours['gunicorn']}", "cured": self._cure_alone(sound, rate)}
         if deployment.control is not None and broken.claim in deployment.about:
             sound = reproducer(deployment.control, broken, versions)
-            return {"cure": "the control", "cured": self._alone(sound.with_rate(*rate))}
+            return {"cure": "the control", "cured": self._cure_alone(sound, rate)}
         trusted = judgement.expectation is not Expectation.MUST_HOLD
         tried = 0
         for candidates in (self._candidates(made), self._in_two(made, cures)):
             for is_open, words, sound in itertools.islice(self._sound(candidates, broken, cures, trusted), CURES):
                 tried += 1
-                if trusted and not is_open and self._alone(sound.with_rate(*rate)) == SOUND:
+                if trusted and not is_open and self._cure_alone(sound, rate) == SOUND:
                     return {"cure": words, "cured": SOUND}
                 if self._holds(sound):
-                    code = self._alone(sound.with_rate(*rate))
+                    code = self._cure_alone(sound, rate)
                     if code == SOUND or (rate[0] == rate[1] and broken.claim not in BROADER):
                         return {"cure": words, "cured": code}
         return {"tried": tried}
+
+    def _cure_alone(self, sound: Reproducer, rate: tuple[int, int]) -> int:
+        """What the script of a cure comes to, in each of its calls or else in the first that differs."""
+        code = SOUND
+        for _ in range(CONFIRMED if rate[0] < rate[1] else 1):
+            code = self._alone(sound.with_rate(*rate))
+            if code != SOUND:
+                break
+        return code
 
     def _sound(
         self, candidates: Iterable[Candidate], broken: Broken, cures: Sequence[str], trusted: bool
@@ -376,7 +427,8 @@ def _why_nothing_broke(name: str) -> str:
 def page(rows: Sequence[Row], versions: dict[str, str | None], command: str) -> str:
     """The whole page."""
     counts = Counter(row["came"] for row in rows)
-    counts["exported and not run"] = counts.pop("text", 0)
+    if "text" in counts:
+        counts["exported and not run"] = counts.pop("text")
     lines = [
         "# What is exported, run on its own",
         "",
@@ -388,10 +440,10 @@ def page(rows: Sequence[Row], versions: dict[str, str | None], command: str) -> 
         "(two where no one is enough) with which the claim is promised, or found by forkproof, to hold. It must exit",
         "0. *showed* is in how many tries it showed: of those that `--tries` says, and of ten more where only some of",
         "them, or none, did, and again of ten in the first two minutes as long as none did; then `reproduce.sh` has",
-        "as many tries as show it in 99 of 100 calls. A try that could not tell (exit code 2: no server within 30 s,",
-        "on a busy machine) is none. What shows in no try is written by no `forkproof export`. The command was",
-        "started several times, and went on from the rows that it had; no row is of a program that would be another",
-        "one now.",
+        "as many tries as show it in 99 of 100 calls, and passes three calls with the cure. A try that could not tell",
+        "(exit code 2: no server within 30 s, on a busy machine) is none. What shows in no try is written by no",
+        "`forkproof export`. The command was started several times, and went on from the rows that it had; no row is",
+        "of a program that would be another one now.",
         *_elsewhere(rows, versions),
         "",
         "; ".join(f"{what}: {count}" for what, count in counts.most_common()),
@@ -427,6 +479,29 @@ def _elsewhere(rows: Sequence[Row], versions: dict[str, str | None]) -> list[str
     return ["A deployment that says so was run on another version, which has its bug."] if others else []
 
 
+def _versions(row: Row) -> dict[str, str]:
+    """The versions that a row was made with."""
+    parts = [part.partition(" ") for part in row.get("on", "").split(", ") if part]
+    return {name.lower(): version for name, _, version in parts}
+
+
+def _again(bench: Bench, chosen: Mapping[str, Deployment], rows: Iterable[Row], at_once: int) -> int:
+    """Run what these rows tell once more; the exit code."""
+    rows = [
+        row for row in rows if row["deployment"] in chosen and row["came"] in ("exported", "no cure", "cannot tell")
+    ]
+
+    def once(row: Row) -> bool:
+        codes = bench.again(chosen[row["deployment"]], row)
+        print(f"{row['key']}: {codes}", flush=True)
+        return all(code == meant for code, meant in codes.values())
+
+    with ThreadPoolExecutor(at_once) as pool:
+        same = list(pool.map(once, rows))
+    print(f"{sum(same)} of {len(same)} as they were told")
+    return int(not all(same))
+
+
 def _differs(row: Row, versions: dict[str, str | None]) -> str:
     """The versions that a row was made with, where the page's are others."""
     here = describe(versions).split(", ")
@@ -444,6 +519,7 @@ def main() -> int:
     parser.add_argument("--kept", type=Path, metavar="DIR", help="broken runs, which are not run again")
     parser.add_argument("--time", type=float, default=None, metavar="S", help="run nothing more after S seconds")
     parser.add_argument("--only", action="append", default=[], metavar="GLOB", help="these deployments alone")
+    parser.add_argument("--again", action="store_true", help="run what was done once more as it is now")
     parser.add_argument("--every-claim", action="store_true", help="export each claim that broke, not the first alone")
     arguments = parser.parse_args()
     chosen = {
@@ -463,6 +539,8 @@ def main() -> int:
                 kept = arguments.kept or Path(folder) / "kept"
                 kept.mkdir(exist_ok=True)
                 bench = Bench(session, Path(folder), kept, arguments.runs, arguments.tries)
+                if arguments.again:
+                    return _again(bench, chosen, ledger, arguments.j)
 
                 def work(name: str) -> None:
                     begun = time.monotonic()

@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -157,6 +158,9 @@ def test_a_cure_is_what_holds_and_is_tried_first_for_the_next_claim(tmp_path: Pa
     later = Trying(report, tmp_path)
     assert next(later.rows("it", deployment, {}, lambda: True, every_claim=True))["cure"] == "with preload_app=True"
     assert len(later.launched) == len(bench.launched)
+    resumed = Trying(report, tmp_path)  # and of what was done before
+    next(resumed.rows("it", deployment, {rows[0]["key"]: rows[0]}, lambda: True, every_claim=True))
+    assert len(resumed.launched) == 1 < len(later.launched)
 
 
 @pytest.mark.parametrize(("claim", "cured"), [("no_socket_shared_across_fork", 0), ("server_answers", 1)])
@@ -308,3 +312,58 @@ def test_a_race_is_cured_by_what_shows_in_none_of_as_many_tries(tmp_path: Path) 
         == "when 'a' starts in on_starting"
     )
     assert Race(report, tmp_path)._cured(made, (4, 4), judgement, deployment, [])["cure"] == "with workers=1"
+
+
+def test_a_race_that_shows_in_a_later_call_was_not_cured(tmp_path: Path) -> None:
+    """One of 100 calls passes by luck, and many changes are tried."""
+    report, deployment = twice_broken()
+    made = programs(PLANTED.scenario, Broken("exactly_one_listener", "a", "double"), DATA["target"])[0]
+    calls: Counter[str] = Counter()
+
+    class Lucky(Trying):
+        """One that shows with one worker too, in the second call."""
+
+        def _alone(self, made: Reproducer) -> int:
+            calls[made.scenario.digest] += 1
+            if made.scenario.loop("a").start is LoopStart.ON_STARTING:
+                return 0
+            return int(made.scenario.server.workers != 1 or calls[made.scenario.digest] > 1)
+
+        def _holds(self, sound: Reproducer) -> bool:
+            return True
+
+    row = Lucky(report, tmp_path)._cured(made, (1, 4), report.judgements[0], deployment, [])
+    assert row == {"cure": "when 'a' starts in on_starting", "cured": 0}
+
+
+@pytest.mark.parametrize("came", ["the control", "gunicorn", "with ", "without the patch at app_first_line and"])
+def test_what_was_done_is_run_again_with_the_cure_that_its_row_tells(came: str, tmp_path: Path) -> None:
+    row = next(row for row in BROKEN if row.get("cure", "").startswith(came))
+    deployment = DEPLOYMENTS[row["deployment"]]
+    ran: list[Reproducer] = []
+
+    class Again(Trying):
+        def _alone(self, made: Reproducer) -> int:
+            ran.append(made)
+            return 2 - len(ran)
+
+    bench = Again(RunReport(deployment.scenario, ROOT, DATA["target"], []), tmp_path)
+    assert bench.again(deployment, row) == {"alone": (1, 1), "cured": (0, 0)}
+    bad, sound = ran
+    assert bad.scenario == deployment.scenario
+    assert bad.files != sound.files
+    if came == "the control":
+        assert sound.scenario == deployment.control
+
+
+def test_what_is_not_as_it_was_told_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    row = next(row for row in BROKEN if row.get("cured") == 0)
+
+    class Sound(Trying):
+        def _alone(self, made: Reproducer) -> int:
+            return 0
+
+    bench = Sound(RunReport(DEPLOYMENTS[row["deployment"]].scenario, ROOT, DATA["target"], []), tmp_path)
+    rows = [{"key": "it", **row}, {"key": "other", "deployment": row["deployment"], "came": "nothing broke"}]
+    assert exported._again(bench, DEPLOYMENTS, rows, 1) == 1
+    assert capsys.readouterr().out == "it: {'alone': (0, 1), 'cured': (0, 0)}\n0 of 1 as they were told\n"

@@ -790,3 +790,14 @@ def test_a_folder_makes_its_own_environment(run: Run, tmp_path: Path) -> None:
         [packages] = (tmp_path / name / ".venv").glob("lib/python*/site-packages")
         assert (packages / "gunicorn").is_dir()
         assert not list(packages.glob("*forkproof*"))
+
+
+@pytest.mark.parametrize(("then", "code"), [(":", 1), ("echo 8", 0)])
+def test_a_worker_that_ends_while_it_is_looked_for_is_not_yet_replaced(then: str, code: int, tmp_path: Path) -> None:
+    """It was among the ready ones, and then it was not."""
+    killed = from_dict({**TWICE.to_dict(), "faults": [{"fault": "kill_worker", "slot": 0}]})
+    script = of("workers_boot", killed).files["reproduce.sh"]
+    [replaced] = re.findall(r"^replaced\(\) \{.*?^\}$", script, re.MULTILINE | re.DOTALL)
+    ready = f"ready() {{ [ -e ended ] && {then} || echo 7; : >ended; }}"
+    asked = [ready, replaced, "old=7", *(["replaced 1"] if code == 0 else []), "replaced 1"]
+    assert subprocess.run(["sh", "-c", "\n".join(asked)], cwd=tmp_path, check=False).returncode == code

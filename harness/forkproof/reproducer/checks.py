@@ -354,7 +354,10 @@ _FUNCTIONS = """ready() { # the pids of the workers that have booted and live
     sed -n 's/.*ready: //p' server.log | while read -r pid; do [ ! -e "/proc/$pid/exe" ] || echo "$pid"; done
 }
 there() { [ "$(ready | wc -l)" -eq "$1" ]; }
-replaced() { there "$1" && ! ready | grep -qxF "$old"; }
+replaced() { # by one list: a worker that ends between two is in the first, and missing in the second
+    live=$(ready)
+    [ "$(echo "$live" | grep -c .)" -eq "$1" ] && ! echo "$live" | grep -qxF "$old"
+}
 bug() {
     echo "BUG: $*"
     exit 1
