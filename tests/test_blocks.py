@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,8 @@ RUN = (
     ("docs/lanes.md", "py314-gevent269-gunicorn27   skipped", "test_blocks.py::test_why_a_lane_is_skipped"),
     ("docs/check.md", "[tool.forkproof.policies]", "test_blocks.py::test_policies_are_read_as_they_stand"),
     ("docs/check.md", "def test_background_loops(forkproof):", "test_blocks.py::test_the_check_in_ones_own_tests"),
+    ("docs/cli.md", "cause (", "test_cause.py::test_the_cause_that_the_page_shows"),
+    ("docs/diff.md", "fixed: quiet_runtime", "test_compare.py::test_what_the_page_shows_is_told_so"),
     ("docs/dimensions.md", '{"patches": ', "test_blocks.py::test_the_scenario_of_the_dimensions"),
     ("docs/extending.md", "[project.entry-points", "test_blocks.py::test_the_entry_points_are_those_of_the_example"),
     ("docs/extending.md", "pip install ./examples/plugin", "test_plugins.py::test_the_examples_claim_and_fault"),
@@ -140,8 +143,6 @@ SHOWN = (
     ("README.md", "strategies -> Scenario", "how values flow; test_import_direction.py holds it"),
     ("docs/whats-here.md", "strategies -> Scenario", "how values flow; test_import_direction.py holds it"),
     ("docs/cli.md", '"coverage": ', "the form of a report; test_schema.py holds reports against it"),
-    ("docs/cli.md", "cause (", "of one search on one day; test_cause.py has such searches"),
-    ("docs/diff.md", "fixed: quiet_runtime", "of one comparison on one day"),
     ("findings/*", "*", "for whoever mends it: its program is reproduce.sh, which test_findings.py runs"),
 )  # fmt: skip
 PROGRAMS = "forkproof|python3?|pip|pytest|tox|gunicorn|dask|ruff|mypy|sphinx-build|run"
@@ -179,7 +180,7 @@ def test_a_block_that_nobody_speaks_of_is_found(pytestconfig: pytest.Config) -> 
             parsed(unknown, pytestconfig)
     for unknown in (
         "python benchmarks/soak.py --frob", "pytest -m frob", "pytest --fork-frob", "pytest tests/test_frob.py",
-        "pip instal x", "pip install '.[stack,frob]'", "python -m forkproof.original_report --frob", "ruff frob .",
+        "pip instal x", "pip install flask gunicron", "pip install --frob .", "pip install '.[stack,frob]'", "python -m forkproof.original_report --frob", "ruff frob .", "dask worker --frob",
         "cd examples/apps/process && gunicorn -c ../../deployments/frob.conf.py app:app", "cd frob", "tox -m frob",
         "sphinx-build -c d . site",
     ):  # fmt: skip
@@ -187,7 +188,7 @@ def test_a_block_that_nobody_speaks_of_is_found(pytestconfig: pytest.Config) -> 
             parsed(unknown, pytestconfig)
     for unknown, error in (
         ("gunicorn --frob app:app", SystemExit), ("python -m forkproof.frob", AttributeError),
-        ("tox -e py311-gunicorn9", UsageError),
+        ("tox -e py311-gunicorn9", UsageError), ("dask frob", ValueError),
         ("forkproof lanes build py311-gunicorn9", UsageError), ("forkproof check a:a --policy a=frob", UsageError),
     ):  # fmt: skip
         with pytest.raises(error):
@@ -242,10 +243,8 @@ STANDS_FOR = {
 }  # fmt: skip
 """What a word in capitals may be."""
 TOOLS = {
-    ("pip", "install", "-q"), ("pip", "install", "--no-deps"), ("pip", "install"), ("pip", "uninstall"),
-    ("pip", "check"), ("dask", "scheduler"), ("dask", "worker"), ("mypy",), ("ruff", "check", "."),
-    ("ruff", "format", "."), ("python", "-m", "venv"), ("python", "-m", "pip", "install"),
-    ("python", "-m", "gevent.monkey"), ("python", "-c"), ("python", "-X"), (".",), ("tox", "-e"),
+    ("pip", "uninstall"), ("pip", "check"), ("mypy",), ("ruff", "check", "."), ("ruff", "format", "."),
+    ("python", "-m", "venv"), ("python", "-m", "gevent.monkey"), ("python", "-c"), ("python", "-X"), (".",), ("tox", "-e"),
 }  # fmt: skip
 """How commands of others begin that no parser of ours reads."""
 
@@ -299,6 +298,15 @@ def parsed(line: str, config: pytest.Config) -> None:
                 assert given.config is None or "/" not in given.config or (folder / given.config).is_file()
             case ["sphinx-build", *rest]:
                 assert rest == SITE
+            case ["dask", command, *rest]:
+                pytest.importorskip("distributed", reason="pip install '.[dask]'")
+                [there] = entry_points(group="dask_cli", name=command)
+                taken = there.load().make_context(command, rest)  # an option that it does not know it hands on
+                assert not [word for word in (*taken.args, *taken.params.values()) if f"{word}".startswith("-")]
+            case ["pip", "install", *rest] | ["python", "-m", "pip", "install", *rest]:
+                names = {word for word in rest if word[0] not in "-./"}
+                assert names <= PACKAGES, names - PACKAGES
+                assert {word for word in rest if word[0] == "-"} <= {"-q", "-e", "--no-deps"}
             case [_] if program.startswith(".ci/"):
                 assert (ROOT / program).is_file()
             case ["cd", where]:
@@ -310,15 +318,11 @@ def parsed(line: str, config: pytest.Config) -> None:
                 assert any(tuple(words[: len(one)]) == one for one in TOOLS), command
 
 
-EXTRAS = re.findall(
-    r"^(\w+) = \[",
-    (ROOT / "pyproject.toml")
-    .read_text(encoding="utf-8")
-    .partition("[project.opt")[2]
-    .partition("[project.scripts]")[0],
-    re.M,
-)
+PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.scripts]")[0]
+EXTRAS = re.findall(r"^(\w+) = \[", PROJECT.partition("[project.opt")[2], re.M)
 TOX = (ROOT / "tox.ini").read_text(encoding="utf-8")
+PACKAGES = {*re.findall(r'"([\w-]+)[\w,\[\]]*>=', PROJECT), "tox"}
+"""What may be installed by its name: ours and the target's."""
 SITE = ["-W", "-c", "docs", ".", "site"]
 """What `test_site.py` runs, but for the folder."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from few import FEW
 from hypothesis import given
+from test_blocks import block_of, first_missing
 
 from forkproof.cause import Cause, Change, Cost, Trial, changes, investigate, runs_until_sound
 from forkproof.dimensions import at
@@ -266,6 +267,35 @@ def test_the_report() -> None:
 
 def test_what_is_left_out_is_no_value() -> None:
     assert all(change.after is not DROP for change, _ in changes(WHAT, keep="a"))
+
+
+def test_the_cause_that_the_page_shows() -> None:
+    """Its 109 servers take two minutes: what each of them came to is pretended here."""
+    key, beside = ("no_copied_thread", "listen"), ("quiet_runtime", None)
+
+    def verdict(what: Scenario) -> Verdict:
+        [loop] = what.loops
+        sites = {patch.site.value for patch in what.patches}
+        early = sites & {"interpreter_start", "config_first_line", "config_after_imports"}
+        flags = {name: value for patch in what.patches for name, value in patch.flags.items()}
+        if loop.start.value not in ("config_import", "on_starting", "when_ready", "pre_fork"):
+            return NONE
+        if loop.yields.call.value in ("none", "native_sleep") or not flags.get("time", True):
+            return NONE
+        if sites == {"in_thread"}:
+            return UNKNOWN
+        is_copied = loop.kind.value in ("thread", "greenlet", "executor", "timer")
+        return BROKEN if early and is_copied and flags.get("thread", True) else HELD
+
+    def answers(what: Scenario) -> dict[tuple[str, str | None], Verdict]:
+        return {key: verdict(what), beside: BROKEN if what.loops[0].kind.value == "native_thread" else HELD}
+
+    what = from_dict({**COPIES, "loops": [{**COPIES["loops"][0], "name": "listen"}], "faults": []})
+    cause = investigate(what, {key: (5, 5)}, Runs(answers), held=[beside], jobs=2)[key]
+    told = "\n".join(cause.lines())
+    shown = block_of("docs/cli.md", "cause (").text
+    assert first_missing(told, shown) == "", told
+    assert {*re.findall(r"\d+ of \d+", shown)} <= {*re.findall(r"\d+ of \d+", told)}
 
 
 @pytest.mark.fork

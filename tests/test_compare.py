@@ -19,10 +19,11 @@ from typing import cast
 import pytest
 from rich.console import Console
 from schema import validate
+from test_blocks import block_of
 
 from forkproof import aim, documented
 from forkproof.aim import changed_words, scenarios
-from forkproof.compare import BASE, BATCH, HEAD, LAST, SIDES, Comparer, Comparison, Noticed, has
+from forkproof.compare import BASE, BATCH, HEAD, LAST, SIDES, Comparer, Comparison, Difference, Noticed, has
 from forkproof.coverage import pairs_of
 from forkproof.errors import NothingBoots, UsageError
 from forkproof.expectation import Expectation
@@ -153,6 +154,30 @@ def test_what_breaks_on_the_base_alone_is_fixed(tmp_path: Path) -> None:
     assert json.loads(json.dumps(told))["base"]["verdict"] == "broken"
     assert told["head"] == {"verdict": "held", "rate": [0, told["base"]["rate"][1]]}
     assert told["change"] == "fixed"
+
+
+def test_what_the_page_shows_is_told_so() -> None:
+    """One comparison of ten minutes; its numbers stand here as they stand there."""
+    shown = block_of("docs/diff.md", "fixed: quiet_runtime").text
+    explanation = (
+        "1 bad line in the output, the first at +4.20s: '... <callback at 0x7f2a7d3f2b80 args=([],)> failed with "
+        "AssertionError', raised in gevent._gevent_c_abstract_linkable.AbstractLinkable._notify_links"
+    )
+    what = from_dict({
+        "patches": [{"site": "interpreter_start"}],
+        "loops": [{"name": "b", "policy": "inherit_allowed"}],
+        "server": {"preload": True},
+    })  # fmt: skip
+    finding = Finding("quiet_runtime", Verdict.BROKEN, None, explanation, (), "failed")
+    judgement = Judgement(finding, Expectation.MUST_HOLD, "")
+    report = RunReport(what, Path(".forkproof/6b428ac3c958-d7774a"), {}, [judgement])
+    one = Difference(
+        ("quiet_runtime", None), BASE, what, judgement, report, ((5, 5), (0, 5)), (Verdict.BROKEN, HELD),
+        fisher((5, 5), (0, 5)), 0.025, 3, is_small=True,
+    )  # fmt: skip
+    told = io.StringIO()
+    Console(file=told, width=300, no_color=True, highlight=False).print(terminal.difference(one))
+    assert told.getvalue().split() == shown.split()
 
 
 def test_what_breaks_in_another_way_is_unclassified(tmp_path: Path) -> None:
