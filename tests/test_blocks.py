@@ -180,7 +180,8 @@ def test_a_block_that_nobody_speaks_of_is_found(pytestconfig: pytest.Config) -> 
             parsed(unknown, pytestconfig)
     for unknown in (
         "python benchmarks/soak.py --frob", "pytest -m frob", "pytest --fork-frob", "pytest tests/test_frob.py",
-        "pip instal x", "pip install flask gunicron", "pip install --frob .", "pip install '.[stack,frob]'", "python -m forkproof.original_report --frob", "ruff frob .", "dask worker --frob",
+        "pip instal x", "pip install flask gunicron", "pip install --frob .", "pip install '.[stack,frob]'",
+        "python -m forkproof.original_report --frob", "ruff frob .", "dask worker --frob",
         "cd examples/apps/process && gunicorn -c ../../deployments/frob.conf.py app:app", "cd frob", "tox -m frob",
         "sphinx-build -c d . site",
     ):  # fmt: skip
@@ -243,8 +244,8 @@ STANDS_FOR = {
 }  # fmt: skip
 """What a word in capitals may be."""
 TOOLS = {
-    ("pip", "uninstall"), ("pip", "check"), ("mypy",), ("ruff", "check", "."), ("ruff", "format", "."),
-    ("python", "-m", "venv"), ("python", "-m", "gevent.monkey"), ("python", "-c"), ("python", "-X"), (".",), ("tox", "-e"),
+    ("pip", "uninstall"), ("pip", "check"), ("mypy",), ("ruff", "check", "."), ("ruff", "format", "."), ("tox", "-e"),
+    ("python", "-m", "venv"), ("python", "-m", "gevent.monkey"), ("python", "-c"), ("python", "-X"), (".",),
 }  # fmt: skip
 """How commands of others begin that no parser of ours reads."""
 
