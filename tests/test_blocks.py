@@ -26,10 +26,10 @@ from pathlib import Path
 import pytest
 from gunicorn.config import Config
 
-from forkproof import cluster, lanes, storage, supervisor
+from forkproof import cli, cluster, lanes, storage, supervisor
 from forkproof.check import policies, still_possible
 from forkproof.cli import _parser
-from forkproof.errors import LaneError, UsageError
+from forkproof.errors import ClusterError, CouldNotDecide, LaneError, MissingPackage, UsageError
 from forkproof.scenario import from_dict, load
 
 ROOT = Path(__file__).parent.parent
@@ -88,6 +88,8 @@ BLOCKS = [
 RUN = (
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q '.[stack,test]'",
      "test_documents.py::test_ci_calls_the_command_that_the_readme_gives"),
+    ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q '.[stack]'",
+     "test_blocks.py::test_the_exploration_of_the_readme"),
     ("README.md", "forkproof run examples/original-report/symptom-a", "test_blocks.py::test_the_run_of_the_readme"),
     ("README.md", "def test_listener(forkproof):", "test_blocks.py::test_the_readmes_own_test"),
     ("README.md", "loop                          kind", "test_blocks.py::test_the_check_that_the_pages_show"),
@@ -115,15 +117,14 @@ RUN = (
 
 # Page, how the block begins, and why no test runs it: its commands are parsed all the same.
 PARSED = (
-    ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q '.[stack]'",
-     "a hundred servers, some minutes; test_explore_servers.py explores with fewer"),
     ("README.md", "pip install /path/to/forkproof", "the tutorial's test runs it, on an app"),
     ("docs/atlas.md", "forkproof atlas", "4,000 servers; test_atlas.py runs a corner of it"),
     ("docs/campaign-page.md", "forkproof explore", "hundreds of servers; test_explore_servers.py explores with fewer"),
-    ("docs/campaign-page.md", "forkproof serve", "it goes on until it is interrupted; test_serve.py does that"),
+    ("docs/campaign-page.md", "forkproof serve", "until it is interrupted: test_serve.py::test_it_ends_on_ctrl_c"),
     ("docs/check.md", "forkproof check", "it needs an app; the tutorial's test runs it"),
     ("docs/cli.md", "forkproof explore  [--target T]", "a synopsis; test_every_option_of_the_synopsis_is_one"),
-    ("docs/cluster.md", "pip install '/path/to/forkproof[dask]'", "it takes machines; test_cluster.py has processes"),
+    ("docs/cluster.md", "pip install '/path/to/forkproof[dask]'",
+     "it takes machines, and dask parses what is its own; test_cluster.py has processes"),
     ("docs/cluster.md", "forkproof explore --database", "a Redis of several machines; test_corpus.py has one"),
     ("docs/contributing.md", "python3 -m venv .venv", "it makes the environment that the tests run in; .ci/run does"),
     ("docs/diff.md", "forkproof diff", "ten minutes on two lanes; test_compare.py compares two"),
@@ -467,6 +468,17 @@ def test_the_run_of_the_readme() -> None:
     assert first_missing(told, output) == "", told
 
 
+@pytest.mark.fork
+def test_the_exploration_of_the_readme() -> None:
+    """With two scenarios in place of its 40."""
+    command = block_of("README.md", "python3 -m venv .venv && .venv/bin/pip install -q '.[stack]' &&").text
+    command = command.rpartition(" && .venv/bin/")[2].replace("-n 40 ", "-n 2 ")
+    with tempfile.TemporaryDirectory(prefix="fp-") as out:
+        told = runs(ROOT, f"{command} --out {out}")
+    assert re.search(r"^seed 1\b|\bseed 1\b", told), told
+    assert re.search(r"\b2 scenarios\b", told), told
+
+
 def passes(folder: Path, test: str, **files: str) -> None:
     """Whether a test passes that stands in a folder with these files."""
     for name, text in {"test_own": test, **files}.items():
@@ -578,7 +590,10 @@ def test_the_redis_of_a_check() -> None:
     with tempfile.TemporaryDirectory(prefix="fp-") as folder:
         conf = "workers = 1\npreload_app = True\n"
         told = runs(Path(folder), "forkproof check app:app --redis embedded", app__py=HEARS, gunicorn__conf__py=conf)
-    assert first_missing(told, block_of("docs/check.md", "redis         ").text) == "", told
+    plain = re.sub(r":\d+", ":PORT", told)
+    assert re.sub(r":\d+", ":PORT", block_of("docs/check.md", "redis         ").text).split() == [
+        word for line in plain.splitlines() if line.startswith(("redis  ", "127.0.0.1:")) for word in line.split()
+    ]
 
 
 @pytest.mark.fork
@@ -604,6 +619,15 @@ def test_why_a_lane_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 STATED = (
+    ("docs/campaign-page.md", "Ctrl-C ends it, with exit code {}", 0),  # test_serve.py::test_it_ends_on_ctrl_c
+    ("docs/check.md", "could not be decided (exit code {})", CouldNotDecide.exit_code),
+    ("docs/check.md", "refused with its own error and exit code {}", UsageError.exit_code),
+    ("docs/check.md", "whose package the target lacks with exit code {}", MissingPackage.exit_code),
+    ("docs/cluster.md", "the command ends with exit code {} | | a scheduler", ClusterError.exit_code),
+    ("docs/cluster.md", "a scheduler that is lost | the command ends with exit code {}", ClusterError.exit_code),
+    ("docs/diff.md", "`-n` scenarios ({}),", cli.DRAWN),
+    ("docs/extending.md", "every command refuses to start, with exit code {},", UsageError.exit_code),
+    ("docs/lanes.md", "`lanes build` exits {}", LaneError.exit_code),
     ("docs/cli.md", "the newest {} are kept", storage.MOST_HELD),
     ("docs/cli.md", "of what takes more than {} GiB", storage.MOST_BYTES >> 30),
     ("docs/cluster.md", "without any worker for {} s the command ends", round(cluster.ALONE)),

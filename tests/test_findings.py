@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from gunicorn.workers import SUPPORTED_WORKERS
 
 from forkproof import known_issues
 from forkproof.scenario import load
@@ -55,6 +56,32 @@ def test_its_script_is_sound_and_makes_its_own_environment(folder: Path) -> None
     assert subprocess.run(["sh", "-n"], input=script, text=True).returncode == 0
     assert "-m venv .venv" in script
     assert "pip install -q -r requirements.txt" in script
+
+
+TAKES = re.compile(r"(?:^|[^\w./])\./reproduce\.sh((?: [\w|\[\]=-]+)*)")
+"""The script, called with these words."""
+
+
+@each_finding
+def test_its_page_calls_the_script_as_that_can_be_called(folder: Path) -> None:
+    """With what its usage lists, or nothing; what it lists it takes, and hands to the server or to its app."""
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    script = (folder / "reproduce.sh").read_text(encoding="utf-8")
+    usage = {word for words in re.findall(r"^# +\./reproduce\.sh (\S+)", script, re.M) for word in choices(words)}
+    called = [words for span in re.findall(r"`([^`]+)`", page) for words in TAKES.findall(span)]
+    assert called
+    given = {word for words in called for word in choices(words)}
+    assert given <= usage
+    code = script[script.index("cd ") :] + "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    assert not given or '"${1:-' in code
+    assert {word for word in given if word not in SUPPORTED_WORKERS and f'"{word}"' not in code} == set()
+    variables = re.findall(r"`([A-Z]+)=\S* (?:\./)?reproduce\.sh", page)
+    assert [name for name in variables if f"${name}" not in code] == []
+
+
+def choices(words: str) -> set[str]:
+    """The words that a synopsis such as `[sync|gthread]` has one choose from."""
+    return {word for word in re.split(r"[ |\[\]]", words) if word}
 
 
 @pytest.mark.fork

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from schema import validate
-from test_blocks import block_of
+from test_blocks import ROOT, block_of
 
 from forkproof import broker
 from forkproof.cli import main
@@ -256,6 +256,41 @@ def plain(line: str) -> str:
     """A line without what is different in each server: numbers, and which process it was."""
     line = re.sub(r"(?:127\.0\.0\.1:)?\d+", "~", line)
     return re.sub(r"(?:arbiter|worker ~)(?:, (?:arbiter|worker ~))*", "PLACES", line).replace("PLACES PLACES", "PLACES")
+
+
+def test_what_the_page_shows_is_told_so() -> None:
+    """Two workers that were forked from one listener; the first has made a connection of its own since."""
+    on, lock = "127.0.0.1:7391", Thread(5219, "python", "S", "", "futex")
+    connections = (
+        Connection(1, "tcp", "127.0.0.1:39574", on, (5513,), (5513,), 1),
+        Connection(2, "tcp", "127.0.0.1:39560", on, (5219, 5522), (5219, 5522), 1),
+        Connection(3, "unix", "", "", (5219,), ()),
+        Connection(4, "unix", "", "", (5219,), ()),
+    )
+    processes = [
+        Process(pid, parent, role, slot, place, (Thread(pid, "python", "S", "", "epoll_wait", None, (inode,)), *more))
+        for pid, parent, role, slot, place, inode, more in (
+            (5219, 5215, "arbiter", None, "arbiter", 2, [lock]),
+            (5513, 5219, "worker", 0, "worker 0", 1, []),
+            (5522, 5219, "worker", 1, "worker 1", 2, []),
+        )
+    ]
+    command = "python -m gunicorn -c ../../deployments/gevent_preload_patched.conf.py app:app"
+    found = Inspection(5219, command, 1.0, tuple(processes), connections, f"redis://{on}", {"orders": 2})
+    assert told(found).split() == SHOWN.split()
+
+
+def test_the_exit_codes_of_the_page() -> None:
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", (ROOT / "docs" / "inspect.md").read_text(encoding="utf-8"), re.M)
+    two = Connection(70, "tcp", "127.0.0.1:9", "127.0.0.1:6379", (4, 6), (4, 6), 1)
+    assert UsageError.exit_code == BrokerError.exit_code
+    assert [(int(code), when) for code, when in rows] == [
+        (seen(HEARD).exit_code, "no connection is waited on by two processes"),
+        (seen(two).exit_code, "one is"),
+        (UsageError.exit_code, "PID is no master; that Redis does not answer"),
+        (CouldNotDecide.exit_code, "one may not look, or not see what some process waits on: run it as root"),
+    ]
+    assert seen(HEARD, blind="why").exit_code == CouldNotDecide.exit_code
 
 
 @pytest.mark.fork

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = Path(".forkproof")
 LARGEST_BATCH = 50
+DRAWN = 50
+"""How many scenarios `explore` and `diff` run where nothing else is said."""
 LAST = "last-campaign.json"
 """The report of the last exploration, in the folder of its runs, for `serve` to show."""
 RATED = 5
@@ -143,7 +145,9 @@ def _parser() -> argparse.ArgumentParser:
 
     explore = commands.add_parser("explore", help="generate deployments, run each, shrink what surprises")
     amount = explore.add_mutually_exclusive_group()
-    amount.add_argument("-n", type=_positive, default=None, metavar="SCENARIOS", help="how many to draw (default 50)")
+    amount.add_argument(
+        "-n", type=_positive, default=None, metavar="SCENARIOS", help=f"how many to draw (default {DRAWN})"
+    )
     amount.add_argument("--time", type=_seconds, default=None, metavar="S", help="go on drawing for S seconds")
     explore.add_argument("-j", type=_positive, default=None, metavar="N", help="servers at once (default: 2 a core)")
     explore.add_argument("--seed", type=int, default=None, help="the same seed draws the same scenarios")
@@ -164,7 +168,9 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("--base", required=True, metavar="T", help="the target as it was: a Python or a lane")
     diff.add_argument("--head", required=True, metavar="T", help="the target as it is to be")
     amount = diff.add_mutually_exclusive_group()
-    amount.add_argument("-n", type=_positive, default=None, metavar="SCENARIOS", help="how many to run (default 50)")
+    amount.add_argument(
+        "-n", type=_positive, default=None, metavar="SCENARIOS", help=f"how many to run (default {DRAWN})"
+    )
     amount.add_argument("--time", type=_seconds, default=None, metavar="S", help="take S seconds for everything")
     diff.add_argument("-j", type=_positive, default=None, metavar="N", help="servers at once (default: 2 a core)")
     diff.add_argument("--seed", type=int, default=None, help="the same seed takes the same scenarios")
@@ -846,7 +852,7 @@ def _explore(arguments: argparse.Namespace) -> int:
             kept=kept,
             keep=database.save if database is not None else lambda what: None,
         )
-        campaign = explorer.explore(_batches(arguments.n or 50, seed, session, until), until=until)
+        campaign = explorer.explore(_batches(arguments.n or DRAWN, seed, session, until), until=until)
     campaign.seed = seed
     with contextlib.suppress(OSError):  # nobody asked for it by name
         files.write(arguments.out / LAST, json.dumps(campaign.to_dict(), indent=1) + "\n")
@@ -897,7 +903,7 @@ def _diff(arguments: argparse.Namespace) -> int:
         shown = CampaignProgress(console, quiet=arguments.quiet, until=until, what="difference")
         stream = _stream("diff", arguments, stack.enter_context(shown))
         comparer = Comparer(base, head, jobs=_jobs(arguments), seed=seed, progress=stream)
-        n = (arguments.n or 50) if arguments.time is None else None
+        n = (arguments.n or DRAWN) if arguments.time is None else None
         found = comparer.compare(n, arguments.time)
     stream.done(
         Outcome(
