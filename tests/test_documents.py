@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_blocks import PAGES, ROOT
 
-from forkproof import expectation
+from forkproof import broker, expectation
 from forkproof.bodies import OURS
 from forkproof.claims import REGISTRY
 from forkproof.dimensions import dimensions
@@ -23,9 +23,22 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
 
 
 def test_the_letter_of_each_source_is_explained() -> None:
-    table = re.findall(r"^\| ([A-Z]) \| ", (ROOT / "docs" / "cli.md").read_text(), re.M)
+    table = dict(re.findall(r"^\| ([A-Z]) \| (.*) \|$", (ROOT / "docs" / "cli.md").read_text(), re.M))
     assert expectation.__doc__ is not None
-    assert sorted(table) == sorted(re.findall(r"^ \[([A-Z])\] ", expectation.__doc__, re.M))
+    sources = dict(re.findall(r"^ \[([A-Z])\] (.*(?:\n {5}.*)*)", expectation.__doc__, re.M))
+    assert sorted(table) == sorted(sources)
+    for letter, source in sources.items():
+        links = re.findall(r"https://\S+", source)
+        shown = re.findall(r"\]\((https://[^)]+)\)", table[letter])
+        assert shown == links or (letter == "F" and not links), letter  # fork(2) needs no address there
+
+
+def test_each_kind_of_redis_that_the_page_names_is_one() -> None:
+    [row] = re.findall(r"^\| `--broker B` \| (.*) \|$", (ROOT / "docs" / "cli.md").read_text(encoding="utf-8"), re.M)
+    kinds = re.findall(r"`([^`]+)`", row)
+    assert [broker.parse(re.sub(r"\[/db\]", "/1", kind).replace("host:port", "there:6379")).kind for kind in kinds] == [
+        "embedded", "redis-server", "redis-server", "url",
+    ]  # fmt: skip
 
 
 def test_ci_calls_the_command_that_the_readme_gives() -> None:
