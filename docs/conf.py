@@ -33,6 +33,8 @@ def setup(app: Sphinx) -> None:
 
 
 def _reachable(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: object) -> None:
+    if page.endswith(".zh"):
+        context["language"] = "zh-Hans"  # a browser picks the characters' shapes by it, and a screen reader its voice
     for old, new in (
         ("<pre>", '<pre tabindex="0">'),
         ('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),

@@ -110,7 +110,7 @@ RUN = (
      "test_plugins.py::test_a_bad_one_is_named_with_cause_and_next_step"),
     ("docs/lanes.md", "[lane.mine]", "test_blocks.py::test_the_lane_of_ones_own"),
     ("docs/planted.md", "bug      {", "test_blocks.py::test_the_scenarios_of_the_planted_bugs"),
-    ("docs/the-original-report.md", "forkproof run examples/original-report/",
+    ("docs/the-original-report*.md", "forkproof run examples/original-report/",
      "test_original_report.py::test_a_scenario_shows_what_the_page_says"),
     ("docs/tutorial.md", "*", "test_tutorial.py::test_the_tutorial"),
 )  # fmt: skip

@@ -6,8 +6,10 @@ Asserted is what does not hang on a race; the page has the rates of the rest.
 from __future__ import annotations
 
 import json
+import re
 import tempfile
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,24 @@ import pytest
 
 from forkproof import original_report
 from forkproof.history import History
-from forkproof.original_report import CASES, DATA, PAGE, SCENARIOS, differences, load, render
+from forkproof.original_report import (
+    CASES,
+    CHINESE,
+    DATA,
+    DOCS,
+    ENGLISH,
+    LANGUAGES,
+    SCENARIOS,
+    differences,
+    load,
+    pages,
+    render,
+)
+from forkproof.original_report_cases import SECTIONS
+from forkproof.original_report_words import Words
 from forkproof.plugin import Forkproof
 from forkproof.scenario import Scenario
+from forkproof.target import describe
 from forkproof.verdict import Verdict
 
 HELD, BROKEN, NOT_APPLICABLE = {Verdict.HELD}, {Verdict.BROKEN}, {Verdict.NOT_APPLICABLE}
@@ -168,22 +185,131 @@ def test_every_file_is_a_scenario_of_the_reported_server(name: str) -> None:
     assert not any(loop.daemon for loop in what.loops)
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_the_page_names_every_file(name: str) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    assert f"### {name}\n" in page
-    assert f"forkproof run examples/original-report/{name}.json" in page
+@pytest.mark.parametrize("words", LANGUAGES, ids=lambda words: words.page)
+def test_the_page_names_every_file(words: Words) -> None:
+    page = (DOCS / words.page).read_text(encoding="utf-8")
+    for name in FILES:
+        assert f"### {name}\n" in page
+        assert f"forkproof run examples/original-report/{name}.json" in page
 
 
-def test_the_page_is_made_from_the_committed_results() -> None:
+def test_the_pages_are_made_from_the_committed_results() -> None:
     data = json.loads(DATA.read_bytes())
-    assert PAGE.read_text(encoding="utf-8") == render(data)
+    for page, text in pages(data).items():
+        assert page.read_text(encoding="utf-8") == text
     for lane in data["lanes"].values():
         assert set(lane["scenarios"]) == set(FILES)
 
 
-def test_the_page_has_no_path_of_the_machine_it_was_made_on() -> None:
-    text = PAGE.read_text(encoding="utf-8") + DATA.read_text(encoding="utf-8")
+@pytest.mark.parametrize("words", LANGUAGES, ids=lambda words: words.page)
+def test_each_language_has_words_for_the_sections_and_scenarios_and_for_no_others(words: Words) -> None:
+    assert set(words.sections) == {section.name for section in SECTIONS}
+    assert set(words.cases) == set(CASES)
+
+
+def parts(page: str) -> Iterator[tuple[str, str]]:
+    """The level of each heading, with the title where that is a scenario; and what stands below it."""
+    for part in re.split(r"^(?=#)", page, flags=re.MULTILINE)[1:]:
+        title, _, text = part.partition("\n")
+        yield title if title.startswith("### ") else title.split()[0], text
+
+
+def cells(text: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+
+
+def facts(text: str) -> tuple[list[str], Counter[str], list[str]]:
+    """Where links lead, the numbers beside them, and the blocks."""
+    links = [link for link in re.findall(r"\]\(([^)]*)\)", text) if link != ENGLISH.page]
+    numbers = re.findall(r"\d+(?:\.\d+)*", re.sub(r"\]\([^)]*\)", "", text))
+    return sorted(links), Counter(numbers), re.findall(r"^    .*", text, flags=re.MULTILINE)
+
+
+def data_of(cell: str) -> tuple[list[str], list[str]]:
+    return re.findall(r"`[^`]*`", cell), re.findall(r"\d+", cell)
+
+
+def unlike(english: str, other: str) -> list[str]:
+    """Where a page in another language tells anything else than the English one."""
+    ours, theirs = list(parts(english)), list(parts(other))
+    found = [f"heading {b}, not {a}" for (a, _), (b, _) in zip(ours, theirs, strict=False) if a != b]
+    found += [f"{len(theirs)} headings, not {len(ours)}"] if len(ours) != len(theirs) else []
+    found += [
+        f"{a}: {facts(y)}, not {facts(x)}" for (a, x), (_, y) in zip(ours, theirs, strict=False) if facts(x) != facts(y)
+    ]
+    if [len(row) for row in cells(english)] != [len(row) for row in cells(other)]:
+        return [*found, "other tables"]
+    said: defaultdict[str, set[str]] = defaultdict(set)
+    for row, its in zip(cells(english), cells(other), strict=True):
+        found += [f"{b}, not {a}" for a, b in zip(row, its, strict=True) if data_of(a) != data_of(b)]
+        for a, b in zip(row, its, strict=True):
+            said[re.sub(r"`[^`]*`|\d+", "#", a)].add(re.sub(r"`[^`]*`|\d+", "#", b))
+    found += [f"{a} is {sorted(b)}" for a, b in said.items() if len(b) > 1]
+    of = Counter(b for each in said.values() for b in each)
+    return found + [f"{b} stands for more than one" for b, count in of.items() if count > 1]
+
+
+NAMES = {
+    "gunicorn", "gevent", "greenlet", "Flask", "Redis", "Python", "dnspython", "pycryptodome", "forkproof", "WebSocket",
+    "fork", "master", "worker", "thread", "_after_fork", "on_starting", "gevent.sleep", "now", "then",
+    "gevent.monkey", "gevent.os", "os.register_at_fork", "patch_os", "threading", "multiprocessing",
+    "arbiter.py", "threadpool.py", "ggevent.py", "ceval.c", "_patcher.py", "False",
+}  # fmt: skip
+"""What stays as it is in any language."""
+
+
+def left_over(page: str, data: Mapping[str, Any]) -> list[str]:
+    """English words between the others: not in code, addresses, titles that are names and terms in brackets."""
+    prose = [line for line in page.splitlines() if not line.startswith(("    ", "### "))]
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)|（[a-z ]+）", " ", "\n".join(prose))
+    measured = " ".join(measured_words(data))
+    return sorted(
+        {*re.findall(r"[A-Za-z_][\w.]*[a-z]", text, re.ASCII)} - NAMES - {*re.findall(r"[A-Za-z_]\w+", measured)}
+    )
+
+
+def measured_words(data: Mapping[str, Any]) -> Iterator[str]:
+    """What tables have from the runs."""
+    for lane in data["lanes"].values():
+        yield describe(lane["target"])
+        for result in lane["scenarios"].values():
+            yield from (f"{row['loop']} {row['place']}" for row in result["loops"])
+            yield from (" ".join([row["place"], *row["saved"]]) for row in result["patches"])
+
+
+def test_the_chinese_page_tells_what_the_english_one_does() -> None:
+    english, chinese = ((DOCS / words.page).read_text(encoding="utf-8") for words in (ENGLISH, CHINESE))
+    assert unlike(english, chinese) == []
+    assert left_over(chinese, json.loads(DATA.read_bytes())) == []
+
+
+def test_what_a_translation_lacks_is_found() -> None:
+    data = json.loads(DATA.read_bytes())
+    english, chinese = render(data, ENGLISH), render(data, CHINESE)
+    for old, new in (
+        ("\n### plan-2-process-preload\n", "\n"),
+        ("成立 0/3", "成立 1/3"),
+        ("成立 0/3", "属实 0/3"),
+        ("| arbiter |", "| 主进程 |"),
+        ("（未轮到）", "循环"),
+        ("glossary.md", "index.md"),
+        ("24.0.0", "24.0.1"),
+        ("plan-1-thread-false-preload.json", "plan-1-thread-false.json"),
+    ):
+        assert old in chinese
+        assert unlike(english, chinese.replace(old, new, 1)) != []
+    untranslated = replace(CHINESE, cases={**CHINESE.cases, FILES[0]: ENGLISH.cases[FILES[0]]})
+    assert left_over(render(data, untranslated), data) != []
+    assert left_over(chinese.replace("成立 0/3", "held 0/3", 1), data) == ["held"]
+
+
+def test_a_line_of_chinese_that_ends_is_no_space() -> None:
+    written = replace(CHINESE, introduction="- 监听\n  循环\n  fork，\n  `a`\n  b\n- 副本")
+    assert render({"lanes": {}}, written).startswith("- 监听循环 fork，`a` b\n- 副本\n")
+
+
+def test_the_pages_have_no_path_of_the_machine_they_were_made_on() -> None:
+    text = "".join((DOCS / words.page).read_text(encoding="utf-8") for words in LANGUAGES) + DATA.read_text("utf-8")
     assert not any(folder in text for folder in (tempfile.gettempdir(), str(Path.home()), str(Path.cwd())))
 
 
@@ -224,6 +350,6 @@ def test_a_lost_copy_is_a_race_for_loops_that_hear_redis_only() -> None:
 
 
 def test_the_deployment_in_one_line() -> None:
-    line = original_report.deployment(load("symptom-c-thread-false-preload"))
+    line = original_report.deployment(load("symptom-c-thread-false-preload"), ENGLISH)
     assert line.startswith("1 `geventwebsocket` worker, preload; `patch_all(thread=False)` at app first line; ")
     assert line.endswith("; then kill worker, term")

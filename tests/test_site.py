@@ -67,5 +67,7 @@ def test_the_site(tmp_path: Path) -> None:
     assert (built.returncode, built.stderr) == (0, "")
     assert len(list((tmp_path / "site").rglob("*.html"))) > 60
     assert leads_nowhere(tmp_path / "site") == []
+    chinese = tmp_path / "site" / "docs" / "the-original-report.zh.html"
+    assert '<html class="no-js" lang="zh-Hans"' in chinese.read_text(encoding="utf-8")
     loads = {one for path in (tmp_path / "site").rglob("*.html") for one in Page(path).loads}
     assert [one for one in loads if "://" in one] == []

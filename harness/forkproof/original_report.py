@@ -3,15 +3,17 @@
     python -m forkproof.original_report [--target T] [--lane now|then] [--runs N] [--scenario NAME] [--check]
 
 A lane is a stack on which the scenarios ran: `now`, the newest one, and `then`, one of the report's time. What the runs
-gave is kept in docs/the-original-report.json, lane by lane, and the page is made from that and from the hand-written
-words in `original_report_words`. With --check nothing is written: exit 1 where a verdict differs from the committed
-one, 3 where a run could not tell. It works in a checkout alone, where the scenarios and the page are.
+gave is kept in docs/the-original-report.json, lane by lane; the page, and the same in Chinese, are made from that and
+from the words of `original_report_english` and `original_report_chinese`. With --check nothing is written: exit 1 where
+a verdict differs from the committed one, 3 where a run could not tell. It works in a checkout alone, where the
+scenarios and the pages are.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import textwrap
 from collections import Counter
@@ -23,7 +25,10 @@ from forkproof import scenario
 from forkproof.errors import ForkproofError, UsageError
 from forkproof.history import History
 from forkproof.judge import RunReport
-from forkproof.original_report_words import INTRODUCTION, LANES, SECTIONS, Case
+from forkproof.original_report_cases import SECTIONS, Case
+from forkproof.original_report_chinese import CHINESE
+from forkproof.original_report_english import ENGLISH
+from forkproof.original_report_words import Words
 from forkproof.scenario import Scenario
 from forkproof.session import Session, open_session
 from forkproof.target import describe
@@ -31,11 +36,13 @@ from forkproof.target import describe
 # A checkout is worked on in place: an installed forkproof has neither examples nor docs.
 ROOT = Path.cwd()
 SCENARIOS = ROOT / "examples" / "original-report"
-PAGE = ROOT / "docs" / "the-original-report.md"
-DATA = ROOT / "docs" / "the-original-report.json"
+DOCS = ROOT / "docs"
+DATA = DOCS / "the-original-report.json"
+
+LANGUAGES = (ENGLISH, CHINESE)
 
 CASES: Mapping[str, Case] = {case.name: case for section in SECTIONS for case in section.cases}
-"""What the page says of each scenario, by the name of its file."""
+"""The scenarios of the page, by the names of their files."""
 
 AFTER_FORK = "no attribute '_after_fork'"
 """The end of the line that the report quotes."""
@@ -200,16 +207,22 @@ def _may_differ(case: Case, claim: str, loop: str | None) -> bool:
     return claim in case.races
 
 
-def render(data: Mapping[str, Any]) -> str:
+def pages(data: Mapping[str, Any]) -> dict[Path, str]:
+    """The page in each language, by its file."""
+    return {DOCS / words.page: render(data, words) for words in LANGUAGES}
+
+
+def render(data: Mapping[str, Any], words: Words) -> str:
     """The page."""
-    lanes = {name: data["lanes"][name] for name in LANES if name in data["lanes"]}
-    parts = [_filled(INTRODUCTION), _stacks(lanes)]
+    lanes = {name: data["lanes"][name] for name in words.lanes if name in data["lanes"]}
+    parts = [_filled(words.introduction), _stacks(lanes, words)]
     for section in SECTIONS:
-        parts += [f"## {section.title}", _filled(section.text)]
+        title, text = words.sections[section.name]
+        parts += [f"## {title}", _filled(text)]
         if section.counts_after_fork:
-            parts.append(_after_fork(lanes))
+            parts.append(_after_fork(lanes, words))
         for case in section.cases:
-            parts += _case(case, lanes)
+            parts += _case(case, lanes, words)
     return "\n\n".join(parts) + "\n"
 
 
@@ -217,11 +230,20 @@ def _filled(text: str) -> str:
     """Hand-written words, wrapped anew: the links that were put in have made their lines long."""
     blocks = []
     for block in text.strip().split("\n\n"):
-        items = [" ".join(item.split()) for item in block.split("\n- ")]
+        items = [_joined(item) for item in block.split("\n- ")]
         bullets = block.startswith("- ")
         lines = [item if index == 0 or not bullets else f"- {item}" for index, item in enumerate(items)]
         blocks.append("\n".join(_fill(line) for line in lines))
     return "\n\n".join(blocks)
+
+
+_WIDE, _STOP = "[\u4e00-\u9fff]", "[\u3000-\u303f\uff00-\uff60]"
+_NO_SPACE = re.compile(rf"(?<={_WIDE})\n *(?={_WIDE})|(?<={_STOP})\n *|\n *(?={_STOP})")
+"""The end of a line that stands for no space: between Chinese characters, and beside their punctuation."""
+
+
+def _joined(lines: str) -> str:
+    return " ".join(_NO_SPACE.sub("", lines).split())
 
 
 def _fill(line: str) -> str:
@@ -229,93 +251,117 @@ def _fill(line: str) -> str:
     return textwrap.fill(line, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _stacks(lanes: Mapping[str, Any]) -> str:
-    rows = ["| lane | stack |", "|---|---|"]
-    rows += [f"| {name}: {LANES[name]} | {describe(lane['target'])} |" for name, lane in lanes.items()]
-    return "\n".join(rows)
+def _rows(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table."""
+    names = list(head)
+    return "\n".join(["| " + " | ".join(names) + " |", "|" + "---|" * len(names), *map(_row, rows)])
 
 
-def _after_fork(lanes: Mapping[str, Any]) -> str:
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _stacks(lanes: Mapping[str, Any], words: Words) -> str:
+    rows = [
+        (words.stack_of.format(lane=name, meaning=words.lanes[name]), describe(lane["target"]))
+        for name, lane in lanes.items()
+    ]
+    return _rows(words.stacks_head, rows)
+
+
+def _after_fork(lanes: Mapping[str, Any], words: Words) -> str:
     told = []
     for name, lane in lanes.items():
-        of_all = [result for case, result in lane["scenarios"].items()]
+        of_all = lane["scenarios"].values()
         native = [result for case, result in lane["scenarios"].items() if _thread_false(load(case))]
-        told.append(
-            f"- {name}: {sum(result['after_fork_lines'] for result in of_all)} such lines in"
-            f" {sum(result['runs'] for result in of_all)} runs,"
-            f" {sum(result['runs'] for result in native)} of them with `thread=False`"
+        line = words.after_fork_lines.format(
+            lane=name,
+            lines=sum(result["after_fork_lines"] for result in of_all),
+            runs=sum(result["runs"] for result in of_all),
+            native=sum(result["runs"] for result in native),
         )
-    return "Counted over all runs of this page:\n\n" + "\n".join(told)
+        told.append(f"- {line}")
+    return f"{words.after_fork}\n\n" + "\n".join(told)
 
 
 def _thread_false(what: Scenario) -> bool:
     return any(patch.flags.get("thread") is False for patch in what.patches)
 
 
-def _case(case: Case, lanes: Mapping[str, Any]) -> list[str]:
+def _case(case: Case, lanes: Mapping[str, Any], words: Words) -> list[str]:
+    said, why = words.cases[case.name]
     results = {name: lane["scenarios"][case.name] for name, lane in lanes.items() if case.name in lane["scenarios"]}
-    parts = [f"### {case.name}", f"*{case.said}*", f"Deployment: {deployment(load(case.name))}."]
-    parts += [_table(results), _ran(results)]
+    parts = [f"### {case.name}", f"*{said}*"]
+    parts.append(words.deployment.format(deployment=deployment(load(case.name), words)))
+    parts += [_claims_table(results, words), _places_table(results, words)]
     if any(result["lost_a_worker"] for result in results.values()):
-        parts.append(_told_losses(results))
+        parts.append(_told_losses(results, words))
     if case.shows_messages:
-        parts.append(_told_messages(results))
+        parts.append(_messages_table(results, words))
     if case.shows_patches:
-        parts.append(_told_patches(results))
-    parts += [_filled(case.why), f"    forkproof run examples/original-report/{case.name}.json"]
+        parts.append(_patches_table(results, words))
+    parts += [_filled(why), f"    forkproof run examples/original-report/{case.name}.json"]
     return parts
 
 
-def deployment(what: Scenario) -> str:
+def deployment(what: Scenario, words: Words) -> str:
     """A scenario in one line."""
-    patches = [
-        f"`patch_all({', '.join(f'{name}={on}' for name, on in patch.flags.items())})` at {_spelt(patch.site)}"
-        for patch in what.patches
-    ]
-    server = f"{what.server.workers} `{what.server.worker_class}` worker, "
-    server += "preload" if what.server.preload else "no preload"
+    server = words.server.format(
+        workers=what.server.workers,
+        worker_class=what.server.worker_class,
+        preload=words.preload[what.server.preload],
+    )
+    patches = [_patch(patch.flags, patch.site, words) for patch in what.patches]
     loops = [
-        f"`{loop.name}` ({loop.kind}, {_spelt(loop.body)}, {_turn(loop.yields)}) at {_spelt(loop.start)}"
+        words.loop.format(
+            name=loop.name,
+            kind=words.spelt(str(loop.kind)),
+            body=words.spelt(str(loop.body)),
+            turn=_turn(loop.yields, words),
+            start=words.spelt(str(loop.start)),
+        )
         for loop in what.loops
     ]
-    faults = [_spelt(fault.fault) for fault in what.faults]
-    return "; ".join([server, *patches, *loops, *(["then " + ", ".join(faults)] if faults else [])])
+    faults = [words.spelt(str(fault.fault)) for fault in what.faults]
+    ends = [words.faults.format(faults=words.comma.join(faults))] if faults else []
+    return words.semicolon.join([server, *patches, *loops, *ends])
 
 
-def _turn(yields: scenario.Yield) -> str:
-    return "no yield of its own" if yields.call is scenario.YieldCall.NONE else f"`{yields.call}({yields.seconds:g})`"
+def _patch(flags: Mapping[str, bool], site: object, words: Words) -> str:
+    given = ", ".join(f"{name}={on}" for name, on in flags.items())
+    return words.patch.format(call=f"`patch_all({given})`", site=words.spelt(str(site)))
 
 
-def _spelt(text: object) -> str:
-    return str(text).replace("_", " ")
+def _turn(yields: scenario.Yield, words: Words) -> str:
+    return words.no_yield if yields.call is scenario.YieldCall.NONE else f"`{yields.call}({yields.seconds:g})`"
 
 
-def _table(results: Mapping[str, Result]) -> str:
-    rows = ["| claim | loop | " + " | ".join(results) + " |", "|---|---|" + "---|" * len(results)]
+def _claims_table(results: Mapping[str, Result], words: Words) -> str:
+    rows = []
     keys = dict.fromkeys((row["claim"], row["loop"]) for result in results.values() for row in result["claims"])
-    for key in keys:
-        cells = [_cell(key, result) for result in results.values()]
+    for claim, loop in keys:
+        cells = [_cell((claim, loop), result, words) for result in results.values()]
         if any(cell != "-" for cell in cells):
-            rows.append(f"| `{key[0]}` | {key[1] or ''} | " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+            rows.append((f"`{claim}`", loop or "", *cells))
+    return _rows([*words.claims_head, *results], rows)
 
 
-def _cell(key: tuple[str, str | None], result: Result) -> str:
+def _cell(key: tuple[str, str | None], result: Result, words: Words) -> str:
     verdicts: Mapping[str, int] = next(
         (row["verdicts"] for row in result["claims"] if (row["claim"], row["loop"]) == key), {}
     )
     told = word(verdicts)
     broken, tried = verdicts.get("broken", 0), verdicts.get("broken", 0) + verdicts.get("held", 0)
     return {
-        "held": f"held 0/{tried}",
-        "broken": f"**broken** {broken}/{tried}",
-        "varies": f"**broken** {broken}/{tried}",
-        "unknown": "unknown",
+        "held": f"{words.verdicts['held']} 0/{tried}",
+        "broken": f"{words.verdicts['broken']} {broken}/{tried}",
+        "varies": f"{words.verdicts['broken']} {broken}/{tried}",
+        "unknown": words.verdicts["unknown"],
     }.get(told, "-")
 
 
-def _ran(results: Mapping[str, Result]) -> str:
-    rows = ["| loop | where | as | " + " | ".join(results) + " |", "|---|---|---|" + "---|" * len(results)]
+def _places_table(results: Mapping[str, Result], words: Words) -> str:
+    rows = []
     keys = dict.fromkeys(
         (row["loop"], row["place"], row["thread"], row["copied"])
         for result in results.values()
@@ -323,42 +369,43 @@ def _ran(results: Mapping[str, Result]) -> str:
     )
     for key in sorted(keys, key=lambda key: (key[0], key[1], str(key[2]))):
         loop, place, thread, copied = key
-        kind = f"`{thread}`" if thread else "(no turn)"
-        cells = [_ran_cell(key, result) for result in results.values()]
-        rows.append(f"| {loop} | {place} | {kind}{', a copy' if copied else ''} | " + " | ".join(cells) + " |")
-    return "\n".join(rows)
+        kind = f"`{thread}`" if thread else words.no_turn
+        cells = [_place_cell(key, result, words) for result in results.values()]
+        rows.append((loop, place, words.copy.format(thread=kind) if copied else kind, *cells))
+    return _rows([*words.places_head, *results], rows)
 
 
-def _ran_cell(key: tuple[str, str, str | None, bool], result: Result) -> str:
+def _place_cell(key: tuple[str, str, str | None, bool], result: Result, words: Words) -> str:
     for row in result["loops"]:
         if (row["loop"], row["place"], row["thread"], row["copied"]) == key:
-            return f"ran in {row['ran']}/{result['runs']}"
+            return words.ran.format(ran=row["ran"], runs=result["runs"])
     return "-"
 
 
-def _told_losses(results: Mapping[str, Result]) -> str:
-    told = [f"{name}: in {result['lost_a_worker']} of {result['runs']} runs" for name, result in results.items()]
-    return f"A worker ended by itself, {', '.join(told)}."
+def _told_losses(results: Mapping[str, Result], words: Words) -> str:
+    told = [
+        words.losses_of.format(lane=name, lost=result["lost_a_worker"], runs=result["runs"])
+        for name, result in results.items()
+    ]
+    return words.losses.format(each=words.comma.join(told))
 
 
-def _told_messages(results: Mapping[str, Result]) -> str:
-    rows = ["| lane | messages in the last window | receivers that Redis counted | handled by |", "|---|---|---|---|"]
+def _messages_table(results: Mapping[str, Result], words: Words) -> str:
+    rows = []
     for name, result in results.items():
         for row in result["messages"]:
-            handled = ", ".join(f"{place}: {count}" for place, count in row["handled"].items()) or "nobody"
-            rows.append(f"| {name} | {row['published']} | {', '.join(map(str, row['receivers']))} | {handled} |")
-    return "\n".join(rows)
+            handled = ", ".join(f"{place}: {count}" for place, count in row["handled"].items()) or words.nobody
+            rows.append((name, str(row["published"]), ", ".join(map(str, row["receivers"])), handled))
+    return _rows(words.messages_head, rows)
 
 
-def _told_patches(results: Mapping[str, Result]) -> str:
-    rows = ["| lane | call | in | patched after it | runs |", "|---|---|---|---|---|"]
+def _patches_table(results: Mapping[str, Result], words: Words) -> str:
+    rows = []
     for name, result in results.items():
         for row in result["patches"]:
-            flags = ", ".join(f"{flag}={on}" for flag, on in row["flags"].items())
-            saved = ", ".join(row["saved"])
-            call = f"`patch_all({flags})` at {_spelt(row['site'])}"
-            rows.append(f"| {name} | {call} | {row['place']} | {saved} | {row['runs']}/{result['runs']} |")
-    return "\n".join(rows)
+            call = _patch(row["flags"], row["site"], words)
+            rows.append((name, call, row["place"], ", ".join(row["saved"]), f"{row['runs']}/{result['runs']}"))
+    return _rows(words.patches_head, rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -374,10 +421,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m forkproof.original_report",
-        description="Runs the scenarios of the original report and writes docs/the-original-report.md.",
+        description="Runs the scenarios of the original report and writes its page, in each language.",
     )
     parser.add_argument("--target", metavar="T", help="the Python to test (default: the one forkproof runs in)")
-    parser.add_argument("--lane", choices=list(LANES), default="now", help="whose results these are")
+    parser.add_argument("--lane", choices=list(ENGLISH.lanes), default="now", help="whose results these are")
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="how often each scenario runs (default 3)")
     parser.add_argument("--scenario", action="append", metavar="NAME", choices=list(CASES), help="this one alone")
     parser.add_argument("--out", type=Path, default=Path(".forkproof"), metavar="DIR", help="where run folders go")
@@ -398,7 +445,8 @@ def _run(arguments: argparse.Namespace) -> int:
     lane["target"] = target
     lane["scenarios"].update(found)
     DATA.write_text(_dumped(data), encoding="utf-8")
-    PAGE.write_text(render(data), encoding="utf-8")
+    for page, text in pages(data).items():
+        page.write_text(text, encoding="utf-8")
     return 0
 
 
