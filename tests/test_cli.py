@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,26 +151,38 @@ def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_no_ctrl_c_is_lost_in_a_callback_of_the_collector(
-    run: Run, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+@pytest.mark.parametrize("where", ["collector", "weak reference", "finalizer"])
+def test_no_ctrl_c_is_lost_where_python_drops_what_is_raised(
+    run: Run, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, where: str
 ) -> None:
     asked = [number]
 
-    def callback(phase: str, info: object) -> None:
+    def callback(*arguments: object) -> None:
         if asked:
             signal.raise_signal(asked.pop())
 
+    class Finalized:
+        def __del__(self) -> None:
+            if where == "finalizer":
+                callback()
+
     def work(arguments: object) -> int:
-        gc.callbacks.append(callback)
-        gc.collect()
+        one = Finalized()
+        kept = weakref.ref(one, callback) if where == "weak reference" else None
+        if where == "collector":
+            gc.callbacks.append(callback)
+            gc.collect()
+        del one
         time.sleep(30)
-        return 0
+        return 0 if kept is None else 1
 
     monkeypatch.setattr(cli, "_claims", work)
     try:
         assert run("claims") == (3, "", "forkproof: interrupted\n")
+        assert not asked
     finally:
-        gc.callbacks.remove(callback)
+        if callback in gc.callbacks:
+            gc.callbacks.remove(callback)
 
 
 def test_version(run: Run) -> None:

@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import errno
-import gc
 import io
 import itertools
 import json
@@ -65,15 +64,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _ended_as_by_ctrl_c() -> Iterator[None]:
     """Let what else asks us to end leave as little behind as Ctrl-C does, and let none of it get lost."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-        while frame is not None and frame.f_code not in callbacks:
-            frame = frame.f_back
-        if frame is None:
-            raise KeyboardInterrupt
-        # Python drops what is raised there, and Hypothesis, which draws, has such a one: it is asked again.
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+    asked: list[int] = []
 
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        # Python drops what is raised in a callback of the collector, as Hypothesis has one, or of a weak reference.
+        if asked and what.exc_type is KeyboardInterrupt:
+            threading.Timer(0.01, os.kill, (os.getpid(), asked[-1])).start()
+        else:
+            told(what)
+
+    told, sys.unraisablehook = sys.unraisablehook, dropped
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     ours = [one for one, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
     for one in ours:  # nohup ignores
@@ -81,6 +85,7 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
     try:
         yield
     finally:
+        sys.unraisablehook = told
         for one in ours:
             signal.signal(one, before[one])
 
