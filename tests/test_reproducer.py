@@ -658,6 +658,7 @@ def run_with_fake(folder: Path, bad: int, boots: bool = True) -> int:
 
 HEARS = {"name": "a", "kind": "timer", "body": "get_message", "start": "post_fork"}
 IN_MASTER = {"name": "a", "start": "on_starting", "policy": "arbiter_only"}
+LEADER = {"name": "a", "start": "post_worker_init", "policy": "once_per_service", "guard": "lock"}
 SOUND: list[tuple[str, dict[str, Any]]] = [
     ("every_message_handled_once", {"loops": [HEARS]}),
     ("every_message_handled_once", {"loops": [{**HEARS, "policy": "arbiter_only"}]}),
@@ -666,6 +667,9 @@ SOUND: list[tuple[str, dict[str, Any]]] = [
     ("server_answers", {"faults": [{"fault": "usr2", "options": {"rollback": 1}}]}),
     ("server_answers", {"server": {"worker_class": "gevent_pywsgi"}, "faults": [{"fault": "usr2"}]}),
     ("exactly_one_listener", {"loops": [{"name": "tick"}]}),
+    ("exactly_one_listener", {"loops": [LEADER | {"guard": "lease", "body": "listen"}], "server": {"workers": 2}}),
+    ("no_starved_greenlet", {"loops": [LEADER], "server": {"workers": 2}}),
+    ("no_dead_listener", {"loops": [LEADER], "server": {"workers": 2}}),
 ]
 
 
@@ -675,6 +679,15 @@ def test_what_is_sound_shows_nothing(claim: str, what: dict[str, Any], forkproof
     sound = from_dict({"loops": [{"name": "a"}], **what})
     made = reproducer(sound, Broken(claim, None if claim in OF_SERVER else sound.loops[0].name, ""), VERSIONS)
     assert trial.rate(made, forkproof.session.target, 1).shown == 0
+
+
+def test_in_the_master_too_who_waits_for_a_guard_is_not_starved() -> None:
+    plain = {"name": "b", "start": "on_starting"}
+    what = from_dict({"loops": [LEADER, plain]})
+    made = reproducer(what, Broken("arbiter_responsive", None, "nothing enters the hub"), VERSIONS)
+    [line] = re.findall("file not in moved(.*):", made.files["check.py"])
+    assert [eval(f"True{line}", {"loop": loop, "ticking": [("a", "", "")]}) for loop in "ab"] == [False, True]
+    assert eval(f"True{line}", {"loop": "a", "ticking": [("b", "", "")]})
 
 
 @pytest.mark.fork

@@ -37,7 +37,7 @@ TAKEN = {
 }  # fmt: skip
 """Names that mean something else in a program than the loop that is called so."""
 
-BESIDE = ("{}", "{}_lock", "{}_log", "{}_pool", "{}_queue", "{}_unit", "hold_{}", "set_{}")
+BESIDE = ("{}", "{}_lock", "{}_log", "{}_pool", "{}_queue", "{}_unit", "hear_{}", "hold_{}", "set_{}")
 """What there may be of each loop."""
 
 

@@ -23,7 +23,7 @@ from forkproof.reproducer.source import (
     packages,
     policy_in_words,
 )
-from forkproof.scenario import Fault, ForkHooks, Loop, LoopKind, LoopStart, Policy, Requests, Scenario
+from forkproof.scenario import Fault, ForkHooks, Guard, Loop, LoopKind, LoopStart, Policy, Requests, Scenario
 
 LOOK = 2.0
 """Seconds that one looks for who ticks: four turns of the slowest loop."""
@@ -553,10 +553,12 @@ def _no_dead_listener(scenario: Scenario, broken: Broken) -> Plan:
     each = "for pid, alive in map(json.loads, answers() - {None}):"
     if _most_workers(scenario) == 1:
         each = 'for pid, alive in [json.load(urllib.request.urlopen(os.environ["URL"], timeout=5))]:'
+    # Alive is, too, who waits for what another one holds.
+    waits = "" if loop.guard is Guard.NONE else " and not (is_alive and moved)"
     code = [
         each,
         "    for birth, is_alive in alive.items():",
-        f'        if is_alive != (pathlib.Path(f"ticks/{loop.name}.{{birth}}.{{pid}}") in moved):',
+        f'        if is_alive != (pathlib.Path(f"ticks/{loop.name}.{{birth}}.{{pid}}") in moved){waits}:',
         f'            print(f"{loop.name} in {{pid}}: is_alive() is {{is_alive}}; what ticks is {{moved}}")',
     ]
     return Plan(code, watched=Watched(ticks=True, handles=loop.name))
@@ -601,12 +603,18 @@ def _subscriptions_match(scenario: Scenario, broken: Broken) -> Plan:
     return Plan(code)
 
 
+def _unless_waiting(loops: Sequence[Loop]) -> str:
+    """The rest of the condition under which `loop` ought to tick: not while it waits for what another one holds."""
+    guarded = ", ".join(f'"{loop.name}"' for loop in loops if loop.guard is not Guard.NONE)
+    return f" and loop not in {{{guarded}}} & {{name for name, *_ in ticking}}" if guarded else ""
+
+
 def _no_starved_greenlet(scenario: Scenario, broken: Broken) -> Plan:
     loop = _loop(scenario, broken)
     code = [
         f'for file in files.glob("{loop.name}.*"):',
-        '    _, birth, pid = file.name.split(".")',
-        '    if os.path.exists(f"/proc/{pid}/exe") and file not in moved:',
+        '    loop, birth, pid = file.name.split(".")',
+        f'    if os.path.exists(f"/proc/{{pid}}/exe") and file not in moved{_unless_waiting([loop])}:',
         f'        print(f"{loop.name} stands still in process {{pid}}; what ticks is {{ticking}}")',
     ]
     return Plan(code, watched=Watched(ticks=True, created=True))
@@ -635,7 +643,7 @@ def _arbiter_responsive(scenario: Scenario, broken: Broken) -> Plan:
         code = [
             "for file in files.iterdir():",
             '    loop, birth, pid = file.name.split(".")',
-            "    if pid == master and file not in moved:",
+            f"    if pid == master and file not in moved{_unless_waiting(scenario.loops)}:",
             '        print(f"{loop} stands still in the master; what ticks is {ticking}")',
         ]
         return Plan(code, watched=Watched(ticks=True, created=True))

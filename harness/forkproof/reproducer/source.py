@@ -227,6 +227,7 @@ def _add_loop(module: Module, scenario: Scenario, loop: Loop, watched: Watched) 
     turn = [*told]
     before: list[str] = []
     head = "while True:" if loop.yields.every == 1 else "for turn in itertools.count(1):"
+    messages = "pubsub.listen()"
     name = around.name_of(scenario, loop)
     match loop.body:
         case LoopBody.LISTEN | LoopBody.GET_MESSAGE:
@@ -286,7 +287,18 @@ def _add_loop(module: Module, scenario: Scenario, loop: Loop, watched: Watched) 
             module.define(f"def hold_{name}(client, token):", lines)
             lease = [f"guard, token = {_redis(module)}, os.urandom(8).hex().encode()", f"hold_{name}(guard, token)"]
             before = [*lease, *before]
-            turn = [*turn, f"hold_{name}(guard, token)"]
+            if loop.body is LoopBody.LISTEN:
+                # With none for longer than it lasts a lease that is renewed by messages alone runs out.
+                hear = ["message = pubsub.get_message(timeout=0.05)", f"hold_{name}(guard, token)"]
+                hear = [
+                    "while True:",
+                    *(f"    {line}" for line in [*hear, "if message is not None:", "    yield message"]),
+                ]
+                module.define(f"def hear_{name}(pubsub, guard, token):", hear)
+                messages = f"hear_{name}(pubsub, guard, token)"
+                head = head.replace("pubsub.listen()", messages)
+            else:
+                turn = [*turn, f"hold_{name}(guard, token)"]
     modules, uses = around.used_in_turns(scenario, loop)
     if uses:
         before = [*(f"import {module}" for module in modules), *before]
@@ -315,7 +327,7 @@ def _add_loop(module: Module, scenario: Scenario, loop: Loop, watched: Watched) 
         if loop.body is not LoopBody.LISTEN:
             module.imports.add("import itertools")
     elif not pause:
-        head = "for message in pubsub.listen():" if loop.body is LoopBody.LISTEN else "while True:"
+        head = f"for message in {messages}:" if loop.body is LoopBody.LISTEN else "while True:"
     turn = [line for line in turn if line != "pass"] if pause else turn
     body = [*before, head, *(f"    {line}" for line in [*turn, *pause] or ["pass"])]
     module.define(f"def {name}({_birth_argument(watched)}):", body)
