@@ -415,6 +415,7 @@ RARE = {
     "findings/greenlet-lock-held-at-fork": "it takes some hundred workers, as its own reproduce.sh ends",
     "examples/fork-phase/boot-deadlock": "gunicorn stops its control thread before a fork, from 25.2.0 on",
     "examples/original-report/proposal-on-starting-many-boots": "a race, of one in some fifteen boots",
+    "examples/original-report/symptom-c-thread-false-many-boots": "a race, of one in some forty boots",
 }
 """Why something does not break in a few runs that may break."""
 
@@ -442,8 +443,8 @@ def page(rows: Sequence[Row], versions: dict[str, str | None], command: str) -> 
         "them, or none, did, and again of ten in the first two minutes as long as none did; then `reproduce.sh` has",
         "as many tries as show it in 99 of 100 calls, and passes three calls with the cure. A try that could not tell",
         "(exit code 2: no server within 30 s, on a busy machine) is none. What shows in no try is written by no",
-        "`forkproof export`. The command was started several times, and went on from the rows that it had; no row is",
-        "of a program that would be another one now.",
+        "`forkproof export`. The command was started several times, and went on from the rows that it had;",
+        "what would be another program now was run once more, with its cure (`--again`).",
         *_elsewhere(rows, versions),
         "",
         "; ".join(f"{what}: {count}" for what, count in counts.most_common()),
