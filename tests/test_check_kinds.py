@@ -168,7 +168,8 @@ def test_a_check_is_judged_again_and_drawn(run: Run, tmp_path: Path) -> None:
     drawn = (tmp_path / "drawn.html").read_text(encoding="utf-8")
     assert "listen · thread: " in drawn
     assert f"created by import of app.py at {place}/app.py:" in drawn
-    again = ["check", "app:app", "--chdir", str(place), "--faults", "term", "--request", "/it's"]
+    again = ["check", "app:app", "--chdir", str(place), "--target", sys.executable]
+    again += ["--faults", "term", "--request", "/it's"]
     again += ["--policy", "listen=once_per_worker"]
     for command in (("replay", folder), ("export", folder, tmp_path / "to")):
         code, _, err = run(*command)

@@ -105,10 +105,15 @@ def test_repeated_from_the_folder_of_a_run(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_what_was_found_is_told_when_it_is_ended(tmp_path: Path, number: signal.Signals) -> None:
     words = ["run", str(write(tmp_path, HEALTHY)), "--repeat", "100", "--json", "report.json", "--out", "runs"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "forkproof", *words],
-        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as command:  # fmt: skip
+    before = signal.signal(number, signal.SIG_DFL)  # what is ignored, as nohup has it, stays so in a child
+    try:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "forkproof", *words],
+            cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    finally:
+        signal.signal(number, before)
+    with command:
         assert command.stderr is not None
         assert command.stderr.readline() == "run 1 of 100: held\n"
         command.send_signal(number)
