@@ -99,10 +99,3 @@ def test_a_lease_outlives_its_holder_and_a_lock_does_not(forkproof: Forkproof) -
     forkproof.run(killed("lease")).assert_held("exactly_one_listener", "no_dead_listener")
     findings = [j.finding for j in forkproof.run(killed("lock")).report.judgements]
     assert "zero" in {finding.how for finding in findings if finding.claim == "exactly_one_listener"}
-
-
-@pytest.mark.fork
-def test_a_listener_keeps_its_lease_while_no_message_comes(forkproof: Forkproof) -> None:
-    late = {"fault": "usr1", "after": {"delay": 2 * LEASE}}
-    listener = {"name": "a", "body": "listen", **GUARDED}
-    forkproof.run(from_dict({"loops": [listener], "faults": [late], **TWO})).assert_held("exactly_one_listener")

@@ -60,22 +60,12 @@ class Listen(Sleep):
         self.listen_to(pubsub)
 
     def listen_to(self, pubsub):
-        guard = self.loop.guard
-        self.messages = _held(pubsub, guard) if guard is not None and guard.expires else pubsub.listen()
+        self.messages = pubsub.listen()
 
     def turn(self):
         message = next(self.messages)
         self.loop.ticker.tick()
         self.loop.hear(message)
-
-
-def _held(pubsub, guard):
-    """The messages of who holds a lease, and renews it while none comes: else another one would hear them, too."""
-    while True:
-        message = pubsub.get_message(timeout=WAIT)
-        guard.hold()
-        if message is not None:
-            yield message
 
 
 class GetMessage(Listen):

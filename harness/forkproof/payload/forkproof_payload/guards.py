@@ -22,7 +22,7 @@ class Guard(object):
     """The lock or lease of one loop in one process."""
 
     def __init__(self, kind, broker, channel, pause):
-        self.expires = kind == "lease"
+        self._kind = kind
         self._broker = broker
         self._key = channel + ":guard"
         self._pause = pause
@@ -37,7 +37,7 @@ class Guard(object):
         if self._client is None:
             # Made by the holder itself: a connection that a fork shares is a fault of its own.
             self._client = redis.Redis(**self._broker)
-        if not self.expires:
+        if self._kind == "lock":
             # Before 3.0 redis-py takes one that runs scripts, unless it is told.
             lock = self._client.lock(self._key, sleep=TRY_EVERY, lock_class=redis.lock.Lock)
             while not lock.acquire(blocking=False):
@@ -49,21 +49,17 @@ class Guard(object):
 
     def renewing(self, give_way):
         """A yield that keeps the lease alive, and comes back only when this process holds it."""
-        if not self.expires:
+        if self._kind == "lock":
             return give_way
 
         def renew():
             give_way()
-            self.hold()
+            age = _monotonic() - self._renewed
+            # Renewed in time, or, where the time is nearly up and another may have it by now, waited for.
+            if age > 0.8 * LEASE or (age > 0.25 * LEASE and not self._renew()):
+                self.wait()
 
         return renew
-
-    def hold(self):
-        """Return once this process holds the lease for a while."""
-        age = _monotonic() - self._renewed
-        # Renewed in time, or, where the time is nearly up and another may have it by now, waited for.
-        if age > 0.8 * LEASE or (age > 0.25 * LEASE and not self._renew()):
-            self.wait()
 
     def _take(self):
         asked = _monotonic()
