@@ -31,7 +31,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -192,13 +192,21 @@ class Bench:
 
     def _cure(self, made: Reproducer, deployment: Deployment, words: str) -> Reproducer:
         """The program with the cure that these words, of a row, tell."""
-        versions = self.session.target.to_dict()
-        if words == "the control" and deployment.control is not None:
-            return reproducer(deployment.control, made.broken, versions)
-        if words.startswith("gunicorn "):
-            return reproducer(made.scenario, made.broken, inspect(sys.executable).to_dict())
+        given = self._given(made, deployment)
+        if given is not None:
+            return given[1]
         candidates = itertools.chain(self._candidates(made), self._in_two(made, [words.partition(" and ")[0]]))
-        return reproducer(next(other for told, other, _ in candidates if told == words), made.broken, versions)
+        other = next(other for told, other, _ in candidates if told == words)
+        return reproducer(other, made.broken, self.session.target.to_dict())
+
+    def _given(self, made: Reproducer, deployment: Deployment) -> tuple[str, Reproducer] | None:
+        """The cure that a planted bug comes with, in words and as a program."""
+        if deployment.control == deployment.scenario:  # a bug of gunicorn itself
+            ours = inspect(sys.executable).to_dict()
+            return f"gunicorn {ours['gunicorn']}", reproducer(made.scenario, made.broken, ours)
+        if deployment.control is not None and made.broken.claim in deployment.about:
+            return "the control", reproducer(deployment.control, made.broken, self.session.target.to_dict())
+        return None
 
     def _kept(self, name: str) -> Path:
         return self.kept / name.replace("/", "-")
@@ -305,15 +313,10 @@ class Bench:
         is sound is tried as often as shows the bug, and again where that is a race, of which forkproof's one run says
         nothing.
         """
-        versions = self.session.target.to_dict()
         broken = made.broken
-        if deployment.control == deployment.scenario:  # a bug of gunicorn itself
-            ours = inspect(sys.executable).to_dict()
-            sound = reproducer(made.scenario, broken, ours)
-            return {"cure": f"gunicorn {ours['gunicorn']}", "cured": self._cure_alone(sound, rate)}
-        if deployment.control is not None and broken.claim in deployment.about:
-            sound = reproducer(deployment.control, broken, versions)
-            return {"cure": "the control", "cured": self._cure_alone(sound, rate)}
+        given = self._given(made, deployment)
+        if given is not None:
+            return {"cure": given[0], "cured": self._cure_alone(given[1], rate)}
         trusted = judgement.expectation is not Expectation.MUST_HOLD
         tried = 0
         for candidates in (self._candidates(made), self._in_two(made, cures)):
@@ -486,7 +489,7 @@ def _versions(row: Row) -> dict[str, str]:
     return {name.lower(): version for name, _, version in parts}
 
 
-def _again(bench: Bench, chosen: Mapping[str, Deployment], rows: Iterable[Row], at_once: int) -> int:
+def _again(bench: Bench, chosen: Mapping[str, Deployment], rows: Iterable[Row], pool: Executor) -> int:
     """Run what these rows tell once more; the exit code."""
     rows = [
         row for row in rows if row["deployment"] in chosen and row["came"] in ("exported", "no cure", "cannot tell")
@@ -497,8 +500,7 @@ def _again(bench: Bench, chosen: Mapping[str, Deployment], rows: Iterable[Row], 
         print(f"{row['key']}: {codes}", flush=True)
         return all(code == meant for code, meant in codes.values())
 
-    with ThreadPoolExecutor(at_once) as pool:
-        same = list(pool.map(once, rows))
+    same = list(pool.map(once, rows))
     print(f"{sum(same)} of {len(same)} as they were told")
     return int(not all(same))
 
@@ -541,7 +543,7 @@ def main() -> int:
                 kept.mkdir(exist_ok=True)
                 bench = Bench(session, Path(folder), kept, arguments.runs, arguments.tries)
                 if arguments.again:
-                    return _again(bench, chosen, ledger, arguments.j)
+                    return _again(bench, chosen, ledger, pool)
 
                 def work(name: str) -> None:
                     begun = time.monotonic()

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -365,5 +366,6 @@ def test_what_is_not_as_it_was_told_is_told(capsys: pytest.CaptureFixture[str], 
 
     bench = Sound(RunReport(DEPLOYMENTS[row["deployment"]].scenario, ROOT, DATA["target"], []), tmp_path)
     rows = [{"key": "it", **row}, {"key": "other", "deployment": row["deployment"], "came": "nothing broke"}]
-    assert exported._again(bench, DEPLOYMENTS, rows, 1) == 1
+    with ThreadPoolExecutor(1) as pool:
+        assert exported._again(bench, DEPLOYMENTS, rows, pool) == 1
     assert capsys.readouterr().out == "it: {'alone': (0, 1), 'cured': (0, 0)}\n0 of 1 as they were told\n"
