@@ -594,11 +594,8 @@ class Observed:
             extra = [s for s in states if s.process.place.slot is None]
             if missing:
                 told = f"it does not run in {listing(f'worker {slot}' for slot in missing)}"
-                return (
-                    told,
-                    "zero",
-                    [p.key for p in self.history.live_workers(window).values() if p.place.slot in missing],
-                )
+                silent = [p.key for p in self.history.live_workers(window).values() if p.place.slot in missing]
+                return told, "zero", silent
             if extra or total > len(wanted):
                 told = f"it runs {total} times for {number(len(wanted), 'worker')}: in {where}"
                 return told, "double", [state.process.key for state in extra] or later
@@ -681,14 +678,14 @@ class Observed:
         for index, window in self._windows():
             for state in self.states(loop, index):
                 place = who(self.history, state.process.key)
-                seen = self._evidence(loop, index, [state.process.key])
-                if state.starved and state.units:
+                if not state.units or not (state.starved or state.piled):
+                    continue
+                told, how = f"in {place} {state.piled}", "stuck"
+                if state.starved:
                     told = f"in {place} gevent's loop is not run, so it has no turns: the main thread stands in "
-                    told += f"{state.starved} (after {window.after})"
-                    return Finding(claim, Verdict.BROKEN, loop.name, told, seen, "starved")
-                if state.piled and state.units:
-                    told = f"in {place} {state.piled} (after {window.after})"
-                    return Finding(claim, Verdict.BROKEN, loop.name, told, seen, "stuck")
+                    told, how = f"{told}{state.starved}", "starved"
+                seen = self._evidence(loop, index, [state.process.key])
+                return Finding(claim, Verdict.BROKEN, loop.name, f"{told} (after {window.after})", seen, how)
         return Finding(claim, Verdict.HELD, loop.name, "wherever it is, it can have its turns")
 
     def _back(self, loop: Loop) -> Finding:
@@ -740,8 +737,7 @@ class Observed:
             bad = [*first, *(look for look in bad if look not in first)]
         looks = [one for one in last.values() if any(unit["birth"] in loop.births for unit in one["units"])]
         looks = [look for look in looks if look not in bad][:6]
-        opened = self.history.of("window.open") if since is not None else []
-        opened = [event for event in opened if since is not None and event["window"] == since.index]
+        opened = [one for one in self.history.of("window.open") if since is not None and one["window"] == since.index]
         return (*opened, *bad, *list(loop.births.values())[:4], *looks)
 
     # The server
